@@ -1,0 +1,124 @@
+"""The catalogue: which items there are, what they are called and what is known of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from gptrec_rl.errors import InputError
+
+
+def content_hash(named_arrays: Mapping[str, np.ndarray]) -> str:
+    """Return a SHA-256 (hex) over names, types, shapes and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(named_arrays):
+        array = np.ascontiguousarray(named_arrays[name])
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The I items. Internal ids are 1..I; 0 is padding and I + 1 the separator.
+
+    Attributes:
+        item_ids: external ids, [I] str; the item with internal id i is at place i - 1.
+        titles: [I] str, the external id where the source has no title.
+        genre_names: names of the genres, one a column of `genres`.
+        genres: [I, n_genres] bool.
+        columns: the source's further item columns, each [I], for a user's own rewards.
+    """
+
+    item_ids: np.ndarray
+    titles: np.ndarray
+    genre_names: tuple[str, ...] = ()
+    genres: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.genres.size == 0:
+            object.__setattr__(self, "genres", np.zeros((self.n_items, len(self.genre_names)), dtype=bool))
+        for name, array in {"titles": self.titles, "genres": self.genres, **self.columns}.items():
+            if len(array) != self.n_items:
+                raise InputError(f"catalogue: {name} has {len(array)} rows for {self.n_items} items; give one a row")
+        if len(self._places) != self.n_items:
+            ids, counts = np.unique(self.item_ids, return_counts=True)
+            raise InputError(f"catalogue: item {ids[counts > 1][0]!r} is listed more than once; keep one row of it")
+
+    @property
+    def n_items(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def separator(self) -> int:
+        """The token that ends a history."""
+        return self.n_items + 1
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {str(item_id): place for place, item_id in enumerate(self.item_ids)}
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of ids and features: models and rollouts of another catalogue are refused by it."""
+        columns = {f"column:{name}": array for name, array in self.columns.items()}
+        return content_hash(
+            {
+                "item_ids": self.item_ids,
+                "titles": self.titles,
+                "genre_names": np.array(self.genre_names, dtype=np.str_),
+                "genres": self.genres,
+                **columns,
+            }
+        )
+
+    def internal(self, item_id: str) -> int:
+        """Return the internal id (1..I) of an external one.
+
+        Raises:
+            InputError: the catalogue has no such item.
+        """
+        try:
+            return self._places[str(item_id)] + 1
+        except KeyError:
+            raise InputError(
+                f"unknown item {item_id!r}: the catalogue has {self.n_items} items, "
+                f"{self.item_ids[0]!r} to {self.item_ids[-1]!r}; give one of its ids"
+            ) from None
+
+    def title(self, item: int) -> str:
+        """Return the title of an item by internal id."""
+        return str(self.titles[item - 1])
+
+    def genres_of(self, item: int) -> list[str]:
+        """Return the genre names of an item by internal id."""
+        return [self.genre_names[column] for column in np.flatnonzero(self.genres[item - 1])]
+
+    def require_genres(self) -> None:
+        """Refuse a catalogue in which an item lacks genres, which diversity is computed from.
+
+        Raises:
+            InputError: names the first such item and how many there are.
+        """
+        without = np.flatnonzero(~self.genres.any(axis=1)) if self.genre_names else np.arange(self.n_items)
+        if len(without):
+            raise InputError(
+                f"item {self.item_ids[without[0]]!r} has no genre ({len(without)} of {self.n_items} items have none), "
+                "so ILD and calibration are not defined; add its genres, prepare the data with --drop-ungenred, "
+                "or choose another goal"
+            )
+
+
+def genre_matrix(genres_of_items: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Turn the genre names of each item into sorted names and a matrix, [I, n_genres] bool."""
+    names = tuple(sorted({name for genres in genres_of_items for name in genres}))
+    column = {name: place for place, name in enumerate(names)}
+    matrix = np.zeros((len(genres_of_items), len(names)), dtype=bool)
+    for row, genres in enumerate(genres_of_items):
+        matrix[row, [column[name] for name in genres]] = True
+    return names, matrix

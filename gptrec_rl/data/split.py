@@ -1,0 +1,107 @@
+"""The leave-one-out split (section 4.3): the one object that teachers, models, rewards and metrics are fed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from gptrec_rl.data.catalogue import Catalogue, content_hash
+from gptrec_rl.data.histories import Histories
+from gptrec_rl.data.interactions import Interactions
+from gptrec_rl.errors import InputError
+
+VALIDATION_USERS = 512
+SPLIT_SEED = 42
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Users to be asked for one held-out item: their histories and that item, [B] int64."""
+
+    users: np.ndarray
+    histories: Histories
+    ground_truth: np.ndarray
+
+
+@dataclass(frozen=True)
+class Split:
+    """Everybody's last item is the test item; V users' second-last is the validation item.
+
+    Attributes:
+        interactions: the data.
+        validation_users: rows of the V users, sorted, [V] int64.
+    """
+
+    interactions: Interactions
+    validation_users: np.ndarray
+
+    @classmethod
+    def leave_one_out(
+        cls, interactions: Interactions, n_validation_users: int = VALIDATION_USERS, seed: int = SPLIT_SEED
+    ) -> Split:
+        """Draw the validation users from those with at least 3 interactions.
+
+        Raises:
+            InputError: a user has fewer than 2 interactions, or too few users have 3.
+        """
+        lengths = interactions.histories.lengths
+        short = np.flatnonzero(lengths < 2)
+        if len(short):
+            raise InputError(
+                f"user {interactions.user_ids[short[0]]!r} has {lengths[short[0]]} interaction(s) and the split needs "
+                f"2 of each ({len(short)} such users); prepare the data with --min-user-interactions 2 or more"
+            )
+        candidates = np.flatnonzero(lengths >= 3)
+        if not 0 < n_validation_users < len(candidates):
+            raise InputError(
+                f"{n_validation_users} validation users can't be drawn from {len(candidates)} users with 3 or more "
+                f"interactions, leaving some to train on; set --validation-users between 1 and {len(candidates) - 1}"
+            )
+        drawn = np.random.default_rng(seed).choice(candidates, n_validation_users, replace=False)
+        return cls(interactions, np.sort(drawn).astype(np.int64))
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.interactions.catalogue
+
+    @cached_property
+    def hash(self) -> str:
+        return content_hash(
+            {"interactions": np.array(self.interactions.hash), "validation_users": self.validation_users}
+        )
+
+    @cached_property
+    def training(self) -> Histories:
+        """What may be trained on: all users' histories without test and validation items, [U] histories."""
+        held_out = np.ones(self.interactions.n_users, dtype=np.int64)
+        held_out[self.validation_users] = 2
+        return Histories.of([h[: len(h) - out] for h, out in zip(self.interactions.histories, held_out, strict=True)])
+
+    @cached_property
+    def training_users(self) -> np.ndarray:
+        """Rows of the users whose cuts are training examples: those without a validation item."""
+        return np.setdiff1d(np.arange(self.interactions.n_users), self.validation_users)
+
+    @cached_property
+    def frequencies(self) -> np.ndarray:
+        """Share of the training interactions that each item has, [I] float64, summing to 1."""
+        counts = np.bincount(self.training.values, minlength=self.catalogue.n_items + 1)[1:]
+        return counts / counts.sum()
+
+    @cached_property
+    def validation(self) -> Cases:
+        """The validation users, asked for their second-last item."""
+        return self._cases(self.validation_users, held_out=2)
+
+    @cached_property
+    def test(self) -> Cases:
+        """All users, asked for their last item."""
+        return self._cases(np.arange(self.interactions.n_users), held_out=1)
+
+    def _cases(self, users: np.ndarray, held_out: int) -> Cases:
+        all_histories = [self.interactions.histories[int(user)] for user in users]
+        histories = Histories.of([history[: len(history) - held_out] for history in all_histories])
+        ground_truth = np.array([history[-held_out] for history in all_histories], dtype=np.int64)
+        return Cases(users, histories, ground_truth)

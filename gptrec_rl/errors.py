@@ -1,0 +1,7 @@
+"""The one exception that the command line shows to people as a plain message, without a traceback."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad input from outside: the message names the thing, its value and the remedy."""

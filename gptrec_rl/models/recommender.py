@@ -1,0 +1,93 @@
+"""The protocol that every model and reranker obeys, and the one rule by which scores become lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from gptrec_rl.data.histories import Histories
+from gptrec_rl.errors import InputError
+
+HistoriesLike = Histories | Iterable[Sequence[int] | np.ndarray]
+
+
+@dataclass(frozen=True)
+class Slates:
+    """Recommended lists, best first.
+
+    Attributes:
+        items: [B, K] int64, internal ids 1..I; never an item of the history, none twice.
+        scores: [B, K] float32, whatever the model ranks by (for Next-K the item's log-probability).
+    """
+
+    items: np.ndarray
+    scores: np.ndarray
+
+
+class Recommender(Protocol):
+    """Anything that recommends."""
+
+    def recommend(self, histories: HistoriesLike, k: int, allowed: np.ndarray | None = None) -> Slates:
+        """Recommend K items a history.
+
+        Args:
+            histories: whole, untruncated histories; one of length 0 is a new user.
+            k: length of the lists.
+            allowed: [I] or [B, I] bool, column i - 1 says whether item i may be recommended; None allows all.
+
+        Raises:
+            InputError: a history leaves fewer than K items to recommend.
+        """
+        ...
+
+
+class ScoringRecommender(Recommender, Protocol):
+    """A recommender that gives each item a score that doesn't depend on the rest of the list (Top-K)."""
+
+    def score(self, histories: HistoriesLike) -> np.ndarray:
+        """Return a score for every item, larger is better, [B, I] float32; column i - 1 is item i."""
+        ...
+
+
+def candidates(histories: Histories, n_items: int, k: int, allowed: np.ndarray | None) -> np.ndarray:
+    """Return which items may be recommended: allowed and not in the whole history, [B, I] bool.
+
+    Raises:
+        InputError: fewer than K are left for some history.
+    """
+    may = ~histories.contains(n_items)
+    if allowed is not None:
+        may &= allowed
+    n_left = may.sum(axis=1)
+    if len(n_left) and n_left.min() < k:
+        worst = int(n_left.argmin())
+        raise InputError(
+            f"a list of K = {k} items can't be made for history {worst}, which leaves {n_left[worst]} of {n_items} "
+            "items to recommend; ask for a smaller K or allow more items"
+        )
+    return may
+
+
+def top_k(scores: np.ndarray, may: np.ndarray, k: int) -> Slates:
+    """Rank the candidates by score, equal scores by the smaller item id.
+
+    Args:
+        scores: [B, I] float32.
+        may: [B, I] bool, True where the item is a candidate; at least K a row.
+        k: length of the lists.
+    """
+    masked = np.where(may, scores, -np.inf).astype(np.float32)
+    if k < masked.shape[1]:
+        # Everything that could be in the first K: all above the K-th value, then its ties with the smaller ids.
+        threshold = -np.partition(-masked, k - 1, axis=1)[:, k - 1 : k]
+        above, tied = masked > threshold, masked == threshold
+        kept = above | (tied & (np.cumsum(tied, axis=1) <= k - above.sum(axis=1, keepdims=True)))
+    else:
+        kept = np.ones_like(may)
+    places = np.nonzero(kept)[1].reshape(len(masked), k)
+    order = np.argsort(-np.take_along_axis(masked, places, axis=1), axis=1, kind="stable")
+    places = np.take_along_axis(places, order, axis=1)
+    return Slates(places.astype(np.int64) + 1, np.take_along_axis(masked, places, axis=1))
