@@ -1,0 +1,186 @@
+"""Evaluation on held-out items: a value per user and metric, their means and standard errors, paired differences.
+
+The same code serves `gptrec-rl evaluate`, the validator and every table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gptrec_rl import metrics
+from gptrec_rl.data import Cases, Histories, Split
+from gptrec_rl.errors import InputError
+from gptrec_rl.models.popularity import PopularityRecommender
+from gptrec_rl.models.recommender import Recommender
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean over users of a paired difference, and its standard error."""
+
+    mean: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class EvaluationTable:
+    """What a recommender did for each of B users.
+
+    Attributes:
+        name: the recommender's name in tables.
+        k: length of the lists.
+        split_hash: which split it was measured on; tables of different splits don't compare.
+        user_ids: external ids, [B] str.
+        per_user: values by metric name (`gptrec_rl.metrics.metrics_at`), each [B] float64. ILD is NaN for a list with
+            an item without genres.
+        n_invalid: recommended items that the history holds or that the list already has; 0 for a right recommender.
+    """
+
+    name: str
+    k: int
+    split_hash: str
+    user_ids: np.ndarray
+    per_user: Mapping[str, np.ndarray]
+    n_invalid: int
+
+    def summary(self) -> dict[str, float]:
+        """Return the mean of each metric over the users."""
+        return {name: float(values.mean()) for name, values in self.per_user.items()}
+
+    def standard_errors(self) -> dict[str, float]:
+        """Return the standard error of each mean (nPCOUNT's denominator counts as fixed); NaN for a single user."""
+        return {name: _standard_error(values) for name, values in self.per_user.items()}
+
+    def difference(self, baseline: EvaluationTable) -> dict[str, Difference]:
+        """Return this table minus another, user by user.
+
+        Raises:
+            InputError: the other is of another split, other users, or lists of another length.
+        """
+        for what in ("split_hash", "k"):
+            mine, theirs = getattr(self, what), getattr(baseline, what)
+            if mine != theirs:
+                raise InputError(
+                    f"{self.name} and {baseline.name} don't compare: {what} is {mine} and {theirs}; "
+                    "evaluate both on the same data and K"
+                )
+        if not np.array_equal(self.user_ids, baseline.user_ids):
+            raise InputError(f"{self.name} and {baseline.name} don't compare: they were evaluated on different users")
+        differences = {name: values - baseline.per_user[name] for name, values in self.per_user.items()}
+        return {name: Difference(float(d.mean()), _standard_error(d)) for name, d in differences.items()}
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def evaluate(
+    recommender: Recommender,
+    cases: Cases,
+    split: Split,
+    *,
+    name: str,
+    k: int = 10,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> EvaluationTable:
+    """Ask a recommender for each user's held-out item.
+
+    Args:
+        recommender: a model or reranker.
+        cases: `split.test` or `split.validation`.
+        split: gives frequencies, genres and the popularity model that nPCOUNT is relative to.
+        name: the recommender's name in tables.
+        k: length of the lists.
+        batch_size: users asked at once.
+        progress: called with the users done and their total after each batch.
+
+    Raises:
+        InputError: a user has fewer than K items left, or the recommender returns another shape or ids outside 1..I.
+    """
+    n_users = len(cases.users)
+    popularity = PopularityRecommender(split)
+    items = np.empty((n_users, k), dtype=np.int64)
+    popularity_pcounts = np.empty(n_users)
+    n_invalid = 0
+    for start in range(0, n_users, batch_size):
+        rows = np.arange(start, min(start + batch_size, n_users))
+        histories = cases.histories.take(rows)
+        items[rows] = _checked(recommender.recommend(histories, k).items, (len(rows), k), split, name)
+        n_invalid += count_invalid(items[rows], histories, split.catalogue.n_items)
+        popular = popularity.recommend(histories, k).items
+        popularity_pcounts[rows] = metrics.pcount(popular, split.frequencies, k)
+        if progress is not None:
+            progress(int(rows[-1]) + 1, n_users)
+    per_user = _per_user(items, cases.ground_truth, popularity_pcounts, split, k)
+    return EvaluationTable(name, k, split.hash, split.interactions.user_ids[cases.users], per_user, n_invalid)
+
+
+def _checked(items: np.ndarray, shape: tuple[int, int], split: Split, name: str) -> np.ndarray:
+    n_items = split.catalogue.n_items
+    if items.shape != shape:
+        raise InputError(
+            f"{name} returned lists of shape {items.shape} where {shape} were asked for; fix its recommend"
+        )
+    outside = items[(items < 1) | (items > n_items)]
+    if len(outside):
+        raise InputError(
+            f"{name} recommended item {outside[0]}, and internal ids go from 1 to {n_items} "
+            f"({len(outside)} such in a batch of {shape[0]} users); fix its recommend"
+        )
+    return items
+
+
+def count_invalid(items: np.ndarray, histories: Histories, n_items: int) -> int:
+    """Count recommended items that the user's history holds or that stand earlier in the same list.
+
+    Args:
+        items: [B, K] int, in 1..I.
+        histories: B whole histories.
+        n_items: I.
+    """
+    seen = np.take_along_axis(histories.contains(n_items), items - 1, axis=1)
+    equal = items[:, :, None] == items[:, None, :]  # [B, K, K]
+    repeated = np.tril(equal, k=-1).any(axis=2)
+    return int((seen | repeated).sum())
+
+
+def _per_user(
+    items: np.ndarray, ground_truth: np.ndarray, popularity_pcounts: np.ndarray, split: Split, k: int
+) -> dict[str, np.ndarray]:
+    pcounts = metrics.pcount(items, split.frequencies, k)
+    return {
+        "Recall@1": metrics.recall(items, ground_truth, 1),
+        f"Recall@{k}": metrics.recall(items, ground_truth, k),
+        f"NDCG@{k}": metrics.ndcg(items, ground_truth, k),
+        f"ILD@{k}": metrics.ild(items, split.catalogue.genres, k),
+        f"PCOUNT@{k}": pcounts,
+        f"nPCOUNT@{k}": metrics.npcount(pcounts, popularity_pcounts),
+    }
+
+
+def write_per_user(table: EvaluationTable, path: Path) -> None:
+    """Write one row a user, `user` (external id) and the metrics, as CSV or Parquet by the path's suffix.
+
+    Raises:
+        InputError: the suffix is neither .csv nor .parquet.
+    """
+    import pandas as pd
+
+    frame = pd.DataFrame({"user": table.user_ids, **table.per_user})
+    temporary = path.with_name(path.name + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".csv":
+        frame.to_csv(temporary, index=False)
+    elif path.suffix == ".parquet":
+        frame.to_parquet(temporary, index=False)
+    else:
+        raise InputError(f"per-user file {path} has suffix {path.suffix!r}; name it .csv or .parquet")
+    os.replace(temporary, path)
