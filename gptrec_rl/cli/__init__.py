@@ -1,0 +1,76 @@
+"""The command line `gptrec-rl`: a group whose commands are imported only when they are called.
+
+Each command lives in its own module here and imports torch and the like inside its function, so that help is instant.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from gptrec_rl import __version__
+from gptrec_rl.errors import InputError
+
+# Name -> where the command lives, and its line in the list of commands.
+COMMANDS = {
+    "data": ("gptrec_rl.cli.data:data", "Prepare a data set, and describe one."),
+    "pretrain": ("gptrec_rl.cli.pretrain:pretrain", "Stage 1: teach a GPTRec the lists of a Markov chain."),
+    "tune": ("gptrec_rl.cli.tune:tune", "Stage 2: align a GPTRec with a goal by a fleet of processes."),
+    "evaluate": ("gptrec_rl.cli.evaluate:evaluate", "Score a checkpoint or a recommender on the test users."),
+    "recommend": ("gptrec_rl.cli.recommend:recommend", "Recommend items to a user, a history or everyone."),
+    "watch": ("gptrec_rl.cli.watch:watch", "Follow a run live."),
+    "demo": ("gptrec_rl.cli.demo:demo", "See the whole path on built-in data, in minutes."),
+}
+
+
+class BadInput(click.ClickException):
+    """Bad input, shown as a plain message; supervisors don't restart what ended with this exit code."""
+
+    exit_code = 2
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is called, and shows bad input without a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands in the order in which a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command; None when there is no such name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; bad input ends it with exit code 2, Ctrl-C with 130."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise BadInput(str(error)) from error
+        except KeyboardInterrupt:
+            _stop(ctx)
+
+
+def _stop(ctx: click.Context) -> NoReturn:
+    click.echo("Stopped.", err=True)
+    ctx.exit(130)
+
+
+@click.group(cls=LazyGroup)
+@click.version_option(__version__, prog_name="gptrec-rl")
+def main() -> None:
+    """Recommenders that write whole lists, aligned with goals beyond accuracy.
+
+    Bring a log of interactions ('data'), teach a student ('pretrain'), align it with your goal ('tune'), and use it
+    ('evaluate', 'recommend'). 'demo' shows all of it on built-in data.
+    """
