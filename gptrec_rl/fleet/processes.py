@@ -1,0 +1,273 @@
+"""The processes of a fleet on one machine: starting, restarting after a crash, stopping.
+
+Used by the Supervisor; `stop_event` is the other end, for the services that it starts. Linux only (`tether.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from gptrec_rl.errors import InputError
+from gptrec_rl.fleet import tether
+from gptrec_rl.fleet.cores import Share
+
+BAD_INPUT = 2  # click's exit code for what a restart can't mend
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+HEALTHY_AFTER_S = 60.0
+MAX_FAILURES = 8
+STOP_GRACE_S = 30.0
+SHOWN_LOG_LINES = 20
+_LOG_TAIL_BYTES = 16_384
+
+_log = logging.getLogger(__name__)
+
+
+class ChildFailedError(InputError):
+    """A child can't go on: its message names the child and shows its last log lines, which say why."""
+
+
+@dataclass(frozen=True)
+class Child:
+    """What to start and how.
+
+    Attributes:
+        role: "generator", "optimiser" or "validator".
+        index: tells children of one role apart.
+        argv: the command.
+        share: cores, threads and priority.
+        environment: added to the group's (the place for a password; a command line can be read by everybody).
+    """
+
+    role: str
+    index: int
+    argv: tuple[str, ...]
+    share: Share
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name in logs and messages."""
+        return f"{self.role}-{self.index}"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A child that runs now, its process id and when it (last) started, by the group's clock."""
+
+    child: Child
+    pid: int
+    started_at: float
+
+
+@dataclass
+class _Runner:
+    """One child through all its attempts."""
+
+    child: Child
+    log_file: Path
+    environment: Mapping[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    attempts: int = 0
+    failures: int = 0
+    started_at: float = 0.0
+    start_at: float | None = None
+    is_done: bool = False
+    is_finishing: bool = False
+
+    def start(self, now: float) -> None:
+        self.attempts += 1
+        self.started_at, self.start_at = now, None
+        share = self.child.share
+        tie = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid())]
+        tie += [",".join(map(str, share.cores)), str(share.niceness)]
+        threads = {"OMP_NUM_THREADS": str(share.n_threads), "MKL_NUM_THREADS": str(share.n_threads)}
+        with self.log_file.open("ab") as log, _term_deferred():
+            log.write(f"--- {self.child.name}, attempt {self.attempts}, {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
+            log.flush()
+            self.process = subprocess.Popen(
+                [*tie, *self.child.argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in the terminal is the Supervisor's alone.
+                env={**self.environment, **threads, **self.child.environment},
+            )
+        if self.is_finishing:
+            self.process.terminate()
+
+    def poll(self, now: float) -> None:
+        """Notice an end, start again when the pause is over.
+
+        Raises:
+            ChildFailedError: it refuses its input, or failed too often in a row.
+        """
+        if self.process is None:
+            if self.start_at is not None and now >= self.start_at:
+                self.start(now)
+            return
+        if now - self.started_at >= HEALTHY_AFTER_S:
+            self.failures = 0
+        code = self.process.poll()
+        if code is None:
+            return
+        self.process = None
+        if code == 0:
+            self.is_done = True
+            return
+        self.failures += 1
+        if code == BAD_INPUT:
+            raise ChildFailedError(f"{self.child.name} can't work with what it was given:\n{self._last_lines()}")
+        if self.failures > MAX_FAILURES:
+            raise ChildFailedError(
+                f"{self.child.name} {_in_words(code)}, for the {self.failures}th time in a row; "
+                f"the end of {self.log_file}:\n{self._last_lines()}"
+            )
+        pause_s = min(FIRST_PAUSE_S * 2 ** (self.failures - 1), LONGEST_PAUSE_S)
+        self.start_at = now + pause_s
+        _log.warning("%s %s; it starts again in %.0f s", self.child.name, _in_words(code), pause_s)
+
+    def end(self, deadline: float) -> None:
+        """Wait for an end asked for before; past the deadline (`time.monotonic`) make it."""
+        self.start_at = None
+        if self.process is None:
+            return
+        try:
+            self.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            _log.warning("%s doesn't stop and is killed", self.child.name)
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def _last_lines(self) -> str:
+        with self.log_file.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+        return "\n".join(lines[-SHOWN_LOG_LINES:])
+
+
+class ProcessGroup:
+    """Children that live and die with this process.
+
+    A child that ends with code 0 is done. One that ends with `BAD_INPUT` ends the group; after any other end it is
+    started again, after pauses that double from 1 s to 60 s and are forgotten after 60 s of health. Their output goes
+    to `<log_dir>/<role>-<index>.log`. When this process dies, even by SIGKILL, the kernel kills them; as that
+    follows the thread that starts them, start and poll in the main thread.
+
+    Leaving the `with` block stops what still runs.
+    """
+
+    def __init__(
+        self,
+        children: Sequence[Child],
+        log_dir: Path,
+        environment: Mapping[str, str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            children: what to start.
+            log_dir: made when missing; logs are appended to.
+            environment: what every child gets, usually `os.environ`.
+            clock: seconds, for the pauses.
+        """
+        log_dir.mkdir(parents=True, exist_ok=True)
+        self._clock = clock
+        self._runners = [_Runner(child, log_dir / f"{child.name}.log", environment) for child in children]
+
+    def __enter__(self) -> ProcessGroup:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(STOP_GRACE_S)
+
+    def start(self) -> None:
+        """Start all children."""
+        for runner in self._runners:
+            runner.start(self._clock())
+
+    def poll(self) -> None:
+        """Notice what ended and start again what is due; call it a few times a second.
+
+        Raises:
+            ChildFailedError: a child can't go on.
+        """
+        for runner in self._runners:
+            runner.poll(self._clock())
+
+    def running(self) -> list[Running]:
+        """Return the children that run now."""
+        return [Running(r.child, r.process.pid, r.started_at) for r in self._runners if r.process]
+
+    def is_done(self, role: str) -> bool:
+        """Say whether all children of a role ended with code 0."""
+        return all(runner.is_done for runner in self._of(role))
+
+    def kill(self, child: Child) -> None:
+        """Kill a child that hangs; it is started again like one that crashed."""
+        process = self._runner(child).process
+        if process:
+            process.kill()
+
+    def finish(self, role: str) -> None:
+        """Ask a role by SIGTERM to do its last work and end; one that fails at it is started and asked again."""
+        for runner in self._of(role):
+            runner.is_finishing = True
+            if runner.process:
+                runner.process.terminate()
+
+    def stop(self, grace_s: float, role: str | None = None) -> None:
+        """End a role, or all: SIGTERM, then SIGKILL for those that still run after the grace; nothing starts again."""
+        runners = self._of(role) if role else self._runners
+        for runner in runners:
+            if runner.process:
+                runner.process.terminate()
+        deadline = time.monotonic() + grace_s
+        for runner in runners:
+            runner.end(deadline)
+
+    def _of(self, role: str) -> list[_Runner]:
+        return [runner for runner in self._runners if runner.child.role == role]
+
+    def _runner(self, child: Child) -> _Runner:
+        return next(runner for runner in self._runners if runner.child == child)
+
+
+def stop_event() -> threading.Event:
+    """Return an event that SIGTERM or SIGINT sets; the first thing in a service's `main`, in the main thread.
+
+    A child is started with SIGTERM held back, so that one which comes while it still imports isn't lost but sets
+    the event as soon as this is called.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    return stop
+
+
+@contextmanager
+def _term_deferred() -> Iterator[None]:
+    """Hold back SIGTERM in this thread and, through inheritance, in what it starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _in_words(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
