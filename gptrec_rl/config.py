@@ -1,0 +1,146 @@
+"""What can be set: one frozen model a component; the presets are the defaults and `PAPER`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from gptrec_rl.data.split import SPLIT_SEED, VALIDATION_USERS
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+class Settings(BaseModel):
+    """Base of all: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(Settings):
+    """Size of the policy's and the value model's GPT-2 (section 4.3)."""
+
+    n_layers: PositiveInt = 3
+    n_heads: PositiveInt = 4
+    width: PositiveInt = 256
+    """Embedding size D, a multiple of n_heads."""
+    history_length: PositiveInt = 200
+    """n: how many of a user's last items the model reads."""
+    slate_length: PositiveInt = 10
+    """K: how many items a list has."""
+
+
+class SplitConfig(Settings):
+    """The leave-one-out split (section 4.3)."""
+
+    validation_users: PositiveInt = VALIDATION_USERS
+    """V: the paper's text says 128, its code 512, which has half the standard error."""
+    seed: int = SPLIT_SEED
+
+
+class PretrainConfig(Settings):
+    """Stage 1: the student learns to write the teacher's lists (equation 6)."""
+
+    model: ModelConfig = ModelConfig()
+    split: SplitConfig = SplitConfig()
+    teacher: Literal["markov", "popularity"] = "markov"
+    batch_size: PositiveInt = 128
+    learning_rate: PositiveFloat = 1e-3
+    warmup_steps: PositiveInt = 100
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """The paper trains to convergence with 0.1; a budget of minutes is over before a model this small overfits."""
+    max_minutes: PositiveFloat | None = None
+    """Time budget; the learning rate falls along a cosine to 0 over it. None: constant rate until patience ends."""
+    max_steps: PositiveInt | None = None
+    """Step budget, with the same cosine; the first of the two budgets that ends stops the training."""
+    validate_every: PositiveInt = 100
+    """Steps between two validations."""
+    patience: PositiveInt = 200
+    """Validations without a better loss before training stops."""
+    checkpoint_every_s: PositiveFloat = 60.0
+    """Seconds between two saved states to resume from."""
+    precision: Precision = "auto"
+    seed: int = 0
+
+
+class PpoConfig(Settings):
+    """PPO (Appendix A.3, read as the README's deviations say)."""
+
+    policy_learning_rate: PositiveFloat = 3e-5
+    value_learning_rate: PositiveFloat = 1e-4
+    weight_decay: float = Field(0.01, ge=0)
+    clip: PositiveFloat = 0.2
+    """epsilon of equation 12: how far a ratio may leave 1 before it stops earning."""
+    gamma: float = Field(0.99, gt=0, le=1)
+    gae_lambda: float = Field(0.9, ge=0, le=1)
+    passes: PositiveInt = 2
+    """Updates on each drawn batch."""
+    normalise_advantages: bool = True
+    """Subtract the batch's mean and divide by its standard deviation."""
+    gradient_clip: PositiveFloat | None = 1.0
+    """Largest norm of each model's gradient; None leaves gradients alone."""
+    value_clip: PositiveFloat | None = None
+    """How far a value may move from the one at the batch's first pass before it stops earning."""
+    entropy_bonus: float = Field(0.0, ge=0)
+    kl_weight: float = Field(0.0, ge=0)
+    """Weight of KL(policy || reference), the student being the reference; 0 loads no reference."""
+    kl_target: PositiveFloat | None = None
+    """Adapt the weight so that the KL per item stays near this value; None keeps the weight."""
+    guidance: float = Field(0.0, ge=0)
+    """Weight of the supervised loss on the ground truth as first item of the list."""
+    baseline: Literal["value", "group"] = "value"
+    """`value`: GAE with the value model; `group`: returns less the mean of the history's other lists."""
+    max_skipped_steps: PositiveInt = 10
+    """Stop after this many losses in a row that are not finite."""
+
+
+class FleetConfig(Settings):
+    """The asynchronous fleet (section 3.3)."""
+
+    n_generators: PositiveInt = 1
+    n_histories: PositiveInt = 16
+    """B: histories a batch."""
+    n_lists: PositiveInt = 8
+    """G: lists sampled for each history."""
+    temperature: PositiveFloat = 1.0
+    cache_batches: PositiveInt = 8
+    """M: the recommendation cache holds the last M batches."""
+    max_staleness: PositiveInt | None = 4
+    """Most published versions between a batch's policy and the newest; None: any."""
+    max_reuse: PositiveInt | None = 1
+    """How often one batch is drawn at most; None: as often as chance will have it."""
+    publish_every: PositiveInt = 20
+    """Steps between two published policies."""
+    checkpoint_every_s: PositiveFloat = 60.0
+    """Seconds between two learner states to resume from."""
+    validator_share: float = Field(0.25, gt=0, le=1)
+    """Largest share of its time that the validator computes."""
+
+
+class TuneConfig(Settings):
+    """Stage 2: PPO aligns the student with a goal (sections 3.1 to 3.3)."""
+
+    goal: str = "ndcg=1,ild=1"
+    """Weighted sum of rewards, `name=weight,...`; a name is ndcg, ild, pcount, calibration or module:function."""
+    steps: PositiveInt | None = None
+    """Stop after this many learner steps."""
+    max_minutes: PositiveFloat | None = None
+    """Stop after this time."""
+    split: SplitConfig = SplitConfig()
+    ppo: PpoConfig = PpoConfig()
+    fleet: FleetConfig = FleetConfig()
+    precision: Precision = "auto"
+    seed: int = 0
+
+
+PAPER: dict[str, Any] = {
+    "steps": 64_000,
+    "ppo": {
+        "policy_learning_rate": 1e-5,
+        "passes": 1,
+        "normalise_advantages": False,
+        "gradient_clip": None,
+    },
+    "fleet": {"n_generators": 8, "n_histories": 128, "n_lists": 1, "max_staleness": None, "max_reuse": None},
+}
+"""Settings behind Table 3, where they differ from the defaults, which suit two cores and minutes."""

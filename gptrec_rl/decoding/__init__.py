@@ -1,0 +1,1 @@
+"""How a model's outputs become lists: item by item (Next-K), or all at once by score (Top-K)."""

@@ -1,0 +1,20 @@
+"""Training examples: random users without a validation item, their training histories cut at random points."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gptrec_rl.data import Cases, Histories, Split
+
+
+def draw_cuts(split: Split, n: int, rng: np.random.Generator) -> Cases:
+    """Draw n cuts (with replacement); the item after the cut is the ground truth.
+
+    A cut of a training history of T items is uniform in 0..T - 1, so a new user's empty history is drawn, too.
+    """
+    users = rng.choice(split.training_users, n)
+    lengths = split.training.lengths[users]
+    cuts = rng.integers(0, lengths)
+    histories = Histories.of([split.training[int(user)][:cut] for user, cut in zip(users, cuts, strict=True)])
+    ground_truth = split.training.values[split.training.offsets[users] + cuts].astype(np.int64)
+    return Cases(users, histories, ground_truth)

@@ -1,0 +1,50 @@
+"""Optimiser moments and random states as plain tensors and JSON, so that runs resume without pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+
+def tensors_to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """Serialise named tensors with safetensors; tensors that share memory are written twice."""
+    return bytes(save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}))
+
+
+def tensors_from_bytes(data: bytes) -> dict[str, torch.Tensor]:
+    """Read what `tensors_to_bytes` wrote."""
+    return dict(load_tensors(data))
+
+
+def optimiser_to_bytes(optimiser: torch.optim.Optimizer) -> bytes:
+    """Serialise an optimiser's moments and step counts; hyperparameters come from the configuration."""
+    state = optimiser.state_dict()["state"]
+    return tensors_to_bytes({f"{place}.{key}": value for place, entry in state.items() for key, value in entry.items()})
+
+
+def optimiser_from_bytes(optimiser: torch.optim.Optimizer, data: bytes) -> None:
+    """Restore what `optimiser_to_bytes` wrote into an optimiser over the same parameters."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors_from_bytes(data).items():
+        place, _, key = name.partition(".")
+        state.setdefault(int(place), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def numpy_rng_to_json(rng: np.random.Generator) -> str:
+    """Serialise a numpy generator (PCG64: its state is plain integers)."""
+    return json.dumps(rng.bit_generator.state)
+
+
+def numpy_rng_from_json(text: str) -> np.random.Generator:
+    """Restore what `numpy_rng_to_json` wrote."""
+    state: dict[str, Any] = json.loads(text)
+    bit_generator = np.random.PCG64()
+    bit_generator.state = state
+    return np.random.Generator(bit_generator)

@@ -1,0 +1,124 @@
+"""GPTRec: the policy, a GPT-2 that writes a list item by item (sections 2.2 and 3.1, Appendix B)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+from torch.nn import functional
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from gptrec_rl.config import ModelConfig
+from gptrec_rl.data import Histories
+from gptrec_rl.errors import InputError
+from gptrec_rl.models import backbone
+from gptrec_rl.models.sequence import HistoryTokens, history_tokens, slate_positions
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class GPTRec(nn.Module):
+    """A `GPT2LMHeadModel` with vocabulary padding, items 1..I, separator, and n + K + 1 position ids.
+
+    Attributes:
+        network: the Hugging Face model; input and output embeddings are tied.
+        n_items: I.
+        history_length: n, the longest history that is read.
+        slate_length: K, the longest list that can be written.
+    """
+
+    def __init__(self, network: GPT2LMHeadModel) -> None:
+        super().__init__()
+        self.network = network
+        self.n_items = network.config.vocab_size - 2
+        self.history_length = int(network.config.history_length)
+        self.slate_length = network.config.n_positions - self.history_length - 1
+
+    @classmethod
+    def create(cls, n_items: int, config: ModelConfig, dropout: float = 0.0) -> GPTRec:
+        """Make an untrained policy from torch's current random state."""
+        return cls(
+            GPT2LMHeadModel(
+                GPT2Config(
+                    vocab_size=n_items + 2,
+                    n_positions=config.history_length + config.slate_length + 1,
+                    n_embd=config.width,
+                    n_layer=config.n_layers,
+                    n_head=config.n_heads,
+                    activation_function="gelu_pytorch_tanh",  # GPT-2's gelu_new, as one fused operation
+                    resid_pdrop=dropout,
+                    embd_pdrop=dropout,
+                    attn_pdrop=dropout,
+                    bos_token_id=n_items + 1,
+                    eos_token_id=n_items + 1,
+                    pad_token_id=0,
+                    history_length=config.history_length,
+                )
+            )
+        )
+
+    @property
+    def separator(self) -> int:
+        return self.n_items + 1
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
+
+    def tokens(self, histories: Histories) -> HistoryTokens:
+        """Lay out the last n items of each history on the model's device."""
+        return history_tokens(histories, self.history_length, self.separator, self.device)
+
+    def positions(self, start: int, stop: int) -> torch.Tensor:
+        """Position ids of the list's items start..stop-1 (counted from 0), [stop - start] int64."""
+        return slate_positions(start, stop, self.history_length, self.device)
+
+    def slate_logits(self, histories: Histories, slates: torch.Tensor) -> torch.Tensor:
+        """Return the logits from which each item of given lists is chosen.
+
+        Args:
+            histories: B whole histories.
+            slates: [B, G, K] int64.
+
+        Returns:
+            [B, G, K, I] float32, unmasked; column i - 1 is item i.
+        """
+        states = backbone.slate_states(
+            self.network.transformer, self.tokens(histories), slates, self.positions(0, slates.shape[2] - 1)
+        )
+        return self.item_logits(states)
+
+    def item_logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Project hidden states [..., D] on the items, [..., I], always in fp32: logits tie in bf16."""
+        with torch.autocast(states.device.type, enabled=False):
+            return functional.linear(states.float(), self.network.lm_head.weight[1 : self.n_items + 1].float())
+
+    def to_files(self) -> dict[str, bytes]:
+        """Return config.json and model.safetensors as `GPT2LMHeadModel.from_pretrained` reads them."""
+        weights = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+        del weights["lm_head.weight"]  # tied to the input embedding
+        return {
+            CONFIG_FILE: json.dumps(self.network.config.to_dict(), indent=2, sort_keys=True).encode(),
+            WEIGHTS_FILE: save_tensors(weights, metadata={"format": "pt"}),
+        }
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> GPTRec:
+        """Read what `to_files` wrote; in eval mode, on the processor.
+
+        Raises:
+            InputError: the files are not those of a GPTRec policy.
+        """
+        try:
+            network = GPT2LMHeadModel(GPT2Config.from_dict(json.loads(files[CONFIG_FILE])))
+            weights = load_tensors(files[WEIGHTS_FILE])
+            weights["lm_head.weight"] = weights["transformer.wte.weight"]
+            network.load_state_dict(weights)
+            return cls(network).eval()
+        except (KeyError, ValueError, RuntimeError, AttributeError) as error:
+            raise InputError(f"these are not the files of a GPTRec policy ({error}); train or fetch it again") from None

@@ -1,0 +1,25 @@
+"""Where to compute and how precisely: bf16 autocast where the hardware has it, fp32 elsewhere; logits always fp32."""
+
+from __future__ import annotations
+
+import torch
+
+from gptrec_rl.config import Precision
+
+
+def best_device() -> torch.device:
+    """Return the GPU if there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Tell whether bf16 matrix products are faster than fp32 ones here."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """Return the context to run models in."""
+    use_bf16 = precision == "bf16" or (precision == "auto" and has_bf16(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bf16)
