@@ -1,4 +1,4 @@
-"""What the sources share: reading plain or packed text, naming a bad line, and turning a log into histories."""
+"""What the sources share: reading plain or packed text, naming a bad line, and the table of items."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, cast
 
 import numpy as np
 
 from gptrec_rl.data.catalogue import Catalogue, genre_matrix
-from gptrec_rl.data.histories import Histories
 from gptrec_rl.errors import InputError
 
-OPENERS: Mapping[str, Callable[[Path], object]] = {".xz": lzma.open, ".gz": gzip.open}
 DAMAGED = (lzma.LZMAError, zlib.error, EOFError, OSError)
 
 
-def bad_line(path: Path, line: int, text: str, expected: str) -> InputError:
-    """Return the error for a malformed line; lines count from 1."""
+def bad_line(path: Path, line: int, text: str, expected: str, unit: str = "line") -> InputError:
+    """Return the error for a malformed line (or row, in a file without lines); they count from 1."""
     shown = text if len(text) <= 80 else text[:77] + "..."
-    return InputError(f"{path}, line {line}: {shown!r} is not {expected}; correct or remove the line")
+    return InputError(f"{path}, {unit} {line}: {shown!r} is not {expected}; correct or remove the {unit}")
 
 
 def open_packed(path: Path) -> IO[bytes]:
     """Open a file for reading, unpacking .xz and .gz."""
-    return cast("IO[bytes]", OPENERS.get(path.suffix, lambda plain: plain.open("rb"))(path))
+    if path.suffix == ".xz":
+        return lzma.open(path)
+    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -67,14 +67,19 @@ def decode(content: bytes, path: Path, encoding: str) -> str:
         raise InputError(f"{path}, line {line}: not {encoding} text ({error.reason}); save it as {encoding}") from None
 
 
+def split_lines(text: str) -> list[str]:
+    """Split at line feeds alone: titles may hold other characters that `str.splitlines` splits at."""
+    return text.rstrip("\n").split("\n")
+
+
 def integer_rows(text: str, path: Path, separator: str | None, names: Sequence[str]) -> np.ndarray:
     """Parse lines of integers, [number of lines, number of names] int64; ``separator`` None means blanks.
 
     Raises:
         InputError: names the first line that does not have exactly these fields, as whole numbers.
     """
-    lines = text.splitlines()
-    if not lines:
+    lines = split_lines(text)
+    if lines == [""]:
         raise InputError(f"{path} has no lines; give the complete file")
     fields_in_all = text if separator is None else text.replace(separator, " ")
     try:
@@ -91,24 +96,24 @@ def integer_rows(text: str, path: Path, separator: str | None, names: Sequence[s
     raise InputError(f"{path} is not lines of {expected}; give the file as it was published")
 
 
-def read_catalogue(path: Path) -> Catalogue:
-    """Read an item table, CSV with a header: item_id, title, genres (`|`-separated) and any further columns.
+def read_catalogue(path: Path, id_column: str) -> Catalogue:
+    """Read an item table, CSV with a header: the id, and optionally title, genres (`|`-separated) and further columns.
 
     Raises:
-        InputError: a column is missing, or a row has too few or too many fields (names the line).
+        InputError: the id column is missing, or a row has too few or too many fields (names the line).
     """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    reader = csv.reader(io.StringIO(read_text(path, "utf-8-sig"), newline=""))
     header = next(reader, [])
-    missing = [name for name in ("item_id", "title", "genres") if name not in header]
-    if missing:
-        raise InputError(f"{path}, line 1: no column {missing[0]!r} among {header}; name the columns in the first line")
+    if id_column not in header:
+        raise InputError(f"{path}, line 1: no column {id_column!r} among {header}; name the columns in the first line")
     rows = []
     for row in reader:
         if len(row) != len(header):
-            raise bad_line(path, reader.line_num, ",".join(row), f"a row of {len(header)} columns ({','.join(header)})")
+            raise bad_line(path, reader.line_num, ",".join(row), f"a row of {len(header)} fields ({','.join(header)})")
         rows.append(row)
     columns = {name: [row[place] for row in rows] for place, name in enumerate(header)}
-    item_ids, titles, genres = columns.pop("item_id"), columns.pop("title"), columns.pop("genres")
+    item_ids = columns.pop(id_column)
+    titles, genres = columns.pop("title", item_ids), columns.pop("genres", [""] * len(rows))
     further = {name: typed(values) for name, values in columns.items()}
     return Catalogue(np.array(item_ids), np.array(titles), *genre_matrix(split_genres(genres)), columns=further)
 
@@ -119,25 +124,11 @@ def split_genres(cells: Sequence[str]) -> list[list[str]]:
 
 
 def typed(values: Sequence[str]) -> np.ndarray:
-    """Turn a text column into int64 where all are whole numbers, else float64 where all are numbers, else str."""
-    for kind in (np.int64, np.float64):
+    """Turn a text column into int64 if all are whole numbers, else float64 if all are numbers or empty, else str."""
+    texts = np.array(values, dtype=np.str_)
+    for candidate, kind in ((texts, np.int64), (np.where(texts == "", "nan", texts), np.float64)):
         try:
-            return np.array(values).astype(kind)
+            return candidate.astype(kind)
         except ValueError:
             continue
-    return np.array(values, dtype=np.str_)
-
-
-def to_histories(users: np.ndarray, items: np.ndarray, times: np.ndarray | None, n_users: int) -> Histories:
-    """Group a log by user and order it by time; equal times keep the order of the log.
-
-    Args:
-        users: row of the user in 0..U-1, [N].
-        items: internal item ids in 1..I, [N].
-        times: anything that sorts, [N]; None when the log is in order already.
-        n_users: U.
-    """
-    order = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
-    offsets = np.zeros(n_users + 1, dtype=np.int64)
-    np.cumsum(np.bincount(users, minlength=n_users), out=offsets[1:])
-    return Histories(items[order].astype(np.int32), offsets)
+    return texts

@@ -6,13 +6,33 @@ their figures never stand in one table.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import urllib.request
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from gptrec_rl.data.catalogue import Catalogue, genre_matrix
 from gptrec_rl.data.interactions import Interactions
-from gptrec_rl.data.sources.files import bad_line, integer_rows, read_catalogue, read_text, to_histories
+from gptrec_rl.data.sources.files import (
+    bad_line,
+    decode,
+    integer_rows,
+    read_catalogue,
+    read_text,
+    split_genres,
+    split_lines,
+)
+from gptrec_rl.data.sources.log import Log
 from gptrec_rl.errors import InputError
+
+ZIP_URL = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
+ZIP_MD5 = "c4d9eecfca2ab87c1945afe126590906"
+MIN_ITEM_INTERACTIONS = 5
+CHUNK_BYTES = 1 << 16
+TIMEOUT_S = 30
 
 
 def read_sequences(folder: Path) -> Interactions:
@@ -21,19 +41,87 @@ def read_sequences(folder: Path) -> Interactions:
     Raises:
         InputError: a file is missing, a line is malformed, or an item is not in `items.csv`.
     """
-    catalogue = read_catalogue(_find(folder, "items.csv"))
+    catalogue = read_catalogue(_find(folder, "items.csv"), "item_id")
     path = _find(folder, "interactions.txt")
     text = read_text(path)
-    numbers = integer_rows(text, path, None, ("user", "item"))
-    internal = {str(item_id): place + 1 for place, item_id in enumerate(catalogue.item_ids)}
-    external, codes = np.unique(numbers[:, 1], return_inverse=True)
-    items = np.array([internal.get(str(item_id), 0) for item_id in external], dtype=np.int32)[codes]
-    if not items.all():
+    user_numbers, item_numbers = integer_rows(text, path, None, ("user", "item")).T
+    place = {item_id: place for place, item_id in enumerate(catalogue.item_ids.tolist())}
+    external, codes = np.unique(item_numbers, return_inverse=True)
+    items = np.array([place.get(str(item_id), -1) for item_id in external])[codes]
+    if items.min() < 0:
         line = int(items.argmin())
-        raise bad_line(path, line + 1, text.splitlines()[line], "about an item of items.csv")
-    user_ids, users = np.unique(numbers[:, 0], return_inverse=True)
-    histories = to_histories(users, items, None, len(user_ids))
-    return Interactions(catalogue, np.array([str(user) for user in user_ids]), histories, "ml-1m")
+        raise bad_line(path, line + 1, split_lines(text)[line], "about an item of items.csv")
+    users, user_codes = np.unique(user_numbers, return_inverse=True)
+    log = Log(_as_ids(users), catalogue.item_ids, user_codes, items, times=np.arange(len(items)))
+    return Interactions(catalogue, log.user_ids, log.histories(), "ml-1m")
+
+
+def read_zip(path: Path) -> Interactions:
+    """Read GroupLens' `ml-1m.zip`: by user and timestamp, ties in the order of the file, items with 5 or more only.
+
+    Raises:
+        InputError: the file is no such zip, or a line is malformed.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            ratings, movies = (archive.read(f"ml-1m/{name}") for name in ("ratings.dat", "movies.dat"))
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is not GroupLens' ml-1m.zip ({error}); fetch it with --fetch FOLDER") from None
+    catalogue = _movies(movies, path / "ml-1m/movies.dat")
+    inside = path / "ml-1m/ratings.dat"
+    rows = integer_rows(decode(ratings, inside, "latin-1"), inside, "::", ("user", "movie", "rating", "timestamp"))
+    user_ids, users = np.unique(rows[:, 0], return_inverse=True)
+    item_ids, items = np.unique(rows[:, 1], return_inverse=True)
+    log = Log(_as_ids(user_ids), _as_ids(item_ids), users, items, rows[:, 3])
+    log = log.where((log.item_counts >= MIN_ITEM_INTERACTIONS)[log.items])
+    return log.interactions(catalogue, "ml-1m-grouplens")
+
+
+def fetch_zip(folder: Path, url: str = ZIP_URL, md5: str = ZIP_MD5) -> Path:
+    """Download `ml-1m.zip` into a folder, with a progress bar, and return its path; a right one is not fetched again.
+
+    Raises:
+        InputError: the address can't be reached, or the checksum differs; nothing is left behind.
+    """
+    from tqdm import tqdm
+
+    target = folder / "ml-1m.zip"
+    if target.exists() and hashlib.md5(target.read_bytes()).hexdigest() == md5:
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "ml-1m.zip.tmp"
+    digest = hashlib.md5()
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, temporary.open("wb") as stream:
+            size = int(response.headers.get("Content-Length", 0)) or None
+            with tqdm(total=size, unit="B", unit_scale=True, desc=target.name) as bar:
+                while chunk := response.read(CHUNK_BYTES):
+                    digest.update(chunk)
+                    stream.write(chunk)
+                    bar.update(len(chunk))
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{url} can't be fetched ({error}); get it by other means and give it by --path") from None
+    if digest.hexdigest() != md5:
+        temporary.unlink()
+        raise InputError(f"{url} has MD5 {digest.hexdigest()}, not {md5}: a broken download, or other data; try again")
+    os.replace(temporary, target)
+    return target
+
+
+def _movies(content: bytes, path: Path) -> Catalogue:
+    rows = []
+    for number, line in enumerate(split_lines(decode(content, path, "latin-1")), start=1):
+        fields = line.split("::")
+        if len(fields) != 3:
+            raise bad_line(path, number, line, "`movie::title::genres`")
+        rows.append(fields)
+    item_ids, titles, genres = zip(*rows, strict=True)
+    return Catalogue(np.array(item_ids), np.array(titles), *genre_matrix(split_genres(genres)))
+
+
+def _as_ids(numbers: np.ndarray) -> np.ndarray:
+    return np.array([str(number) for number in numbers])
 
 
 def _find(folder: Path, name: str) -> Path:
