@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+GOAL := $(or $(MAKECMDGOALS),run)
 
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -14,7 +16,7 @@ else
 TORCH ?= torch==$(TORCH_VERSION)
 endif
 # The extra index may be out of reach: torch is installed alone, so that this costs seconds and no other package.
-TORCH_FLAGS := $(if $(findstring +cpu,$(TORCH)),--extra-index-url $(TORCH_CPU_INDEX) --retries 1 --timeout 15)
+TORCH_FLAGS := $(if $(findstring +cpu,$(TORCH)),--extra-index-url $(TORCH_CPU_INDEX) --retries 1 --timeout 10)
 
 .PHONY: run test lint format clean
 
@@ -38,11 +40,12 @@ clean:
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	    echo "Python 3.11 or newer is needed, and '$(PYTHON)' isn't: say which, as in 'make $(or $(MAKECMDGOALS),run) PYTHON=python3.12'."; \
+	    echo "Python 3.11 or newer is needed, and $(PYTHON) isn't: name another, as in: make $(GOAL) PYTHON=python3.12"; \
 	    exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-deps $(TORCH_FLAGS) '$(TORCH)' || { \
-	    echo "No '$(TORCH)' was found. To take the default build with CUDA (several GB): make $(or $(MAKECMDGOALS),run) TORCH=torch"; \
+	@echo "Setting up $(VENV) with $(TORCH): a minute or two, once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) --no-deps $(TORCH_FLAGS) '$(TORCH)' || { \
+	    echo "$(TORCH) isn't to be had here; for the default build, with CUDA (several GB): make $(GOAL) TORCH=torch"; \
 	    exit 1; }
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@

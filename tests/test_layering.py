@@ -1,0 +1,98 @@
+"""The layering that the design promises, read off the source and, where imports chain, off a fresh interpreter."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARY = sorted((ROOT / "gptrec_rl").rglob("*.py"))
+BELOW_CLI = [path for path in LIBRARY if "cli" not in path.relative_to(ROOT).parts]
+SERVICES = sorted((ROOT / "services").glob("*.py"))
+
+# Modules that write or read pickles, and functions that do so by default.
+PICKLING = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
+PICKLING_CALLS = {"torch.load", "torch.save", "pandas.read_pickle", "pd.read_pickle", "multiprocessing.Queue"}
+
+
+def imports(source: str) -> set[str]:
+    """Name every module that the source imports, inside functions too, with the names taken from it."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where things come from"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def attributes(source: str) -> set[str]:
+    """Name every dotted attribute that the source uses, such as os.environ."""
+    return {ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
+
+
+def belongs_to(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def violations(paths: list[Path], *packages: str) -> Iterator[str]:
+    for path in paths:
+        for name in sorted(imports(path.read_text())):
+            if belongs_to(name, *packages):
+                yield f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_imports_sees_every_form():
+    source = "import a.b as c\ndef f():\n    from d import e, g\n"
+    assert imports(source) == {"a.b", "d.e", "d.g"}
+    assert attributes("x = os.environ['A']") == {"os.environ"}
+
+
+def test_library_imports_neither_services_nor_cli():
+    assert list(violations(BELOW_CLI, "services", "gptrec_rl.cli")) == []
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.stem)
+def test_no_service_imports_another(service):
+    assert list(violations([service], "services")) == []
+
+
+@pytest.mark.parametrize("package", ["data", "transport"])
+def test_package_imports_no_torch(package):
+    paths = sorted((ROOT / "gptrec_rl" / package).rglob("*.py"))
+    assert list(violations(paths, "torch", "transformers", "safetensors.torch")) == []
+
+
+@pytest.mark.parametrize("package", ["data", "transport"])
+def test_package_loads_no_torch_through_others(package):
+    program = f"""
+import pkgutil, sys, gptrec_rl.{package} as package
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    __import__(module.name)
+sys.exit("torch" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_nothing_below_cli_reads_arguments_or_environment():
+    reads = {"os.environ", "os.environb", "os.getenv", "sys.argv"}
+    found = [
+        f"{path.relative_to(ROOT)} uses {name}"
+        for path in BELOW_CLI
+        for name in sorted((attributes(path.read_text()) | imports(path.read_text())) & reads)
+    ]
+    assert found == []
+
+
+def test_pickle_appears_nowhere():
+    everywhere = [*LIBRARY, *SERVICES]
+    assert list(violations(everywhere, *PICKLING)) == []
+    calls = [(path.name, name) for path in everywhere for name in attributes(path.read_text()) & PICKLING_CALLS]
+    assert calls == []
+    assert [path.name for path in everywhere if "allow_pickle=True" in path.read_text()] == []
