@@ -24,16 +24,18 @@ class Metric:
         return "↑" if self.higher_is_better else "↓"
 
 
+HIGHER_IS_BETTER = {"Recall": True, "NDCG": True, "ILD": True, "PCOUNT": False, "nPCOUNT": False}
+
+
+def metric(name: str) -> Metric:
+    """Return the metric of a name such as `NDCG@10`."""
+    return Metric(name, HIGHER_IS_BETTER[name.partition("@")[0]])
+
+
 def metrics_at(k: int) -> tuple[Metric, ...]:
     """Return the metrics of the paper's Table 3 and PCOUNT, in the order of its columns, for lists of k items."""
-    return (
-        Metric("Recall@1", higher_is_better=True),
-        *([Metric(f"Recall@{k}", higher_is_better=True)] if k > 1 else []),
-        Metric(f"NDCG@{k}", higher_is_better=True),
-        Metric(f"ILD@{k}", higher_is_better=True),
-        Metric(f"PCOUNT@{k}", higher_is_better=False),
-        Metric(f"nPCOUNT@{k}", higher_is_better=False),
-    )
+    names = ("Recall@1", f"Recall@{k}", f"NDCG@{k}", f"ILD@{k}", f"PCOUNT@{k}", f"nPCOUNT@{k}")
+    return tuple(metric(name) for name in dict.fromkeys(names))  # for k = 1 the two recalls are one
 
 
 METRICS = metrics_at(10)

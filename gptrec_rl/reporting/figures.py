@@ -1,0 +1,207 @@
+"""Pictures of a trade-off between metrics (Figures 4 and 5) and of the validator's way through a tuning run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gptrec_rl.metrics import metric
+from gptrec_rl.reporting.labels import place_labels
+from gptrec_rl.reporting.tables import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MEANINGS = {
+    "Recall": "more accurate",
+    "NDCG": "more accurate",
+    "ILD": "more diverse",
+    "PCOUNT": "less popularity bias",
+    "nPCOUNT": "less popularity bias",
+}
+COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8d5fb0", "#c98a00", "#555555")
+MARKERS = ("o", "s", "D", "^", "v", "P")
+FRONT = "#9aa5b1"
+STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e9ed",
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#7b8794",
+}
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the validator measured of one policy.
+
+    Attributes:
+        step: learner steps behind the policy.
+        minutes: since tuning started.
+        values: means by metric name.
+        errors: their standard errors.
+    """
+
+    step: int
+    minutes: float
+    values: Mapping[str, float]
+    errors: Mapping[str, float] = field(default_factory=dict)
+
+
+def trade_off(
+    rows: Sequence[Row], path: Path, across: Sequence[str] = ("ILD@10",), up: str = "NDCG@10", title: str = ""
+) -> None:
+    """Draw models in the plane of two metrics, one panel for each metric `across`, as a PNG.
+
+    Bars are standard errors, the dashed line joins the models that no other one beats in both metrics (the Pareto
+    front), and axes run so that better is always up and to the right. Rows without a panel's metric are left out of it.
+    """
+    figure, panels = _figure(len(across), width=5.6, height=4.6)
+    groups = list(dict.fromkeys(row.group for row in rows))
+    to_label = []
+    for panel, name in zip(panels, across, strict=True):
+        shown = [row for row in rows if np.isfinite([row.values.get(name, np.nan), row.values.get(up, np.nan)]).all()]
+        front = _draw_front(panel, shown, name, up)
+        _draw_points(panel, shown, groups, name, up)
+        _name_axes(panel, name, up)
+        to_label.append((panel, [row.name for row in shown], _points(shown, name, up), front + _bars(shown, name, up)))
+    figure.suptitle(title, fontweight="bold")
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3 * len(across), frameon=False)
+    figure.draw_without_rendering()  # settles the layout, which labels are placed in
+    for panel, labels, points, front in to_label:
+        place_labels(panel, labels, points, front, fontsize=9, color="#323f4b")
+    _save(figure, path)
+
+
+def pareto_front(xs: Sequence[float], ys: Sequence[float]) -> list[int]:
+    """Return the places of the points that no other beats or equals in both coordinates (larger is better), by x."""
+    front: list[int] = []
+    for place in sorted(range(len(xs)), key=lambda i: (-xs[i], -ys[i])):
+        if not front or ys[place] > ys[front[-1]]:
+            front.append(place)
+    return front[::-1]
+
+
+def validation_path(
+    records: Sequence[Validation], path: Path, metrics: tuple[str, str] = ("NDCG@10", "ILD@10"), title: str = ""
+) -> None:
+    """Draw both metrics against learner steps, and the way through the plane of the two, as a PNG.
+
+    Args:
+        records: at least one, in the order of their steps.
+        path: of the PNG.
+        metrics: first the one of accuracy, then the one that is traded against it.
+        title: above the panels.
+    """
+    figure, panels = _figure(3, width=4.6, height=4.0)
+    steps = [record.step for record in records]
+    minutes = [record.minutes for record in records]
+    for panel, name, colour in zip(panels, metrics, COLOURS, strict=False):
+        values = np.array([record.values[name] for record in records])
+        errors = np.array([record.errors.get(name, np.nan) for record in records])
+        panel.fill_between(steps, values - errors, values + errors, color=colour, alpha=0.18, linewidth=0)
+        panel.plot(steps, values, color=colour, marker="o", markersize=3)
+        panel.set_xlabel("learner steps")
+        panel.set_title(f"{name} {metric(name).arrow}")
+        panel.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}\n{np.interp(x, steps, minutes):.0f} min")
+        panel.set_xlim(left=min(steps))
+        panel.locator_params(axis="x", nbins=5, integer=True)
+    _draw_path(figure, panels[2], records, metrics)
+    figure.suptitle(title, fontweight="bold")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _figure(n_panels: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width * n_panels, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        return figure, list(figure.subplots(1, n_panels, squeeze=False)[0])
+
+
+def _values(rows: Sequence[Row], name: str) -> list[float]:
+    return [row.values[name] for row in rows]
+
+
+def _points(rows: Sequence[Row], name: str, up: str) -> list[tuple[float, float]]:
+    return list(zip(_values(rows, name), _values(rows, up), strict=True))
+
+
+def _bars(rows: Sequence[Row], name: str, up: str) -> list[tuple[float, float]]:
+    """Points along the error bars."""
+    points = []
+    for row, (x, y) in zip(rows, _points(rows, name, up), strict=True):
+        for share in (-1.0, -0.5, 0.5, 1.0):
+            points += [(x + share * row.errors.get(name, 0.0), y), (x, y + share * row.errors.get(up, 0.0))]
+    return points
+
+
+def _draw_front(panel: Axes, rows: Sequence[Row], name: str, up: str) -> list[tuple[float, float]]:
+    """Draw the front and return points along it."""
+    xs, ys = _values(rows, name), _values(rows, up)
+    signed = [[v if metric(n).higher_is_better else -v for v in values] for n, values in ((name, xs), (up, ys))]
+    front = pareto_front(*signed)
+    line: dict[str, Any] = {"color": FRONT, "linestyle": "--", "linewidth": 1.2, "zorder": 1}
+    corners = [xs[i] for i in front], [ys[i] for i in front]
+    panel.plot(*corners, label="Pareto front", **line)
+    along = np.linspace(0, len(front) - 1, 30 * len(front))
+    return list(zip(*(np.interp(along, range(len(front)), corner) for corner in corners), strict=True))
+
+
+def _draw_points(panel: Axes, rows: Sequence[Row], groups: Sequence[str], name: str, up: str) -> None:
+    for place, group in enumerate(groups):
+        members = [row for row in rows if row.group == group]
+        panel.errorbar(
+            _values(members, name),
+            _values(members, up),
+            xerr=[row.errors.get(name, 0.0) for row in members],
+            yerr=[row.errors.get(up, 0.0) for row in members],
+            fmt=MARKERS[place % len(MARKERS)],
+            color=COLOURS[place % len(COLOURS)],
+            markersize=8,
+            markeredgecolor="white",
+            elinewidth=1,
+            capsize=2,
+            label=group,
+        )
+    panel.margins(0.22, 0.15)  # room for the names
+
+
+def _name_axes(panel: Axes, name: str, up: str) -> None:
+    panel.set_xlabel(f"{name}   ({MEANINGS[name.partition('@')[0]]} →)")
+    panel.set_ylabel(f"{up}   ({MEANINGS[up.partition('@')[0]]} →)")
+    if not metric(name).higher_is_better:
+        panel.invert_xaxis()
+    if not metric(up).higher_is_better:
+        panel.invert_yaxis()
+
+
+def _draw_path(figure: Figure, panel: Axes, records: Sequence[Validation], metrics: tuple[str, str]) -> None:
+    up, name = metrics
+    xs, ys = [record.values[name] for record in records], [record.values[up] for record in records]
+    panel.plot(xs, ys, color=FRONT, linewidth=1, zorder=1)
+    dots = panel.scatter(xs, ys, c=[record.step for record in records], cmap="viridis", s=26, zorder=2)
+    figure.colorbar(dots, ax=panel, label="learner steps", format="{x:,.0f}")
+    _name_axes(panel, name, up)
+    panel.set_title(f"{up} against {name}")
+    panel.margins(0.12)
+    figure.draw_without_rendering()
+    points = list(zip(xs, ys, strict=True))
+    ends = dict(zip(("start", "end"), points[:1] + points[1:][-1:], strict=False))
+    place_labels(panel, list(ends), list(ends.values()), points, fontsize=9, fontweight="bold")
