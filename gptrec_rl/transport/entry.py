@@ -1,0 +1,196 @@
+"""The format of a checkpoint: a folder of files with a manifest of their sizes and SHA-256, step and origin.
+
+The store's policies and learner states have it, and so has a model's folder that stands alone (the student).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gptrec_rl.errors import InputError
+from gptrec_rl.transport.storage import LocalStorage
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, incomplete or out of place; the message names the file and what is wrong."""
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What the manifest says of one file.
+
+    Attributes:
+        size: in bytes.
+        sha256: in hexadecimal.
+    """
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A checkpoint, without the content of its files.
+
+    Attributes:
+        folder: its path within the store.
+        token: fencing token of the optimiser that wrote it.
+        version: version of the policy in it, or the newest one published when a learner state was saved.
+        step: learner step.
+        catalogue_hash: hash of the catalogue that it was trained on.
+        split_hash: hash of the split that it was trained on.
+        config: what its writer wanted kept, in JSON types.
+        files: by name.
+    """
+
+    folder: str
+    token: int
+    version: int
+    step: int
+    catalogue_hash: str
+    split_hash: str
+    config: Mapping[str, Any]
+    files: Mapping[str, FileRecord]
+
+    def manifest(self) -> bytes:
+        """Return the content of the manifest."""
+        fields = asdict(self)
+        del fields["folder"]
+        return json.dumps({"format_version": FORMAT_VERSION, **fields}, indent=2).encode()
+
+
+def seal(
+    folder: str,
+    files: Mapping[str, bytes],
+    token: int,
+    version: int,
+    step: int,
+    catalogue_hash: str,
+    split_hash: str,
+    config: Mapping[str, Any],
+) -> Entry:
+    """Return the entry that these files make.
+
+    Raises:
+        CheckpointError: a file's name is not plain.
+    """
+    records = {
+        _plain(name, folder): FileRecord(len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()
+    }
+    return Entry(folder, token, version, step, catalogue_hash, split_hash, dict(config), records)
+
+
+def parse_manifest(folder: str, content: bytes) -> Entry:
+    """Return the entry that a manifest describes.
+
+    Raises:
+        CheckpointError: it is not a manifest of this format.
+    """
+    try:
+        fields = json.loads(content)
+        format_version = fields.pop("format_version")
+        if format_version != FORMAT_VERSION:
+            raise CheckpointError(f"{folder}/{MANIFEST} has format {format_version}, not {FORMAT_VERSION}")
+        records = {_plain(name, folder): _file_record(**record) for name, record in fields.pop("files").items()}
+        entry = Entry(folder=folder, files=records, **fields)
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{folder}/{MANIFEST} is damaged: {error!r}") from None
+    numbers = (entry.token, entry.version, entry.step)
+    hashes = (entry.catalogue_hash, entry.split_hash)
+    are_numbers = all(type(number) is int and number >= 0 for number in numbers)
+    if not (are_numbers and all(isinstance(text, str) for text in hashes) and isinstance(entry.config, dict)):
+        raise CheckpointError(f"{folder}/{MANIFEST} is damaged: a field has another type than it should")
+    return entry
+
+
+def verify(entry: Entry, read: Callable[[str], bytes]) -> dict[str, bytes]:
+    """Read the files of an entry and check them against its manifest.
+
+    Raises:
+        CheckpointError: names the file and what is wrong with it.
+    """
+    files = {}
+    for name, record in entry.files.items():
+        try:
+            data = read(name)
+        except OSError as error:
+            raise CheckpointError(f"{entry.folder}/{name} can't be read: {error}") from None
+        if len(data) != record.size:
+            raise CheckpointError(f"{entry.folder}/{name} has {len(data)} bytes, not the {record.size} of its manifest")
+        if hashlib.sha256(data).hexdigest() != record.sha256:
+            raise CheckpointError(f"{entry.folder}/{name} was altered: its SHA-256 is not that of its manifest")
+        files[name] = data
+    return files
+
+
+def write_folder(
+    path: Path,
+    files: Mapping[str, bytes],
+    *,
+    step: int,
+    catalogue_hash: str,
+    split_hash: str,
+    config: Mapping[str, Any],
+) -> Entry:
+    """Write a checkpoint that stands alone; an older one there is replaced, together with all else in its folder.
+
+    Raises:
+        InputError: there is something at this path that is no checkpoint, and it is left alone.
+        OSError: it can't be written (a full disk); an older one is as it was.
+    """
+    path = path.resolve()
+    if path.exists() and not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path} exists and is not a checkpoint folder; give another path, or remove it")
+    entry = seal(
+        str(path),
+        files,
+        token=0,
+        version=0,
+        step=step,
+        catalogue_hash=catalogue_hash,
+        split_hash=split_hash,
+        config=config,
+    )
+    LocalStorage(path.parent).write_folder(path.name, {**files, MANIFEST: entry.manifest()})
+    return entry
+
+
+def read_folder(path: Path) -> tuple[Entry, dict[str, bytes]]:
+    """Return a checkpoint that stands alone, or one within a store, by its path.
+
+    Raises:
+        InputError: there is none at this path.
+        CheckpointError: it is damaged; names the file and what is wrong with it.
+    """
+    try:
+        manifest = (path / MANIFEST).read_bytes()
+    except OSError:
+        raise InputError(f"{path} is not a checkpoint: it has no {MANIFEST}; give the folder of a model") from None
+    entry = parse_manifest(str(path), manifest)
+    return entry, verify(entry, lambda name: (path / name).read_bytes())
+
+
+def _plain(name: str, folder: str) -> str:
+    if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
+        raise CheckpointError(f"{folder}: {name!r} can't be the name of a checkpoint's file")
+    return name
+
+
+def _file_record(size: int, sha256: str) -> FileRecord:
+    if type(size) is not int or not _SHA256.fullmatch(sha256):
+        raise ValueError("a file's size or SHA-256 is not one")
+    return FileRecord(size, sha256)

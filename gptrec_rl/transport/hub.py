@@ -1,0 +1,73 @@
+"""All that the processes of a fleet share, made for one process or over Redis and a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gptrec_rl.transport.cache import CacheLimits, RecommendationCache
+from gptrec_rl.transport.checkpoints import CheckpointStore
+from gptrec_rl.transport.connection import connect
+from gptrec_rl.transport.ids import IdAllocator, MemoryIds, RedisIds
+from gptrec_rl.transport.lease import LearnerLease, MemoryLease, RedisLease
+from gptrec_rl.transport.memory_cache import MemoryCache
+from gptrec_rl.transport.metrics import MemoryMetrics, MetricsStream, RedisMetrics
+from gptrec_rl.transport.redis_cache import RedisCache
+
+KEPT_POLICIES_BEYOND_STALENESS = 2
+KEPT_POLICIES_UNBOUNDED = 8
+
+
+@dataclass(frozen=True)
+class Transport:
+    """What the processes of one run share, and the only things that they share.
+
+    Attributes:
+        cache: rollout batches on their way from generators to the optimiser.
+        store: policies and learner states.
+        metrics: what processes report.
+        lease: who may train.
+        ids: who a process is.
+    """
+
+    cache: RecommendationCache
+    store: CheckpointStore
+    metrics: MetricsStream
+    lease: LearnerLease
+    ids: IdAllocator
+
+
+def memory_transport(
+    run_id: str, limits: CacheLimits, catalogue_hash: str, split_hash: str, store_root: str | None = None
+) -> Transport:
+    """Make the transport of a fleet in one process; its checkpoints are in memory too unless a root is given."""
+    return Transport(
+        cache=MemoryCache(run_id, limits, catalogue_hash, split_hash),
+        store=_store(store_root or f"memory://{run_id}", limits),
+        metrics=MemoryMetrics(),
+        lease=MemoryLease(),
+        ids=MemoryIds(),
+    )
+
+
+def redis_transport(
+    url: str, store_root: str, run_id: str, limits: CacheLimits, catalogue_hash: str, split_hash: str
+) -> Transport:
+    """Connect to the transport of a fleet of processes.
+
+    Raises:
+        InputError: Redis can't be reached or refuses the password.
+    """
+    client = connect(url)
+    return Transport(
+        cache=RedisCache(client, run_id, limits, catalogue_hash, split_hash),
+        store=_store(store_root, limits),
+        metrics=RedisMetrics(client, run_id),
+        lease=RedisLease(client, run_id),
+        ids=RedisIds(client, run_id),
+    )
+
+
+def _store(root: str, limits: CacheLimits) -> CheckpointStore:
+    bound = limits.max_staleness
+    keep = KEPT_POLICIES_UNBOUNDED if bound is None else bound + KEPT_POLICIES_BEYOND_STALENESS
+    return CheckpointStore(root, keep_policies=keep)

@@ -1,0 +1,104 @@
+"""The recommendation cache in memory: for a fleet in one process, and the model that the Redis kind is held to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from gptrec_rl.transport.cache import CacheLimits, Head, Ledger, RecommendationCache
+
+
+@dataclass
+class _Entry:
+    head: Head
+    data: bytes
+    draws: int = 0
+
+
+class MemoryCache(RecommendationCache):
+    """A cache that lives and dies with its process."""
+
+    def __init__(self, run_id: str, limits: CacheLimits, catalogue_hash: str, split_hash: str) -> None:
+        super().__init__(run_id, limits, catalogue_hash, split_hash)
+        self._entries: dict[str, _Entry] = {}
+        self._entry_ids = map(str, count())
+        self._counts: Counter[str] = Counter()
+        self._last_sent: dict[int, int] = {}
+        self._resumed_steps: dict[int, int] = {}
+        self._token = 0
+        self._version = 0
+
+    def put_encoded(self, head: Head, data: bytes) -> bool:
+        """Add a batch that is already encoded; see `put`."""
+        if head.sequence_number <= self._last_sent.get(head.generator_id, -1):
+            self._counts["repeated"] += 1
+            return False
+        self._last_sent[head.generator_id] = head.sequence_number
+        self._counts["generated"] += 1
+        if self._is_lost(head):
+            self._counts["rejected"] += 1
+        elif self._is_stale(head):
+            self._counts["stale"] += 1
+        else:
+            self._counts["waiting"] += 1
+            self._entries[next(self._entry_ids)] = _Entry(head, data)
+            if len(self._entries) > self.limits.capacity:
+                self._remove(next(iter(self._entries)), "evicted")
+        return True
+
+    def room(self) -> bool:
+        """Return whether fewer than M batches are waiting."""
+        return self._counts["waiting"] < self.limits.capacity
+
+    def advance(self, token: int, version: int, step: int) -> None:
+        """Take note of the newest policy; see `RecommendationCache.advance`."""
+        if token < self._token:
+            return
+        self._token = token
+        self._resumed_steps.setdefault(token, step)
+        self._version = max(self._version, version)
+        for entry_id, entry in list(self._entries.items()):
+            if self._is_lost(entry.head):
+                self._remove(entry_id, "rejected")
+            elif self._is_stale(entry.head):
+                self._remove(entry_id, "stale")
+
+    def ledger(self) -> Ledger:
+        """Return the ledger."""
+        return Ledger(**self._counts)
+
+    def _is_lost(self, head: Head) -> bool:
+        return any(head.token < token and head.learner_step > step for token, step in self._resumed_steps.items())
+
+    def _is_stale(self, head: Head) -> bool:
+        bound = self.limits.max_staleness
+        return bound is not None and self._version - head.policy_version > bound
+
+    def _remove(self, entry_id: str, reason: str) -> None:
+        if self._entries.pop(entry_id).draws == 0:
+            self._counts["waiting"] -= 1
+            self._counts[reason] += 1
+
+    def _new_entries(self) -> Sequence[tuple[str, bytes]]:
+        unread = (entry_id for entry_id in self._entries if entry_id not in self._read_batches)
+        return [(entry_id, self._entries[entry_id].data) for entry_id in unread]
+
+    def _reject(self, entry_id: str) -> None:
+        self._remove(entry_id, "rejected")
+
+    def _pick(self, uniform: float, entry_ids: list[str]) -> tuple[str | None, list[str]]:
+        alive = [entry_id for entry_id in entry_ids if entry_id in self._entries]
+        if not alive:
+            return None, []
+        picked = alive[int(uniform * len(alive))]
+        entry = self._entries[picked]
+        if entry.draws == 0:
+            self._counts["waiting"] -= 1
+            self._counts["drawn"] += 1
+        entry.draws += 1
+        if entry.draws == self.limits.max_reuse:
+            self._remove(picked, "evicted")
+            alive.remove(picked)
+        return picked, alive

@@ -1,0 +1,218 @@
+"""What crosses the recommendation cache: one rollout batch as one self-checking msgpack message.
+
+Generators encode, the optimiser decodes. A message is a magic, a schema version, a CRC-32 and a msgpack map whose
+arrays are (dtype, shape, bytes). A decoder trusts nothing: every length is checked before memory is taken for it.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from gptrec_rl.data import Histories
+
+SCHEMA_VERSION = 1
+MAX_MESSAGE_BYTES = 64 * 2**20
+MAX_INT = 2**53  # Redis's Lua, which counts in doubles, is exact up to here
+MAX_NAME_LENGTH = 128
+LOG_PROB_TOLERANCE = 1e-4
+
+_HEADER = struct.Struct("<4sHI")  # magic, schema version, CRC-32 of the rest
+_MAGIC = b"GPRL"
+_INTS = ("generator_id", "sequence_number", "token", "policy_version", "learner_step")
+_NAMES = ("run_id", "catalogue_hash", "split_hash")
+_DTYPES = {"values": "<i4", "offsets": "<i8", "ground_truth": "<i8", "slates": "<i4", "log_probs": "<f4"}
+_REWARD_DTYPE = "<f4"
+
+
+class MessageError(ValueError):
+    """A message that is malformed, damaged, of another schema version, or inconsistent in itself."""
+
+
+@dataclass(frozen=True)
+class RolloutBatch:
+    """G sampled lists for each of B histories, with all that the optimiser needs to learn from them.
+
+    A batch that exists is consistent: construction checks shapes, types and ranges.
+
+    Attributes:
+        run_id: the run that it belongs to.
+        generator_id: who made it; never reused within a run.
+        sequence_number: counts the batches of this generator upwards.
+        token: fencing token of the optimiser that published the policy.
+        policy_version: version of the policy that sampled the lists.
+        learner_step: step at which that policy was published.
+        temperature: sampling temperature, > 0.
+        created_at: seconds since the epoch.
+        catalogue_hash: hash of the catalogue that the item ids are from.
+        split_hash: hash of the split that the histories are from.
+        histories: B whole, untruncated histories.
+        ground_truth: the item that followed each history, [B] int64.
+        slates: [B, G, K] int32, internal item ids.
+        log_probs: log-probability of each item under the masked behaviour distribution, [B, G, K] float32, <= 0.
+        rewards: one unweighted [B, G, K] float32 a metric.
+
+    Raises:
+        MessageError: names the field and what is wrong with it.
+    """
+
+    run_id: str
+    generator_id: int
+    sequence_number: int
+    token: int
+    policy_version: int
+    learner_step: int
+    temperature: float
+    created_at: float
+    catalogue_hash: str
+    split_hash: str
+    histories: Histories
+    ground_truth: np.ndarray
+    slates: np.ndarray
+    log_probs: np.ndarray
+    rewards: Mapping[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        _check_scalars(self)
+        _check_arrays(self)
+
+
+def encode(batch: RolloutBatch) -> bytes:
+    """Turn a batch into a message."""
+    body = {
+        field.name: getattr(batch, field.name) for field in fields(batch) if field.name not in ("histories", "rewards")
+    }
+    body |= {"values": batch.histories.values, "offsets": batch.histories.offsets}
+    for name, dtype in _DTYPES.items():
+        body[name] = _pack_array(body[name], dtype)
+    body["rewards"] = {name: _pack_array(array, _REWARD_DTYPE) for name, array in batch.rewards.items()}
+    return pack(body)
+
+
+def decode(data: bytes) -> RolloutBatch:
+    """Turn a message back into a batch; its arrays own their memory.
+
+    Raises:
+        MessageError: anything about the message is not as `encode` makes it.
+    """
+    body = unpack(data)
+    expected = {*_INTS, *_NAMES, *_DTYPES, "temperature", "created_at", "rewards"}
+    if body.keys() != expected:
+        raise MessageError(f"message has the fields {sorted(map(str, body))}, not {sorted(expected)}")
+    for name, dtype in _DTYPES.items():
+        body[name] = _unpack_array(name, body[name], dtype)
+    if not isinstance(body["rewards"], dict):
+        raise MessageError("rewards is not a map")
+    body["rewards"] = {
+        name: _unpack_array(f"reward {name}", packed, _REWARD_DTYPE) for name, packed in body["rewards"].items()
+    }
+    histories = Histories(body.pop("values"), body.pop("offsets"))
+    return RolloutBatch(histories=histories, **body)
+
+
+def pack(body: Mapping[str, Any]) -> bytes:
+    """Put a map of msgpack values behind magic, schema version and checksum."""
+    payload: bytes = msgpack.packb(body)
+    return _HEADER.pack(_MAGIC, SCHEMA_VERSION, zlib.crc32(payload)) + payload
+
+
+def unpack(data: bytes) -> dict[str, Any]:
+    """Check magic, schema version, size and checksum, and return the map behind them.
+
+    Raises:
+        MessageError: one of them is wrong, or what follows is not a msgpack map with text keys.
+    """
+    if not _HEADER.size <= len(data) <= MAX_MESSAGE_BYTES:
+        raise MessageError(f"message of {len(data)} bytes; {_HEADER.size} to {MAX_MESSAGE_BYTES} are allowed")
+    magic, version, checksum = _HEADER.unpack_from(data)
+    if magic != _MAGIC:
+        raise MessageError(f"message starts with {magic!r}, not {_MAGIC!r}")
+    if version != SCHEMA_VERSION:
+        raise MessageError(f"message has schema version {version}, not {SCHEMA_VERSION}; run one version everywhere")
+    payload = memoryview(data)[_HEADER.size :]
+    if zlib.crc32(payload) != checksum:
+        raise MessageError("message is damaged: its checksum is wrong")
+    try:
+        # unpackb bounds every inner length by the size of the payload.
+        body = msgpack.unpackb(payload, strict_map_key=True)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise MessageError(f"message is not msgpack: {error}") from None
+    if not isinstance(body, dict) or not all(isinstance(name, str) for name in body):
+        raise MessageError("message is not a map with text keys")
+    return body
+
+
+def _pack_array(array: np.ndarray, dtype: str) -> tuple[str, tuple[int, ...], bytes]:
+    return dtype, array.shape, array.astype(dtype, copy=False).tobytes()
+
+
+def _unpack_array(name: str, packed: object, dtype: str) -> np.ndarray:
+    if not (isinstance(packed, list) and len(packed) == 3 and packed[0] == dtype and isinstance(packed[2], bytes)):
+        raise MessageError(f"{name} is not an array of dtype {dtype}")
+    _, shape, data = packed
+    if not (isinstance(shape, list) and len(shape) <= 3 and all(type(n) is int and n >= 0 for n in shape)):
+        raise MessageError(f"{name} has the shape {shape!r:.40}")
+    if math.prod(shape) * np.dtype(dtype).itemsize != len(data):
+        raise MessageError(f"{name} has {len(data)} bytes for the shape {shape}")
+    # A copy, because an array over a message's bytes is read-only, which torch warns about.
+    return np.frombuffer(data, dtype=dtype).reshape(shape).copy()
+
+
+def _require(condition: bool | np.bool_, message: str) -> None:
+    if not condition:
+        raise MessageError(message)
+
+
+def _check_scalars(batch: RolloutBatch) -> None:
+    for name in _INTS:
+        value = getattr(batch, name)
+        _require(type(value) is int and 0 <= value <= MAX_INT, f"{name} is {value!r}, not a whole number from 0")
+    for name in _NAMES:
+        value = getattr(batch, name)
+        _require(isinstance(value, str) and len(value) <= MAX_NAME_LENGTH, f"{name} is {value!r:.40}, not a short text")
+    for name in ("temperature", "created_at"):
+        value = getattr(batch, name)
+        _require(
+            type(value) is float and math.isfinite(value) and value >= 0, f"{name} is {value!r}, not a time or factor"
+        )
+    _require(batch.temperature > 0, "temperature is 0; lists are sampled, so it is above 0")
+
+
+def _check_arrays(batch: RolloutBatch) -> None:
+    values, offsets = batch.histories.values, batch.histories.offsets
+    arrays = {
+        "values": values,
+        "offsets": offsets,
+        "ground_truth": batch.ground_truth,
+        "slates": batch.slates,
+        "log_probs": batch.log_probs,
+    }
+    for name, array in arrays.items():
+        _require(array.dtype == _DTYPES[name], f"{name} has dtype {array.dtype}, not {np.dtype(_DTYPES[name])}")
+    _require(batch.slates.ndim == 3 and batch.slates.size > 0, f"slates has the shape {batch.slates.shape}")
+    n_histories = len(batch.slates)
+    _require(batch.log_probs.shape == batch.slates.shape, f"log_probs has the shape {batch.log_probs.shape}")
+    _require(batch.ground_truth.shape == (n_histories,), f"ground_truth has the shape {batch.ground_truth.shape}")
+    _require(values.ndim == 1 and offsets.shape == (n_histories + 1,), f"offsets has the shape {offsets.shape}")
+    _require(
+        offsets[0] == 0 and offsets[-1] == len(values) and (offsets[:-1] <= offsets[1:]).all(),
+        "offsets don't rise from 0 to the number of values",
+    )
+    for name in ("values", "ground_truth", "slates"):
+        _require((arrays[name] >= 1).all(), f"{name} has an item id below 1")
+    _require(np.isfinite(batch.log_probs).all(), "log_probs has a value that is not finite")
+    _require((batch.log_probs <= LOG_PROB_TOLERANCE).all(), "log_probs has a value above 0")
+    for name, reward in batch.rewards.items():
+        _require(
+            isinstance(name, str) and len(name) <= MAX_NAME_LENGTH, f"reward name {name!r:.40} is not a short text"
+        )
+        _require(reward.dtype == _REWARD_DTYPE, f"reward {name} has dtype {reward.dtype}, not float32")
+        _require(reward.shape == batch.slates.shape, f"reward {name} has the shape {reward.shape}, not the lists'")
+        _require(np.isfinite(reward).all(), f"reward {name} has a value that is not finite")

@@ -1,0 +1,123 @@
+"""The metrics stream: what every process has to say about itself, for the supervisor's file and the live view."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any
+
+import redis
+
+from gptrec_rl.transport.messages import MessageError, pack, unpack
+
+logger = logging.getLogger(__name__)
+
+START = "0"
+CAPACITY = 100_000
+PAGE_SIZE = 1_000
+LONGEST_BLOCK_S = 5.0
+
+
+@dataclass(frozen=True)
+class MetricRecord:
+    """Some values of one process at one moment.
+
+    Attributes:
+        role: ``generator``, ``optimiser``, ``validator`` or ``supervisor``.
+        id: id of the process within the run.
+        token: fencing token of the optimiser that the values belong to; for one step the largest token's count.
+        step: learner step.
+        time: seconds since the epoch.
+        values: by the names in `gptrec_rl.transport.names`.
+    """
+
+    role: str
+    id: int
+    token: int
+    step: int
+    time: float
+    values: Mapping[str, float]
+
+
+def encode_record(record: MetricRecord) -> bytes:
+    """Turn a record into a message."""
+    values = {name: float(value) for name, value in record.values.items()}
+    return pack(vars(record) | {"time": float(record.time), "values": values})
+
+
+def decode_record(data: bytes) -> MetricRecord:
+    """Turn a message back into a record.
+
+    Raises:
+        MessageError: the message is not as `encode_record` makes it.
+    """
+    body = unpack(data)
+    types = {"role": str, "id": int, "token": int, "step": int, "time": float, "values": dict}
+    if {name: type(value) for name, value in body.items()} != types:
+        raise MessageError(f"metric record has the fields {sorted(body)}, or other types than {types}")
+    if not all(isinstance(name, str) and isinstance(value, float) for name, value in body["values"].items()):
+        raise MessageError("metric record has a value that is not a number with a name")
+    return MetricRecord(**body)
+
+
+class MetricsStream(ABC):
+    """The last `CAPACITY` records of a run, in the order in which they came."""
+
+    @abstractmethod
+    def append(self, record: MetricRecord) -> None:
+        """Add a record."""
+
+    @abstractmethod
+    def read(self, after: str = START, block_s: float = 0.0) -> tuple[list[MetricRecord], str]:
+        """Return the records after a cursor, up to a page of them, and the cursor to go on from.
+
+        Args:
+            after: a cursor that an earlier call returned, or `START`.
+            block_s: how long to wait when there is none yet, at most `LONGEST_BLOCK_S`.
+        """
+
+
+class MemoryMetrics(MetricsStream):
+    """A stream within one process, which has nobody to wait for."""
+
+    def __init__(self) -> None:
+        self._records: deque[tuple[int, MetricRecord]] = deque(maxlen=CAPACITY)
+        self._places = count(1)
+
+    def append(self, record: MetricRecord) -> None:
+        """Add a record."""
+        self._records.append((next(self._places), record))
+
+    def read(self, after: str = START, block_s: float = 0.0) -> tuple[list[MetricRecord], str]:
+        """Return the next page of records."""
+        page = list(islice((entry for entry in self._records if entry[0] > int(after)), PAGE_SIZE))
+        return [record for _, record in page], str(page[-1][0]) if page else after
+
+
+class RedisMetrics(MetricsStream):
+    """A stream among all processes that share a Redis."""
+
+    def __init__(self, client: redis.Redis, run_id: str) -> None:
+        self._client = client
+        self._stream = f"gptrec:{{{run_id}}}:metrics"
+
+    def append(self, record: MetricRecord) -> None:
+        """Add a record."""
+        self._client.xadd(self._stream, {"record": encode_record(record)}, maxlen=CAPACITY, approximate=True)
+
+    def read(self, after: str = START, block_s: float = 0.0) -> tuple[list[MetricRecord], str]:
+        """Return the next page of records; what is not a record is logged and left out."""
+        block_ms = round(min(block_s, LONGEST_BLOCK_S) * 1000) or None  # for Redis 0 means for ever
+        replies: Any = self._client.xread({self._stream: after}, count=PAGE_SIZE, block=block_ms)
+        entries = replies[0][1] if replies else []
+        records = []
+        for _, values in entries:
+            try:
+                records.append(decode_record(values.get(b"record", b"")))
+            except MessageError as error:
+                logger.warning("metric record left out: %s", error)
+        return records, entries[-1][0].decode() if entries else after

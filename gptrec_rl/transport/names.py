@@ -1,0 +1,50 @@
+"""The names of all metrics that processes report, in one place."""
+
+from __future__ import annotations
+
+REWARD_MEAN = "reward/mean"
+REWARD_NDCG = "reward/ndcg"
+REWARD_ILD = "reward/ild"
+REWARD_PCOUNT = "reward/pcount"
+
+PPO_APPROX_KL = "ppo/approx_kl"
+PPO_CLIP_FRACTION = "ppo/clip_fraction"
+PPO_ENTROPY = "ppo/entropy"
+PPO_EXPLAINED_VARIANCE = "ppo/explained_variance"
+PPO_SKIPPED_STEPS = "ppo/skipped_steps"
+
+LOSS_POLICY = "loss/policy"
+LOSS_VALUE = "loss/value"
+
+LAG_VERSIONS = "lag/versions"
+LAG_STEPS = "lag/steps"
+
+SPEED_LISTS_PER_S = "speed/lists_per_s"
+SPEED_STEPS_PER_S = "speed/steps_per_s"
+WAIT_SHARE = "wait/share"
+
+CACHE_GENERATED = "cache/generated"
+CACHE_WAITING = "cache/waiting"
+CACHE_DRAWN = "cache/drawn"
+CACHE_EVICTED = "cache/evicted"
+CACHE_STALE = "cache/stale"
+CACHE_REJECTED = "cache/rejected"
+CACHE_REPEATED = "cache/repeated"
+
+VAL_VERSION = "val/version"
+VAL_REWARD = "val/reward"
+VAL_NDCG = "val/ndcg@10"
+VAL_RECALL = "val/recall@10"
+VAL_ILD = "val/ild@10"
+VAL_PCOUNT = "val/pcount@10"
+VAL_NPCOUNT = "val/npcount@10"
+
+
+def reward(metric: str) -> str:
+    """Return the name of the mean reward by one metric, the user's own ones included."""
+    return f"reward/{metric}"
+
+
+def validation(metric: str, k: int) -> str:
+    """Return the name of one metric of the validator for lists of K items."""
+    return f"val/{metric}@{k}"

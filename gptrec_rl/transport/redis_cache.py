@@ -1,0 +1,191 @@
+"""The recommendation cache in Redis: a stream of batches, and beside it their heads, draw counts and the ledger.
+
+Each transition of a batch is one Lua script, which Redis runs as a whole or not at all: no crash of a client can come
+between a change of the stream and its change of the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from redis.commands.core import Script
+
+from gptrec_rl.transport.cache import CacheLimits, Head, Ledger, RecommendationCache
+
+_UNBOUNDED = -1
+
+# KEYS: stream, entries (entry id -> "token version step draws"), ledger, state, resumed (token -> step), sent.
+_COMMON = """
+local stream, entries, ledger, state, resumed, sent = unpack(KEYS)
+
+local function count(column, n) redis.call('HINCRBY', ledger, column, n) end
+
+local function parse(entry)
+  local token, version, step, draws = string.match(entry, '(%d+) (%d+) (%d+) (%d+)')
+  return tonumber(token), tonumber(version), tonumber(step), tonumber(draws)
+end
+
+-- Take an entry out of the stream; one that was never drawn goes over to another column of the ledger.
+local function remove(id, column)
+  local entry = redis.call('HGET', entries, id)
+  redis.call('XDEL', stream, id)
+  redis.call('HDEL', entries, id)
+  if not entry then  -- somebody else's, written to the stream by hand
+    count('generated', 1)
+    count(column, 1)
+  elseif select(4, parse(entry)) == 0 then
+    count('waiting', -1)
+    count(column, 1)
+  end
+end
+
+-- From a step that a later optimiser, resuming before it, has undone.
+local function is_lost(token, step)
+  local steps = redis.call('HGETALL', resumed)
+  for i = 1, #steps, 2 do
+    if token < tonumber(steps[i]) and step > tonumber(steps[i + 1]) then return true end
+  end
+  return false
+end
+
+local function is_stale(version, max_staleness)
+  local newest = tonumber(redis.call('HGET', state, 'version') or '0')
+  return max_staleness >= 0 and newest - version > max_staleness
+end
+"""
+
+_PUT = """
+local generator, number, token, version, step = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local capacity, max_staleness, data = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
+if number <= tonumber(redis.call('HGET', sent, generator) or '-1') then
+  count('repeated', 1)
+  return 0
+end
+redis.call('HSET', sent, generator, number)
+count('generated', 1)
+if is_lost(tonumber(token), tonumber(step)) then
+  count('rejected', 1)
+elseif is_stale(tonumber(version), max_staleness) then
+  count('stale', 1)
+else
+  count('waiting', 1)
+  local id = redis.call('XADD', stream, '*', 'batch', data)
+  redis.call('HSET', entries, id, token .. ' ' .. version .. ' ' .. step .. ' 0')
+  while redis.call('XLEN', stream) > capacity do
+    remove(redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][1], 'evicted')
+  end
+end
+return 1
+"""
+
+_ADVANCE = """
+local token, version, step, max_staleness = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+if token < tonumber(redis.call('HGET', state, 'token') or '0') then return end
+redis.call('HSETNX', resumed, ARGV[1], step)
+redis.call('HSET', state, 'token', ARGV[1])
+local newest = tonumber(redis.call('HGET', state, 'version') or '0')
+redis.call('HSET', state, 'version', math.max(newest, version))
+local all = redis.call('HGETALL', entries)
+for i = 1, #all, 2 do
+  local entry_token, entry_version, entry_step = parse(all[i + 1])
+  if is_lost(entry_token, entry_step) then
+    remove(all[i], 'rejected')
+  elseif is_stale(entry_version, max_staleness) then
+    remove(all[i], 'stale')
+  end
+end
+"""
+
+_REJECT = "remove(ARGV[1], 'rejected')"
+
+_PICK = """
+local uniform, max_reuse = tonumber(ARGV[1]), tonumber(ARGV[2])
+local alive = {}
+for i = 3, #ARGV do
+  if redis.call('HEXISTS', entries, ARGV[i]) == 1 then alive[#alive + 1] = ARGV[i] end
+end
+if #alive == 0 then return {} end
+local place = math.floor(uniform * #alive) + 1
+local picked = alive[place]
+local token, version, step, draws = parse(redis.call('HGET', entries, picked))
+if draws == 0 then
+  count('waiting', -1)
+  count('drawn', 1)
+end
+redis.call('HSET', entries, picked, string.format('%d %d %d %d', token, version, step, draws + 1))
+if draws + 1 == max_reuse then
+  remove(picked, 'evicted')
+  table.remove(alive, place)
+end
+table.insert(alive, 1, picked)
+return alive
+"""
+
+
+class RedisCache(RecommendationCache):
+    """A cache shared by all processes of a run; the optimiser that draws from it finds its counts after a crash.
+
+    Args:
+        client: connection to Redis, not decoding replies.
+        run_id: names the keys; see also `RecommendationCache`.
+        limits: see `CacheLimits`; the same in every process of a run.
+        catalogue_hash: batches of another catalogue are rejected.
+        split_hash: batches of another split are rejected.
+    """
+
+    def __init__(
+        self, client: redis.Redis, run_id: str, limits: CacheLimits, catalogue_hash: str, split_hash: str
+    ) -> None:
+        super().__init__(run_id, limits, catalogue_hash, split_hash)
+        names = ("batches", "entries", "ledger", "state", "resumed", "sent")
+        self._keys = [f"gptrec:{{{run_id}}}:cache:{name}" for name in names]
+        self._stream, _, self._ledger, *_ = self._keys
+        self._client = client
+        self._cursor = b"0"
+        self._put, self._advance, self._take_out, self._draw = (
+            client.register_script(_COMMON + body) for body in (_PUT, _ADVANCE, _REJECT, _PICK)
+        )
+
+    def put_encoded(self, head: Head, data: bytes) -> bool:
+        """Add a batch that is already encoded; see `put`."""
+        limits = (self.limits.capacity, _bound(self.limits.max_staleness))
+        origin = (head.token, head.policy_version, head.learner_step)
+        return bool(self._run(self._put, head.generator_id, head.sequence_number, *origin, *limits, data))
+
+    def room(self) -> bool:
+        """Return whether fewer than M batches are waiting."""
+        return int(self._client.hget(self._ledger, "waiting") or 0) < self.limits.capacity
+
+    def advance(self, token: int, version: int, step: int) -> None:
+        """Take note of the newest policy; see `RecommendationCache.advance`."""
+        self._run(self._advance, token, version, step, _bound(self.limits.max_staleness))
+
+    def ledger(self) -> Ledger:
+        """Return the ledger."""
+        columns: Any = self._client.hgetall(self._ledger)
+        return Ledger(**{column.decode(): int(n) for column, n in columns.items()})
+
+    def _new_entries(self) -> Sequence[tuple[str, bytes]]:
+        replies: Any = self._client.xread({self._stream: self._cursor})
+        entries = replies[0][1] if replies else []
+        if entries:
+            self._cursor = entries[-1][0]
+        return [(entry_id.decode(), values.get(b"batch", b"")) for entry_id, values in entries]
+
+    def _reject(self, entry_id: str) -> None:
+        self._run(self._take_out, entry_id)
+
+    def _pick(self, uniform: float, entry_ids: list[str]) -> tuple[str | None, list[str]]:
+        reply = [
+            entry_id.decode() for entry_id in self._run(self._draw, uniform, _bound(self.limits.max_reuse), *entry_ids)
+        ]
+        return (reply[0], reply[1:]) if reply else (None, [])
+
+    def _run(self, script: Script, *arguments: int | float | str | bytes) -> Any:
+        return script(keys=self._keys, args=arguments)
+
+
+def _bound(limit: int | None) -> int:
+    return _UNBOUNDED if limit is None else limit

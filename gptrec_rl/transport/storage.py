@@ -1,0 +1,171 @@
+"""Where checkpoints lie: folders of a few small files, written whole or not at all.
+
+On a file system an entry is written beside its place, synced and renamed. An object store can't rename, so there the
+manifest, which readers ask for first, is written last.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+import fsspec
+
+
+class Storage(ABC):
+    """Folders of files below a root. Paths are relative, with ``/``."""
+
+    @abstractmethod
+    def read(self, path: str) -> bytes:
+        """Return a file's content.
+
+        Raises:
+            OSError: it can't be read.
+        """
+
+    @abstractmethod
+    def list(self, folder: str) -> list[str]:
+        """Return the names in a folder, with those of unfinished entries (``.``...); none when it is not there."""
+
+    @abstractmethod
+    def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
+        """Write a folder; who reads its last file finds all others complete. An older one of its name is replaced.
+
+        Raises:
+            OSError: it could not be written (a full disk); nothing of it is left, and no other folder is touched.
+        """
+
+    @abstractmethod
+    def replace(self, path: str, content: bytes) -> None:
+        """Write one file; readers see the old content or the new, never a part."""
+
+    @abstractmethod
+    def remove(self, path: str) -> None:
+        """Remove a file or a folder if it is there."""
+
+
+def open_storage(root: str) -> Storage:
+    """Return the storage at a root: a path, or the URL of anything that fsspec knows (``s3://``, ``memory://``)."""
+    scheme, _, path = root.rpartition("://")
+    if scheme in ("", "file"):
+        return LocalStorage(Path(path))
+    return ObjectStorage(root)
+
+
+class LocalStorage(Storage):
+    """A folder of the file system."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def read(self, path: str) -> bytes:
+        """Return a file's content."""
+        return (self._root / path).read_bytes()
+
+    def list(self, folder: str) -> list[str]:
+        """Return the names in a folder."""
+        try:
+            return sorted(os.listdir(self._root / folder))
+        except FileNotFoundError:
+            return []
+
+    def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
+        """Write a folder beside its place, sync it, and rename it."""
+        target = self._root / folder
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = _beside(target)
+        try:
+            unfinished.mkdir()
+            for name, content in files.items():
+                _write_synced(unfinished / name, content)
+            _sync_folder(unfinished)
+            self.remove(folder)
+            unfinished.rename(target)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        _sync_folder(target.parent)
+
+    def replace(self, path: str, content: bytes) -> None:
+        """Write a file beside its place, sync it, and rename it."""
+        target = self._root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = _beside(target)
+        try:
+            _write_synced(unfinished, content)
+            os.replace(unfinished, target)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        _sync_folder(target.parent)
+
+    def remove(self, path: str) -> None:
+        """Remove a file or folder; a folder loses its name first, so that no reader sees half of it."""
+        target = self._root / path
+        if target.is_dir():
+            removed = _beside(target)
+            target.rename(removed)
+            shutil.rmtree(removed)
+        else:
+            target.unlink(missing_ok=True)
+
+
+class ObjectStorage(Storage):
+    """Anything that fsspec knows: an object store, or ``memory://`` for a fleet in one process."""
+
+    def __init__(self, url: str) -> None:
+        self._fs, self._root = fsspec.core.url_to_fs(url)
+
+    def read(self, path: str) -> bytes:
+        """Return a file's content."""
+        content: bytes = self._fs.cat_file(self._at(path))
+        return content
+
+    def list(self, folder: str) -> list[str]:
+        """Return the names in a folder."""
+        self._fs.invalidate_cache()
+        try:
+            return sorted(path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._at(folder), detail=False))
+        except FileNotFoundError:
+            return []
+
+    def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
+        """Write the files in their order, the last one committing them."""
+        self.remove(folder)
+        for name, content in files.items():
+            self.replace(f"{folder}/{name}", content)
+
+    def replace(self, path: str, content: bytes) -> None:
+        """Write one object."""
+        self._fs.pipe_file(self._at(path), content)
+
+    def remove(self, path: str) -> None:
+        """Remove an object or all below a prefix."""
+        if self._fs.exists(self._at(path)):
+            self._fs.rm(self._at(path), recursive=True)
+
+    def _at(self, path: str) -> str:
+        return f"{self._root.rstrip('/')}/{path}"
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".unfinished-{target.name}-{secrets.token_hex(4)}")
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
