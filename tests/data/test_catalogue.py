@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gptrec_rl.data import Catalogue
+from gptrec_rl.data.catalogue import content_hash, genre_matrix
+from gptrec_rl.errors import InputError
+
+
+def make_catalogue(**changes: object) -> Catalogue:
+    fields: dict[str, object] = {
+        "item_ids": np.array(["a", "b", "c"]),
+        "titles": np.array(["Alpha", "Beta", "Gamma"]),
+        "genre_names": ("Comedy", "War"),
+        "genres": np.array([[True, False], [True, True], [False, True]]),
+        "columns": {"price": np.array([1.0, 2.0, 3.0])},
+    }
+    return Catalogue(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_internal_ids_start_at_one_and_the_separator_comes_after_the_last() -> None:
+    catalogue = make_catalogue()
+    assert [catalogue.internal(item_id) for item_id in ("a", "b", "c")] == [1, 2, 3]
+    assert (catalogue.n_items, catalogue.separator) == (3, 4)
+    assert (catalogue.title(2), catalogue.genres_of(2)) == ("Beta", ["Comedy", "War"])
+
+
+def test_an_unknown_item_is_named() -> None:
+    with pytest.raises(InputError, match=r"unknown item 'z': the catalogue has 3 items, 'a' to 'c'"):
+        make_catalogue().internal("z")
+
+
+def test_an_item_listed_twice_is_refused() -> None:
+    with pytest.raises(InputError, match="item 'a' is listed more than once"):
+        make_catalogue(item_ids=np.array(["a", "b", "a"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("titles", {"titles": np.array(["Alpha"])}),
+        ("genres", {"genres": np.ones((2, 2), dtype=bool)}),
+        ("price", {"columns": {"price": np.zeros(4)}}),
+    ],
+)
+def test_a_column_of_another_length_is_refused(name: str, change: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=f"catalogue: {name} has"):
+        make_catalogue(**change)
+
+
+def test_without_genres_no_item_has_one() -> None:
+    catalogue = Catalogue(np.array(["a", "b"]), np.array(["A", "B"]))
+    assert catalogue.genres.shape == (2, 0)
+    with pytest.raises(InputError, match=r"item 'a' has no genre \(2 of 2 items have none\)"):
+        catalogue.require_genres()
+
+
+def test_the_first_item_without_genres_is_named() -> None:
+    make_catalogue().require_genres()
+    ungenred = make_catalogue(genres=np.array([[True, False], [False, False], [False, False]]))
+    with pytest.raises(InputError, match=r"item 'b' has no genre \(2 of 3 items have none\).*--drop-ungenred"):
+        ungenred.require_genres()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"item_ids": np.array(["a", "b", "d"])},
+        {"titles": np.array(["Alpha", "Beta", "Delta"])},
+        {"genre_names": ("Comedy", "Western")},
+        {"genres": np.ones((3, 2), dtype=bool)},
+        {"columns": {"price": np.array([1.0, 2.0, 4.0])}},
+        {"columns": {"year": np.array([1.0, 2.0, 3.0])}},
+    ],
+)
+def test_the_hash_depends_on_every_field(change: dict[str, object]) -> None:
+    assert make_catalogue().hash == make_catalogue().hash
+    assert make_catalogue(**change).hash != make_catalogue().hash
+
+
+def test_the_content_hash_tells_names_types_and_shapes_apart() -> None:
+    variants = [
+        {"x": np.zeros(4, np.int32)},
+        {"y": np.zeros(4, np.int32)},
+        {"x": np.zeros(2, np.int64)},
+        {"x": np.zeros((2, 2), np.int32)},
+    ]
+    assert len({content_hash(variant) for variant in variants}) == len(variants)
+
+
+def test_the_content_hash_does_not_depend_on_memory_layout() -> None:
+    array = np.arange(6).reshape(2, 3)
+    assert content_hash({"x": array}) == content_hash({"x": np.asfortranarray(array)})
+
+
+def test_genre_names_are_sorted_and_rows_follow_the_items() -> None:
+    names, matrix = genre_matrix([["War", "Comedy"], [], ["War"]])
+    assert names == ("Comedy", "War")
+    assert matrix.tolist() == [[True, True], [False, False], [False, True]]

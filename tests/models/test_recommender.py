@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptrec_rl.data import Histories
+from gptrec_rl.errors import InputError
+from gptrec_rl.models.recommender import candidates, top_k
+
+
+@st.composite
+def ranking_cases(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
+    """Few distinct scores, so that most of them tie."""
+    n_rows, n_items = draw(st.integers(1, 4)), draw(st.integers(1, 12))
+    k = draw(st.integers(1, n_items))
+    seed = draw(st.integers(0, 2**32 - 1))
+    random = np.random.default_rng(seed)
+    scores = random.integers(-2, 3, size=(n_rows, n_items)).astype(np.float32)
+    may = np.ones((n_rows, n_items), dtype=bool)
+    for row in may:
+        row[random.permutation(n_items)[: random.integers(0, n_items - k + 1)]] = False
+    return scores, may, k
+
+
+@given(ranking_cases())
+def test_top_k_is_what_sorting_by_score_and_id_gives(case: tuple[np.ndarray, np.ndarray, int]) -> None:
+    scores, may, k = case
+    slates = top_k(scores, may, k)
+    for row, row_may, items, item_scores in zip(scores, may, slates.items, slates.scores, strict=True):
+        oracle = sorted((-score, item) for item, score in enumerate(row, start=1) if row_may[item - 1])[:k]
+        assert items.tolist() == [item for _, item in oracle]
+        assert item_scores.tolist() == [-negative for negative, _ in oracle]
+    assert (slates.items.dtype, slates.scores.dtype) == (np.int64, np.float32)
+
+
+def test_equal_scores_go_to_the_smaller_id() -> None:
+    slates = top_k(np.array([[1, 3, 1, 3, 1]], np.float32), np.array([[True, True, True, True, True]]), 3)
+    assert slates.items.tolist() == [[2, 4, 1]]
+
+
+def test_candidates_are_allowed_and_not_in_the_history() -> None:
+    histories = Histories.of([[1, 2], []])
+    assert candidates(histories, 4, 2, None).tolist() == [[False, False, True, True], [True] * 4]
+    everybody = np.array([True, False, True, True])
+    assert candidates(histories, 4, 2, everybody).tolist() == [[False, False, True, True], everybody.tolist()]
+    each = np.array([[True, True, True, True], [False, False, True, True]])
+    assert candidates(histories, 4, 2, each).tolist() == [[False, False, True, True], each[1].tolist()]
+
+
+def test_a_history_that_leaves_fewer_than_k_is_named() -> None:
+    with pytest.raises(InputError, match=r"K = 3 .* history 1, which leaves 2 of 4 items"):
+        candidates(Histories.of([[], [3, 4]]), 4, 3, None)
+
+
+def test_allowed_items_count_towards_what_is_left() -> None:
+    with pytest.raises(InputError, match=r"K = 1 .* history 0, which leaves 0 of 2 items"):
+        candidates(Histories.of([[1]]), 2, 1, np.array([True, False]))
+
+
+def test_no_histories_have_no_candidates() -> None:
+    assert candidates(Histories.of([]), 3, 2, None).shape == (0, 3)
