@@ -71,13 +71,14 @@ def trade_off(
         front = _draw_front(panel, shown, name, up)
         _draw_points(panel, shown, groups, name, up)
         _name_axes(panel, name, up)
-        to_label.append((panel, [row.name for row in shown], _points(shown, name, up), front + _bars(shown, name, up)))
+        to_label.append((panel, shown, _points(shown, name, up), front + _bars(shown, name, up)))
     figure.suptitle(title, fontweight="bold")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3 * len(across), frameon=False)
     figure.draw_without_rendering()  # settles the layout, which labels are placed in
-    for panel, labels, points, front in to_label:
-        place_labels(panel, labels, points, front, fontsize=9, color="#323f4b")
+    for panel, shown, points, avoid in to_label:
+        colours = [COLOURS[groups.index(row.group) % len(COLOURS)] for row in shown]
+        place_labels(panel, [row.name for row in shown], points, colours, avoid)
     _save(figure, path)
 
 
@@ -204,4 +205,4 @@ def _draw_path(figure: Figure, panel: Axes, records: Sequence[Validation], metri
     figure.draw_without_rendering()
     points = list(zip(xs, ys, strict=True))
     ends = dict(zip(("start", "end"), points[:1] + points[1:][-1:], strict=False))
-    place_labels(panel, list(ends), list(ends.values()), points, fontsize=9, fontweight="bold")
+    place_labels(panel, list(ends), list(ends.values()), ["black"] * len(ends), points)

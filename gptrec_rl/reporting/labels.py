@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
 DISTANCES = (9, 16, 26, 38)  # points
@@ -20,8 +21,8 @@ def place_labels(
     axes: Axes,
     names: Sequence[str],
     points: Sequence[tuple[float, float]],
+    colours: Sequence[str],
     avoid: Sequence[tuple[float, float]],
-    **style: Any,
 ) -> None:
     """Write each name at the free place nearest to its point; call it when everything else is drawn.
 
@@ -29,8 +30,8 @@ def place_labels(
         axes: whose limits and layout are final.
         names: one a point.
         points: x and y of each, in data coordinates.
+        colours: of each name; its point's, so that crowded names can be told apart.
         avoid: further points that names should not cover.
-        **style: how matplotlib's `annotate` writes the text.
     """
     from matplotlib.transforms import Bbox
 
@@ -39,13 +40,14 @@ def place_labels(
         for radius, places in ((8, points), (3, avoid))
         for x, y in axes.transData.transform(np.reshape(places, (-1, 2)))
     ]
-    for name, point in zip(names, points, strict=True):
-        taken.append(_place(axes, name, point, taken, style))
+    for name, point, colour in zip(names, points, colours, strict=True):
+        text = axes.annotate(name, point, (0.0, 0.0), textcoords="offset points", fontsize=9, color=colour)
+        text.set_in_layout(False)
+        taken.append(_place(text, axes, taken))
 
 
-def _place(axes: Axes, name: str, point: tuple[float, float], taken: Sequence[Bbox], style: dict[str, Any]) -> Bbox:
-    text = axes.annotate(name, point, (0.0, 0.0), textcoords="offset points", **style)
-    text.set_in_layout(False)
+def _place(text: Annotation, axes: Axes, taken: Sequence[Bbox]) -> Bbox:
+    """Move a name to the nearest place where it covers least, and return its box."""
 
     def box_at(offset: tuple[float, float]) -> Bbox:
         across, up = offset
