@@ -1,0 +1,337 @@
+"""The recommendation cache, the same tests for both kinds, and the two kinds against each other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import pytest
+import redis
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from gptrec_rl.transport.cache import CacheLimits, Head, Ledger, RecommendationCache
+from gptrec_rl.transport.memory_cache import MemoryCache
+from gptrec_rl.transport.messages import RolloutBatch, encode
+from gptrec_rl.transport.redis_cache import RedisCache
+
+Maker = Callable[..., RolloutBatch]
+
+
+class CacheMaker(Protocol):
+    def __call__(self, **limits: int | None) -> RecommendationCache: ...
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.integration)])
+def make_cache(request: pytest.FixtureRequest) -> CacheMaker:
+    def make(**limits: int | None) -> RecommendationCache:
+        origin: tuple[Any, ...] = ("run", CacheLimits(**limits), "c", "s")
+        if request.param == "memory":
+            return MemoryCache(*origin)
+        return RedisCache(request.getfixturevalue("client"), *origin)
+
+    return make
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def sums_up(ledger: Ledger) -> bool:
+    columns = (ledger.waiting, ledger.drawn, ledger.evicted, ledger.stale, ledger.rejected)
+    return ledger.generated == sum(columns) and min(columns) >= 0
+
+
+def test_a_new_cache_has_room_and_nothing_to_draw(make_cache: CacheMaker, rng: np.random.Generator) -> None:
+    cache = make_cache()
+    assert cache.room()
+    assert cache.draw(rng) is None
+    assert cache.ledger() == Ledger()
+
+
+def test_what_is_put_is_drawn(make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator) -> None:
+    cache = make_cache()
+    assert cache.put(make_batch(0))
+    assert cache.ledger() == Ledger(generated=1, waiting=1)
+    batch = cache.draw(rng)
+    assert batch is not None
+    np.testing.assert_array_equal(batch.slates, make_batch(0).slates)
+    assert cache.ledger() == Ledger(generated=1, drawn=1)
+
+
+def test_a_repeated_send_is_dropped_and_counted_apart(make_cache: CacheMaker, make_batch: Maker) -> None:
+    cache = make_cache()
+    assert [cache.put(make_batch(n)) for n in (0, 0, 1, 0)] == [True, False, True, False]
+    assert cache.put(make_batch(0, generator_id=2))
+    assert cache.ledger() == Ledger(generated=3, waiting=3, repeated=2)
+
+
+def test_a_batch_is_drawn_at_most_max_reuse_times(
+    make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator
+) -> None:
+    cache = make_cache(max_reuse=3)
+    for number in range(2):
+        cache.put(make_batch(number))
+    drawn = [batch.sequence_number if (batch := cache.draw(rng)) else None for _ in range(8)]
+    assert sorted(drawn[:6]) == [0, 0, 0, 1, 1, 1]
+    assert drawn[6:] == [None, None]
+    assert cache.ledger() == Ledger(generated=2, drawn=2)
+
+
+def test_unbounded_reuse_draws_for_ever(make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator) -> None:
+    cache = make_cache(max_reuse=None)
+    cache.put(make_batch())
+    assert all(cache.draw(rng) is not None for _ in range(50))
+
+
+def test_draws_are_uniform_over_the_last_m(make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator) -> None:
+    cache = make_cache(capacity=4, max_reuse=None)
+    for number in range(6):
+        cache.put(make_batch(number))
+    drawn = [batch.sequence_number for _ in range(800) if (batch := cache.draw(rng))]
+    counts = np.bincount(drawn, minlength=6)
+    # Batches 0 and 1 were pushed out; 800 draws over 4: mean 200, deviation sqrt(800 * 1/4 * 3/4) = 12.2, five of them 61.
+    assert list(counts[:2]) == [0, 0]
+    assert (abs(counts[2:] - 200) < 61).all()
+
+
+def test_generators_pause_while_m_batches_wait(
+    make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator
+) -> None:
+    cache = make_cache(capacity=2)
+    cache.put(make_batch(0))
+    assert cache.room()
+    cache.put(make_batch(1))
+    assert not cache.room()
+    cache.draw(rng)
+    assert cache.room()
+
+
+def test_a_full_cache_evicts_the_oldest(make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator) -> None:
+    cache = make_cache(capacity=2)
+    for number in range(5):
+        cache.put(make_batch(number))
+    assert cache.ledger() == Ledger(generated=5, waiting=2, evicted=3)
+    assert {batch.sequence_number for _ in range(8) if (batch := cache.draw(rng))} == {3, 4}
+
+
+def test_a_drawn_batch_that_is_pushed_out_stays_in_its_column(
+    make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator
+) -> None:
+    cache = make_cache(capacity=1)
+    cache.put(make_batch(0))
+    cache.draw(rng)
+    cache.put(make_batch(1))
+    assert cache.ledger() == Ledger(generated=2, waiting=1, drawn=1)
+
+
+def test_a_used_up_batch_takes_no_place(make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator) -> None:
+    cache = make_cache(capacity=2, max_reuse=1)
+    cache.put(make_batch(0))
+    cache.draw(rng)
+    cache.put(make_batch(1))
+    cache.put(make_batch(2))
+    assert cache.ledger() == Ledger(generated=3, waiting=2, drawn=1)
+
+
+def test_stale_batches_leave_at_once_and_make_room(
+    make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator
+) -> None:
+    cache = make_cache(capacity=2, max_staleness=1)
+    cache.put(make_batch(0, policy_version=1))
+    cache.put(make_batch(1, policy_version=2))
+    assert not cache.room()
+    cache.advance(token=1, version=2, step=0)
+    assert not cache.room()
+    cache.advance(token=1, version=3, step=20)
+    assert cache.room()
+    assert cache.ledger() == Ledger(generated=2, waiting=1, stale=1)
+    batch = cache.draw(rng)
+    assert batch is not None
+    assert batch.policy_version == 2
+
+
+def test_a_cache_full_of_stale_batches_stalls_nobody(
+    make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator
+) -> None:
+    cache = make_cache(capacity=2, max_staleness=0)
+    for number in range(2):
+        cache.put(make_batch(number))
+    cache.advance(token=1, version=2, step=20)
+    assert cache.draw(rng) is None
+    assert cache.room()
+    cache.put(make_batch(2, policy_version=2))
+    assert cache.draw(rng) is not None
+
+
+def test_a_batch_that_arrives_stale_is_counted_and_not_kept(make_cache: CacheMaker, make_batch: Maker) -> None:
+    cache = make_cache(max_staleness=4)
+    cache.advance(token=1, version=6, step=100)
+    assert cache.put(make_batch(0, policy_version=1))
+    assert cache.ledger() == Ledger(generated=1, stale=1)
+
+
+def test_unbounded_staleness_keeps_old_batches(
+    make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator
+) -> None:
+    cache = make_cache(max_staleness=None)
+    cache.put(make_batch(0, policy_version=1))
+    cache.advance(token=1, version=1000, step=20_000)
+    assert cache.draw(rng) is not None
+
+
+def test_a_resumed_optimiser_rejects_batches_from_lost_steps(
+    make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator
+) -> None:
+    cache = make_cache()
+    cache.advance(token=1, version=1, step=0)
+    cache.put(make_batch(0, token=1, learner_step=100))
+    cache.put(make_batch(1, token=1, learner_step=120))
+    cache.advance(token=2, version=2, step=100)
+    assert cache.ledger() == Ledger(generated=2, waiting=1, rejected=1)
+    cache.put(make_batch(2, token=1, learner_step=120))
+    cache.put(make_batch(3, token=2, learner_step=120))
+    assert cache.ledger() == Ledger(generated=4, waiting=2, rejected=2)
+    assert {batch.sequence_number for _ in range(8) if (batch := cache.draw(rng))} == {0, 3}
+
+
+def test_steps_lost_once_stay_lost_after_later_resumptions(make_cache: CacheMaker, make_batch: Maker) -> None:
+    cache = make_cache()
+    cache.advance(token=2, version=2, step=100)
+    cache.advance(token=3, version=3, step=200)
+    cache.put(make_batch(0, token=1, policy_version=1, learner_step=150))  # beyond token 2's 100, before token 3's 200
+    assert cache.ledger() == Ledger(generated=1, rejected=1)
+
+
+def test_only_the_first_call_with_a_token_says_where_it_resumed(make_cache: CacheMaker, make_batch: Maker) -> None:
+    cache = make_cache()
+    cache.advance(token=2, version=2, step=100)
+    cache.advance(token=2, version=3, step=200)
+    cache.put(make_batch(0, token=1, learner_step=150))
+    assert cache.ledger() == Ledger(generated=1, rejected=1)
+
+
+def test_an_optimiser_of_the_past_advances_nothing(make_cache: CacheMaker, make_batch: Maker) -> None:
+    cache = make_cache(max_staleness=0)
+    cache.advance(token=2, version=2, step=0)
+    cache.put(make_batch(0, token=2, policy_version=2))
+    cache.advance(token=1, version=9, step=900)
+    assert cache.ledger() == Ledger(generated=1, waiting=1)
+
+
+@pytest.mark.parametrize("field", ["run_id", "catalogue_hash", "split_hash"])
+def test_batches_of_another_origin_are_rejected(
+    make_cache: CacheMaker,
+    make_batch: Maker,
+    rng: np.random.Generator,
+    caplog: pytest.LogCaptureFixture,
+    field: str,
+) -> None:
+    cache = make_cache()
+    cache.put(make_batch(0, **{field: "another"}))
+    cache.put(make_batch(1))
+    with caplog.at_level(logging.WARNING):
+        batches = [cache.draw(rng) for _ in range(3)]
+    assert all(batch is not None and batch.sequence_number == 1 for batch in batches)
+    assert cache.ledger() == Ledger(generated=2, drawn=1, rejected=1)
+    assert [field in record.message for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("garbage", [b"", b"garbage", b"GPRL" + bytes(100)])
+def test_garbage_is_rejected_and_counted_and_harms_nobody(
+    make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator, garbage: bytes
+) -> None:
+    cache = make_cache()
+    cache.put_encoded(Head(1, 0, 1, 1, 0), garbage)
+    cache.put_encoded(Head(1, 1, 1, 1, 0), encode(make_batch(1))[:-1])
+    cache.put(make_batch(2))
+    batch = cache.draw(rng)
+    assert batch is not None
+    assert batch.sequence_number == 2
+    assert cache.ledger() == Ledger(generated=3, drawn=1, rejected=2)
+
+
+@pytest.mark.parametrize("limits", [{"capacity": 0}, {"max_staleness": -1}, {"max_reuse": 0}])
+def test_limits_that_make_no_sense_are_refused(limits: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(limits))):
+        CacheLimits(**limits)
+
+
+class TwoKinds(RuleBasedStateMachine):
+    """Whatever happens to both, the Redis kind has the ledger and the draws of the one in memory."""
+
+    def __init__(self, client: redis.Redis, make_batch: Maker) -> None:
+        super().__init__()
+        client.flushall()
+        self.client, self.make_batch = client, make_batch
+        self.limits = CacheLimits(capacity=3, max_staleness=1, max_reuse=2)
+        self.memory = MemoryCache("run", self.limits, "c", "s")
+        self.redis = self.open()
+        self.numbers = [0, 0]
+        self.token, self.version, self.step = 1, 1, 0
+
+    def open(self) -> RedisCache:
+        return RedisCache(self.client, "run", self.limits, "c", "s")
+
+    @rule(
+        generator=st.integers(0, 1),
+        lag=st.integers(0, 3),
+        old=st.booleans(),
+        run_id=st.sampled_from(["run"] * 4 + ["x"]),
+    )
+    def put(self, generator: int, lag: int, old: bool, run_id: str) -> None:
+        batch = self.make_batch(
+            self.numbers[generator],
+            generator_id=generator,
+            run_id=run_id,
+            policy_version=max(self.version - lag, 0),
+            token=self.token - old,
+            learner_step=self.step,
+        )
+        self.numbers[generator] += 1
+        assert self.memory.put(batch) is self.redis.put(batch) is True
+
+    @rule(generator=st.integers(0, 1))
+    def put_again(self, generator: int) -> None:
+        if self.numbers[generator]:
+            batch = self.make_batch(self.numbers[generator] - 1, generator_id=generator)
+            assert self.memory.put(batch) is self.redis.put(batch) is False
+
+    @rule(seed=st.integers(0, 99))
+    def draw(self, seed: int) -> None:
+        ours, theirs = (cache.draw(np.random.default_rng(seed)) for cache in (self.memory, self.redis))
+        identities = [batch and (batch.generator_id, batch.sequence_number) for batch in (ours, theirs)]
+        assert identities[0] == identities[1]
+
+    @rule()
+    def publish(self) -> None:
+        self.version += 1
+        self.step += 20
+        for cache in (self.memory, self.redis):
+            cache.advance(self.token, self.version, self.step)
+
+    @rule(lost=st.integers(0, 30))
+    def resume(self, lost: int) -> None:
+        self.token += 1
+        self.version += 1
+        self.step = max(self.step - lost, 0)
+        self.redis = self.open()
+        for cache in (self.memory, self.redis):
+            cache.advance(self.token, self.version, self.step)
+
+    @invariant()
+    def ledgers_agree_and_sum_up(self) -> None:
+        assert self.redis.ledger() == self.memory.ledger()
+        assert sums_up(self.memory.ledger())
+        assert self.redis.room() is self.memory.room()
+
+
+@pytest.mark.integration
+def test_both_kinds_agree_and_every_batch_is_in_one_column(client: redis.Redis, make_batch: Maker) -> None:
+    run_state_machine_as_test(
+        lambda: TwoKinds(client, make_batch), settings=settings(max_examples=30, stateful_step_count=30, deadline=None)
+    )
