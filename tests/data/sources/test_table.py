@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import gzip
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gptrec_rl.data import Interactions
+from gptrec_rl.data.sources.table import Columns, Filters, PreparationReport, read_table
+from gptrec_rl.errors import InputError
+
+LOG = """user,item,timestamp,title,genres,price
+ann,x,30,Xylo,War|Comedy,2.5
+ann,y,10,Yarn,War,
+bob,y,20,Yarn again,Drama,9
+bob,x,10,Xylo,War,2.5
+"""
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def histories_by_id(interactions: Interactions) -> dict[str, list[str]]:
+    item_ids = interactions.catalogue.item_ids
+    return {
+        str(user): [str(item_ids[item - 1]) for item in history]
+        for user, history in zip(interactions.user_ids, interactions.histories, strict=True)
+    }
+
+
+def test_a_csv_is_ordered_by_time_and_describes_its_items_by_their_first_rows(tmp_path: Path) -> None:
+    interactions, report = read_table(write(tmp_path / "log.csv", LOG))
+    catalogue = interactions.catalogue
+    assert histories_by_id(interactions) == {"ann": ["y", "x"], "bob": ["x", "y"]}
+    assert catalogue.titles.tolist() == ["Xylo", "Yarn"]
+    assert [catalogue.genres_of(item) for item in (1, 2)] == [["Comedy", "War"], ["War"]]
+    np.testing.assert_array_equal(catalogue.columns["price"], [2.5, np.nan])
+    assert interactions.name == "log"
+    assert report == PreparationReport(rows=4, repeats_dropped=0, users_dropped=0, items_dropped=0)
+
+
+def test_a_packed_csv_and_a_parquet_file_give_the_same(tmp_path: Path) -> None:
+    plain, _ = read_table(write(tmp_path / "log.csv", LOG))
+    (tmp_path / "log.csv.gz").write_bytes(gzip.compress(LOG.encode()))
+    packed, _ = read_table(tmp_path / "log.csv.gz")
+    rows = [line.split(",") for line in LOG.splitlines()]
+    columns: dict[str, list[object]] = dict(zip(rows[0], map(list, zip(*rows[1:], strict=True)), strict=True))
+    columns["timestamp"] = [30, 10, 20, 10]
+    columns["price"] = [2.5, None, 9.0, 2.5]
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    parquet, _ = read_table(tmp_path / "log.parquet")
+    assert plain.hash == packed.hash == parquet.hash
+
+
+def test_title_genres_and_further_columns_may_be_absent(tmp_path: Path) -> None:
+    interactions, _ = read_table(write(tmp_path / "log.csv", "user,item,timestamp\n1,7,1\n1,8,2\n"))
+    assert interactions.catalogue.titles.tolist() == ["7", "8"]
+    assert interactions.catalogue.genre_names == ()
+    assert interactions.catalogue.columns == {}
+
+
+def test_columns_may_have_other_names(tmp_path: Path) -> None:
+    text = "who,what,when,name,kinds\n1,7,2,Seven,War\n1,8,1,Eight,War\n"
+    names = Columns(user="who", item="what", timestamp="when", title="name", genres="kinds")
+    interactions, _ = read_table(write(tmp_path / "log.csv", text), columns=names)
+    assert histories_by_id(interactions) == {"1": ["8", "7"]}
+    assert interactions.catalogue.titles.tolist() == ["Seven", "Eight"]
+    assert interactions.catalogue.columns == {}
+
+
+@pytest.mark.parametrize(("keep", "expected"), [("last", ["y", "z", "x"]), ("first", ["x", "y", "z"])])
+def test_repeats_of_a_user_and_item_are_dropped_and_counted(tmp_path: Path, keep: str, expected: list[str]) -> None:
+    text = "user,item,timestamp\n1,x,1\n1,y,2\n1,z,3\n1,x,4\n1,x,2\n"
+    interactions, report = read_table(write(tmp_path / "log.csv", text), filters=Filters(keep=keep))  # type: ignore[arg-type]
+    assert histories_by_id(interactions) == {"1": expected}
+    assert (report.rows, report.repeats_dropped) == (5, 2)
+
+
+def test_equal_timestamps_keep_the_order_of_the_file(tmp_path: Path) -> None:
+    text = "user,item,timestamp\n" + "".join(f"1,{item},5\n" for item in "qwertzuiop")
+    assert histories_by_id(read_table(write(tmp_path / "log.csv", text))[0]) == {"1": list("qwertzuiop")}
+
+
+def test_users_and_items_with_few_interactions_are_dropped_until_all_have_enough(tmp_path: Path) -> None:
+    # Item z has one row and goes; then user 3 has one left (x) and goes; then item w (users 1 and 3) has one and goes.
+    pairs = ["1x", "1y", "1w", "2x", "2y", "3z", "3w"]
+    text = "user,item,timestamp\n" + "".join(f"{user},{item},{time}\n" for time, (user, item) in enumerate(pairs))
+    filters = Filters(min_user_interactions=2, min_item_interactions=2)
+    interactions, report = read_table(write(tmp_path / "log.csv", text), filters=filters)
+    assert histories_by_id(interactions) == {"1": ["x", "y"], "2": ["x", "y"]}
+    assert report == PreparationReport(rows=7, repeats_dropped=0, users_dropped=1, items_dropped=2)
+
+
+def test_items_without_genres_can_be_dropped(tmp_path: Path) -> None:
+    text = "user,item,timestamp,genres\n1,x,1,War\n1,y,2,\n1,z,3,Drama\n2,y,1,\n2,x,2,War\n"
+    path = write(tmp_path / "log.csv", text)
+    interactions, report = read_table(path, filters=Filters(drop_ungenred=True))
+    assert histories_by_id(interactions) == {"1": ["x", "z"]}  # user 2 has one item left
+    assert (report.users_dropped, report.items_dropped) == (1, 1)
+    interactions.catalogue.require_genres()
+
+
+def test_nothing_left_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none of the 2 interactions is left"):
+        read_table(write(tmp_path / "log.csv", "user,item,timestamp\n1,x,1\n2,x,1\n"))
+
+
+def test_an_items_file_describes_the_items(tmp_path: Path) -> None:
+    items = write(tmp_path / "items.csv", "item,title,genres,year\nz,Zed,War,1\ny,Yarn,Drama,2\nx,Xylo,Comedy,3\n")
+    interactions, _ = read_table(write(tmp_path / "log.csv", "user,item,timestamp\n1,x,1\n1,y,2\n"), items)
+    catalogue = interactions.catalogue
+    assert catalogue.titles.tolist() == ["Xylo", "Yarn"]
+    assert catalogue.genre_names == ("Comedy", "Drama")
+    assert catalogue.columns["year"].tolist() == [3, 2]
+
+
+def test_an_item_that_the_items_file_lacks_is_named_by_its_line(tmp_path: Path) -> None:
+    items = write(tmp_path / "items.csv", "item,title\nx,Xylo\n")
+    with pytest.raises(InputError, match=r"log\.csv, line 3: '1,y,2' is not about an item of .*items\.csv"):
+        read_table(write(tmp_path / "log.csv", "user,item,timestamp\n1,x,1\n1,y,2\n"), items)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2015-02-24", "2015-02-25", "2016-01-01"],
+        ["2015-02-24T10:00:00", "2015-02-24 12:30:00", "2015-02-24T13:00:00.5"],
+        ["2015-02-24T10:00:00+02:00", "2015-02-24T09:00:00Z", "2015-02-24T10:00:00"],  # 8, 9 and 10 o'clock UTC
+        ["9", "10", "100"],
+        ["-1.5", "0", "1e3"],
+        ["1700000000000000001", "1700000000000000002", "1700000000000000003"],  # too close for a float
+    ],
+)
+def test_times_are_numbers_or_iso_dates(tmp_path: Path, times: list[str]) -> None:
+    first, second, third = times
+    text = f"user,item,timestamp\n1,c,{third}\n1,b,{second}\n1,a,{first}\n"
+    assert histories_by_id(read_table(write(tmp_path / "log.csv", text))[0]) == {"1": ["a", "b", "c"]}
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [datetime(2015, 2, 25, tzinfo=UTC), datetime(2015, 2, 24, tzinfo=UTC)],
+        [date(2015, 2, 25), date(2015, 2, 24)],
+        [2.5, 1.5],
+        ["2015-02-25", "2015-02-24"],
+    ],
+)
+def test_parquet_times_may_be_dates_and_ids_numbers(tmp_path: Path, times: list[object]) -> None:
+    pq.write_table(pa.table({"user": [1, 1], "item": [70, 80], "timestamp": times}), tmp_path / "log.parquet")
+    assert histories_by_id(read_table(tmp_path / "log.parquet")[0]) == {"1": ["80", "70"]}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["1,x,1", "1,y"], "line 3: '1,y' is not a row of 3 fields"),
+        (["1,x,1", "1,y,2,3"], "line 3: '1,y,2,3' is not a row of 3 fields"),
+        (["1,x,1", "", "1,y"], "line 4: '1,y' is not a row of 3 fields"),
+        (["1,x,1", "1,y,soon"], "line 3: '1,y,soon' is not a row whose time is a number"),
+        (["1,x,1", "1,y,nan"], "line 3: '1,y,nan' is not a row whose time is a number"),
+        (["1,x,1", "1,y,"], "line 3: '1,y,' is not a row whose time is a number"),
+        (["1,x,2015-02-24", "1,y,24.2.2015"], "line 3: '1,y,24.2.2015' is not a row with an ISO 8601 date"),
+        (["1,x,1", "", ",y,2"], "line 4: ',y,2' is not a row with a value in column 'user'"),
+        (["1,x,1", '1,"two\nlines",2', "1,,2"], "line 5: '1,,2' is not a row with a value in column 'item'"),
+        ([], "has no rows"),
+    ],
+)
+def test_a_malformed_line_is_named(tmp_path: Path, lines: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=rf"log\.csv,? {message}"):
+        read_table(write(tmp_path / "log.csv", "\n".join(["user,item,timestamp", *lines]) + "\n"))
+
+
+def test_a_line_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes("user,item,timestamp\n1,x,1\n1,café,2\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"log\.csv, line 3: not utf-8"):
+        read_table(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes("user,item,timestamp\n1,x,1\n1,y,2\n".encode("utf-8-sig"))
+    assert histories_by_id(read_table(path)[0]) == {"1": ["x", "y"]}
+
+
+def test_a_missing_column_names_the_option(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", "user,product,timestamp\n1,x,1\n")
+    with pytest.raises(InputError, match=r"log\.csv, line 1: no column 'item' among .*'product'.*--item-column"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("name", ["none.csv", "none.parquet"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} can't be read"):
+        read_table(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["empty.csv", "text.parquet"])
+def test_a_file_that_is_no_table_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} can't be read as"):
+        read_table(write(tmp_path / name, "" if name == "empty.csv" else "text"))
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({"timestamp": [1, None]}, r"row 2: '1,y,None.*' is not a row with a time in column 'timestamp'"),
+        ({"timestamp": [1.0, float("nan")]}, r"row 2: .* is not a row whose time is a number"),
+        ({"user": ["1", None]}, r"row 2: .* is not a row with a value in column 'user'"),
+        ({"tags": [["a"], ["b"]]}, r"column 'tags' has type list.*convert it or leave it out"),
+    ],
+)
+def test_a_bad_row_of_a_parquet_file_is_named(tmp_path: Path, column: dict[str, list[object]], message: str) -> None:
+    columns: dict[str, list[object]] = {"user": ["1", "1"], "item": ["x", "y"], "timestamp": [1, 2], **column}
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    with pytest.raises(InputError, match=rf"log\.parquet[,:] {message}"):
+        read_table(tmp_path / "log.parquet")
