@@ -41,9 +41,12 @@ def ml1m(path: Path | None, fetch: Path | None, out: Path) -> None:
     """MovieLens-1M, given or fetched from GroupLens."""
     from gptrec_rl.data.sources.ml1m import fetch_zip, read_sequences, read_zip
 
-    if (path is None) == (fetch is None):
+    if path is not None and fetch is None:
+        source = path
+    elif fetch is not None and path is None:
+        source = fetch_zip(fetch)
+    else:
         raise click.UsageError("give either --path (folder or zip) or --fetch (folder to download into)")
-    source = path if path is not None else fetch_zip(fetch or Path())
     _write(read_sequences(source) if source.is_dir() else read_zip(source), out)
 
 

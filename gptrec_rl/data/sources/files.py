@@ -7,7 +7,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, cast
 
@@ -96,26 +96,42 @@ def integer_rows(text: str, path: Path, separator: str | None, names: Sequence[s
     raise InputError(f"{path} is not lines of {expected}; give the file as it was published")
 
 
-def read_catalogue(path: Path, id_column: str) -> Catalogue:
+def read_catalogue(path: Path, id_column: str, title_column: str = "title", genres_column: str = "genres") -> Catalogue:
     """Read an item table, CSV with a header: the id, and optionally title, genres (`|`-separated) and further columns.
 
     Raises:
         InputError: the id column is missing, or a row has too few or too many fields (names the line).
     """
-    reader = csv.reader(io.StringIO(read_text(path, "utf-8-sig"), newline=""))
-    header = next(reader, [])
+    lines_and_rows = list(csv_rows(path))
+    header = lines_and_rows[0][1] if lines_and_rows else []
     if id_column not in header:
         raise InputError(f"{path}, line 1: no column {id_column!r} among {header}; name the columns in the first line")
-    rows = []
-    for row in reader:
+    for line, row in lines_and_rows:
         if len(row) != len(header):
-            raise bad_line(path, reader.line_num, ",".join(row), f"a row of {len(header)} fields ({','.join(header)})")
-        rows.append(row)
+            raise bad_line(path, line, ",".join(row), f"a row of {len(header)} fields ({','.join(header)})")
+    rows = [row for _, row in lines_and_rows[1:]]
     columns = {name: [row[place] for row in rows] for place, name in enumerate(header)}
     item_ids = columns.pop(id_column)
-    titles, genres = columns.pop("title", item_ids), columns.pop("genres", [""] * len(rows))
+    titles, genres = columns.pop(title_column, item_ids), columns.pop(genres_column, [""] * len(rows))
     further = {name: typed(values) for name, values in columns.items()}
     return Catalogue(np.array(item_ids), np.array(titles), *genre_matrix(split_genres(genres)), columns=further)
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line where each row of a CSV starts, and the row's fields; blank lines are skipped.
+
+    Raises:
+        InputError: the file can't be read, or a field never ends (names the line).
+    """
+    reader = csv.reader(io.StringIO(read_text(path, "utf-8-sig"), newline=""))
+    line = 1
+    try:
+        for fields in reader:
+            if fields:
+                yield line, fields
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{path}, line {line}: {error}; is a quotation mark missing?") from None
 
 
 def split_genres(cells: Sequence[str]) -> list[list[str]]:
@@ -129,6 +145,6 @@ def typed(values: Sequence[str]) -> np.ndarray:
     for candidate, kind in ((texts, np.int64), (np.where(texts == "", "nan", texts), np.float64)):
         try:
             return candidate.astype(kind)
-        except ValueError:
+        except (ValueError, OverflowError):
             continue
     return texts

@@ -7,6 +7,7 @@ their figures never stand in one table.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import urllib.request
 import zipfile
@@ -99,7 +100,7 @@ def fetch_zip(folder: Path, url: str = ZIP_URL, md5: str = ZIP_MD5) -> Path:
                     digest.update(chunk)
                     stream.write(chunk)
                     bar.update(len(chunk))
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         temporary.unlink(missing_ok=True)
         raise InputError(f"{url} can't be fetched ({error}); get it by other means and give it by --path") from None
     if digest.hexdigest() != md5:

@@ -116,7 +116,7 @@ def _described_by_log(file: TableFile, log: Log, columns: Columns) -> Catalogue:
 
 
 def _described(items_path: Path, file: TableFile, log: Log, columns: Columns) -> Catalogue:
-    catalogue = read_catalogue(items_path, columns.item)
+    catalogue = read_catalogue(items_path, columns.item, columns.title, columns.genres)
     is_unknown = ~np.isin(log.item_ids, catalogue.item_ids)
     if is_unknown.any():
         raise file.bad_row(int(is_unknown[log.items].argmax()), f"about an item of {items_path}")

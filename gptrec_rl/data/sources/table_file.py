@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gptrec_rl.data.sources.files import bad_line, decode, read_bytes, typed
+from gptrec_rl.data.sources.files import bad_line, csv_rows, read_bytes, typed
 from gptrec_rl.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,7 +102,7 @@ class TableFile:
         if self.path.suffix == ".parquet":
             shown = ",".join(str(value) for value in self.table.slice(row, 1).to_pylist()[0].values())
             return bad_line(self.path, row + 1, shown, expected, unit="row")
-        for number, (line, fields) in enumerate(_csv_rows(self.path)):
+        for number, (line, fields) in enumerate(csv_rows(self.path)):
             if number == row + 1:  # the header is row 0
                 return bad_line(self.path, line, ",".join(fields), expected)
         raise AssertionError(f"{self.path} has no row {row}")
@@ -167,22 +165,14 @@ def _read_csv(path: Path) -> pyarrow.Table:
     parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
     try:
         names = pyarrow.csv.open_csv(io.BytesIO(content), parse_options=parsing).schema.names
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise InputError(f"{path}, line 1: column {min(repeated)!r} occurs more than once; give each another name")
         as_text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pyarrow.string()))
         return pyarrow.csv.read_csv(io.BytesIO(content), parse_options=parsing, convert_options=as_text)
     except pyarrow.ArrowInvalid as error:
-        rows = _csv_rows(path)
+        rows = csv_rows(path)
         _, header = next(rows, (1, []))
         for line, fields in rows:
             if len(fields) != len(header):
                 raise bad_line(path, line, ",".join(fields), f"a row of {len(header)} fields") from None
         raise InputError(f"{path} can't be read as CSV ({error}); give a comma-separated file with a header") from None
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line where each row starts, and its fields: slow, for finding the line to blame."""
-    reader = csv.reader(io.StringIO(decode(read_bytes(path), path, "utf-8-sig"), newline=""))
-    line = 1
-    for fields in reader:
-        if fields:
-            yield line, fields
-        line = reader.line_num + 1

@@ -42,6 +42,7 @@ def test_the_line_that_is_not_in_the_encoding_is_named(tmp_path: Path) -> None:
 
 def test_integer_rows_split_at_blanks_or_at_a_separator() -> None:
     assert integer_rows("1 2\n3 4\n", Path("f"), None, ("a", "b")).tolist() == [[1, 2], [3, 4]]
+    assert integer_rows("1 2\r\n3 4\r\n", Path("f"), None, ("a", "b")).tolist() == [[1, 2], [3, 4]]
     assert integer_rows("1::2\n3::4", Path("f"), "::", ("a", "b")).tolist() == [[1, 2], [3, 4]]
 
 
@@ -86,6 +87,19 @@ def test_a_row_of_another_length_is_named_by_its_line(tmp_path: Path) -> None:
         read_catalogue(path, "item")
 
 
+def test_blank_lines_of_an_item_table_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text("item,title\n\na,A\n\n")
+    assert read_catalogue(path, "item").item_ids.tolist() == ["a"]
+
+
+def test_a_field_that_never_ends_is_named_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text('item,title\na,A\nb,"B\n' + "c,C\n" * 50_000)
+    with pytest.raises(InputError, match=r"items\.csv, line 3: field larger than .*quotation mark"):
+        read_catalogue(path, "item")
+
+
 def test_a_missing_id_column_is_named(tmp_path: Path) -> None:
     path = tmp_path / "items.csv"
     path.write_text("id,title\na,A\n")
@@ -98,7 +112,8 @@ def test_genres_are_split_trimmed_and_kept_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "kind"), [(["1", "-2"], "i"), (["1", "2.5"], "f"), (["1", ""], "f"), (["1", "two"], "U"), (["x"], "U")]
+    ("values", "kind"),
+    [(["1", "-2"], "i"), (["1", "2.5"], "f"), (["1", ""], "f"), (["1", "two"], "U"), (["1" * 30], "f")],
 )
 def test_text_columns_become_numbers_where_all_are(values: list[str], kind: str) -> None:
     assert typed(values).dtype.kind == kind

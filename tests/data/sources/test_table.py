@@ -190,6 +190,17 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
     assert histories_by_id(read_table(path)[0]) == {"1": ["x", "y"]}
 
 
+def test_a_quotation_mark_that_is_never_closed_is_refused(tmp_path: Path) -> None:
+    text = 'user,item,timestamp\n1,x,1\n1,"y,2\n' + "2,z,3\n" * 50_000
+    with pytest.raises(InputError, match=r"log\.csv, line 3"):
+        read_table(write(tmp_path / "log.csv", text))
+
+
+def test_a_column_that_occurs_twice_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"log\.csv, line 1: column 'item' occurs more than once"):
+        read_table(write(tmp_path / "log.csv", "user,item,item,timestamp\n1,x,y,1\n"))
+
+
 def test_a_missing_column_names_the_option(tmp_path: Path) -> None:
     path = write(tmp_path / "log.csv", "user,product,timestamp\n1,x,1\n")
     with pytest.raises(InputError, match=r"log\.csv, line 1: no column 'item' among .*'product'.*--item-column"):
