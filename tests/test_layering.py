@@ -37,6 +37,13 @@ def attributes(source: str) -> set[str]:
     return {ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
 
 
+def without_main_block(source: str) -> str:
+    """Drop what runs only when the file is started as a script, whose arguments are its own to read."""
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if not ast.unparse(node).startswith("if __name__ == '__main__':")]
+    return ast.unparse(tree)
+
+
 def belongs_to(name: str, *packages: str) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
@@ -52,6 +59,7 @@ def test_imports_sees_every_form():
     source = "import a.b as c\ndef f():\n    from d import e, g\n"
     assert imports(source) == {"a.b", "d.e", "d.g"}
     assert attributes("x = os.environ['A']") == {"os.environ"}
+    assert without_main_block("import sys\nif __name__ == '__main__':\n    print(sys.argv)") == "import sys"
 
 
 def test_library_imports_neither_services_nor_cli():
@@ -82,11 +90,10 @@ sys.exit("torch" in sys.modules)
 
 def test_nothing_below_cli_reads_arguments_or_environment():
     reads = {"os.environ", "os.environb", "os.getenv", "sys.argv"}
-    found = [
-        f"{path.relative_to(ROOT)} uses {name}"
-        for path in BELOW_CLI
-        for name in sorted((attributes(path.read_text()) | imports(path.read_text())) & reads)
-    ]
+    found = []
+    for path in BELOW_CLI:
+        source = without_main_block(path.read_text())
+        found += [(path.name, name) for name in (attributes(source) | imports(source)) & reads]
     assert found == []
 
 
