@@ -35,6 +35,7 @@ def connect(url: str) -> redis.Redis:
     try:
         client = redis.Redis.from_url(
             url,
+            protocol=2,  # replies have the same form whatever the versions of client and server
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=REPLY_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),

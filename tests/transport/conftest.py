@@ -17,7 +17,7 @@ from gptrec_rl.transport.messages import RolloutBatch
 
 
 def new_batch(sequence_number: int = 0, **changes: Any) -> RolloutBatch:
-    """Return a small batch of run ``run``, catalogue ``c`` and split ``s``: B = 3 with an empty history, G = 2, K = 4."""
+    """Return a small batch of run ``run``, catalogue ``c``, split ``s``: B = 3 (one history empty), G = 2, K = 4."""
     rng = np.random.default_rng(sequence_number)
     fields: dict[str, Any] = {
         "run_id": "run",

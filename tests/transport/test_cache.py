@@ -94,7 +94,7 @@ def test_draws_are_uniform_over_the_last_m(make_cache: CacheMaker, make_batch: M
         cache.put(make_batch(number))
     drawn = [batch.sequence_number for _ in range(800) if (batch := cache.draw(rng))]
     counts = np.bincount(drawn, minlength=6)
-    # Batches 0 and 1 were pushed out; 800 draws over 4: mean 200, deviation sqrt(800 * 1/4 * 3/4) = 12.2, five of them 61.
+    # Batches 0 and 1 were pushed out. 800 draws over 4: mean 200, deviation sqrt(800 * 1/4 * 3/4) = 12.2, five are 61.
     assert list(counts[:2]) == [0, 0]
     assert (abs(counts[2:] - 200) < 61).all()
 

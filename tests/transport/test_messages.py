@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -108,10 +109,8 @@ def test_a_well_packed_message_with_any_field_replaced_raises_nothing_but_messag
 ) -> None:
     body = unpack(encode(make_batch()))
     body[data.draw(st.sampled_from(sorted(body)))] = value
-    try:
+    with contextlib.suppress(MessageError):
         decode(pack(body))
-    except MessageError:
-        pass
 
 
 @pytest.mark.parametrize("shape", [[3, 2, 5], [2**62, 2**62, 0, 1], [-1, -2, 12], [24.0], [True, 24, 1], "324"])

