@@ -42,7 +42,7 @@ def read_config(model: type[M], file: Path | None, overrides: Sequence[str] = ()
     layers: list[tuple[str, Table]] = [("the preset", base or {})]
     if file is not None:
         layers.append((str(file), _read_toml(file)))
-    layers += [(f"--set {override}", _parse_override(override)) for override in overrides]
+    layers += [("--set", _parse_override(override)) for override in overrides]
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for source, table in layers:
