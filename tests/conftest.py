@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from gptrec_rl.models.gptrec import GPTRec
 
 # Read when torch and numpy are first imported, here and in child processes; torch itself stays unimported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,3 +31,49 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the data sets in ../shared/data, beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_policy() -> Callable[..., GPTRec]:
+    """Return a maker of small policies (12 items, n = 5, K = 3) with weights random enough for clear preferences."""
+    import torch
+
+    from gptrec_rl.config import ModelConfig
+    from gptrec_rl.models.gptrec import GPTRec
+
+    def make(n_items: int = 12, history_length: int = 5, slate_length: int = 3, seed: int = 0) -> GPTRec:
+        sizes = ModelConfig(n_layers=2, n_heads=2, width=16, history_length=history_length, slate_length=slate_length)
+        policy = GPTRec.create(n_items, sizes).eval()
+        random = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weights in policy.parameters():
+                weights += 0.3 * torch.randn(weights.shape, generator=random)
+        return policy
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def plain_log_probs() -> Callable[..., torch.Tensor]:
+    """Return the oracle: a plain GPT-2 over the whole sequence, padded to n on the left, for one choice of one list."""
+    import torch
+
+    @torch.no_grad()
+    def log_probs(
+        policy: GPTRec, history: Sequence[int], earlier: Sequence[int], may: np.ndarray, temperature: float = 1.0
+    ) -> torch.Tensor:
+        """Return the log-probability of each item behind a history and the earlier items of the list, [I]."""
+        n, n_items = policy.history_length, policy.n_items
+        read = list(history)[-n:]
+        n_padding = n - len(read)
+        logits = policy.network(
+            input_ids=torch.tensor([[0] * n_padding + read + [n_items + 1] + list(earlier)]),
+            attention_mask=torch.tensor([[0] * n_padding + [1] * (len(read) + 1 + len(earlier))]),
+            position_ids=torch.tensor([list(range(n, -1, -1)) + [n + 1 + i for i in range(len(earlier))]]),
+        ).logits[0, -1, 1 : n_items + 1]
+        for item in range(1, n_items + 1):
+            if not may[item - 1] or item in history or item in earlier:
+                logits[item - 1] = -torch.inf
+        return torch.log_softmax(logits / temperature, dim=0)
+
+    return log_probs

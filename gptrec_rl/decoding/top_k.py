@@ -30,9 +30,7 @@ class TopK:
         with autocast(self._precision, self._policy.device):
             for start in range(0, len(order), BATCH_SIZE):
                 rows = order[start : start + BATCH_SIZE]
-                encoded = backbone.encode(
-                    self._policy.network.transformer, self._policy.tokens(histories.take(rows))
-                )
+                encoded = backbone.encode(self._policy.network.transformer, self._policy.tokens(histories.take(rows)))
                 scores[rows] = self._policy.item_logits(encoded.state).cpu().numpy()
         return scores
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch.nn import functional
@@ -45,14 +46,14 @@ def encode(gpt2: GPT2Model, history: HistoryTokens) -> EncodedHistories:
     hidden = gpt2.drop(gpt2.wte(history.tokens) + gpt2.wpe(history.positions))  # [B, S, D]
     layers: list[KeysValues] = []
     last = gpt2.config.n_layer - 1
-    for number, block in enumerate(gpt2.h):
+    for number, block in enumerate(_blocks(gpt2)):
         normed = block.ln_1(hidden)
         keys, values = (_heads(block, part) for part in _project(block, normed, 1, 3).chunk(2, dim=-1))
         layers.append((keys, values))
         if number == last:
             normed, hidden, may_attend = normed[:, -1:], hidden[:, -1:], may_attend[:, :, -1:]
         queries = _heads(block, _project(block, normed, 0, 1))
-        dropout = block.attn.attn_dropout.p if gpt2.training else 0.0
+        dropout = gpt2.config.attn_pdrop if gpt2.training else 0.0
         attended = functional.scaled_dot_product_attention(queries, keys, values, may_attend, dropout)
         hidden = _finish(block, hidden, attended.transpose(1, 2).flatten(2))
     return EncodedHistories(layers, history.is_real, gpt2.ln_f(hidden)[:, 0])
@@ -79,7 +80,7 @@ def extend(
     """
     hidden = gpt2.drop(gpt2.wte(tokens) + gpt2.wpe(positions))  # [B, G, S, D]
     grown: list[KeysValues] = []
-    for number, block in enumerate(gpt2.h):
+    for number, block in enumerate(_blocks(gpt2)):
         projected = _project(block, block.ln_1(hidden), 0, 3).chunk(3, dim=-1)
         queries, keys, values = (_branch_heads(block, part) for part in projected)  # [B, H, G, S, D / H]
         if past is not None:
@@ -125,6 +126,10 @@ def _attend(
     probabilities = block.attn.attn_dropout(scores.softmax(dim=-1, dtype=torch.float32).to(own[1].dtype))
     from_prefix, from_own = probabilities.split([to_prefix.shape[-1], n_own], dim=-1)
     return (from_prefix.flatten(2, 3) @ prefix[1]).unflatten(2, (n_lists, n_new)) + from_own @ own[1]
+
+
+def _blocks(gpt2: GPT2Model) -> list[GPT2Block]:
+    return cast("list[GPT2Block]", list(gpt2.h))
 
 
 def _project(block: GPT2Block, normed: torch.Tensor, start: int, stop: int) -> torch.Tensor:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
@@ -64,10 +65,12 @@ class GPTRec(nn.Module):
 
     @property
     def separator(self) -> int:
+        """The token that ends a history."""
         return self.n_items + 1
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.network.device
 
     def tokens(self, histories: Histories) -> HistoryTokens:
@@ -120,5 +123,5 @@ class GPTRec(nn.Module):
             weights["lm_head.weight"] = weights["transformer.wte.weight"]
             network.load_state_dict(weights)
             return cls(network).eval()
-        except (KeyError, ValueError, RuntimeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
             raise InputError(f"these are not the files of a GPTRec policy ({error}); train or fetch it again") from None

@@ -1,0 +1,174 @@
+"""Next-K against a plain GPT-2 over the whole sequence for every item, and what no list may ever hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from gptrec_rl.data import Histories
+from gptrec_rl.decoding.next_k import NextK, generate
+from gptrec_rl.decoding.top_k import TopK
+from gptrec_rl.errors import InputError
+from gptrec_rl.models.gptrec import GPTRec
+
+HISTORIES = [[], [4], [7, 2, 9], [1, 3, 5, 7, 9], [12, 1, 2, 3, 4, 5, 6]]  # n = 5: empty, short, full and too long
+ALL = np.ones(12, dtype=bool)
+NOT_8_OR_10 = np.array([item not in (8, 10) for item in range(1, 13)])
+OF_EACH = np.stack([np.arange(12) % 5 != row for row in range(5)])  # [B, I]
+MakePolicy = Callable[..., GPTRec]
+PlainLogProbs = Callable[..., torch.Tensor]
+
+
+@pytest.mark.parametrize("allowed", [None, NOT_8_OR_10, OF_EACH], ids=["all", "some", "some of each"])
+@pytest.mark.parametrize("k", [1, 3])
+def test_greedy_lists_are_those_of_a_plain_gpt2(
+    k: int, allowed: np.ndarray | None, make_policy: MakePolicy, plain_log_probs: PlainLogProbs
+) -> None:
+    policy = make_policy()
+    written = generate(policy, Histories.of(HISTORIES), k, allowed=allowed)
+    may = np.broadcast_to(ALL if allowed is None else allowed, (5, 12))
+    for row, history in enumerate(HISTORIES):
+        items: list[int] = []
+        for place in range(k):
+            expected = plain_log_probs(policy, history, items, may[row])
+            items.append(int(expected.argmax()) + 1)
+            assert float(written.log_probs[row, 0, place]) == pytest.approx(float(expected.max()), abs=1e-4)
+        assert written.items[row, 0].tolist() == items
+
+
+@pytest.mark.parametrize("allowed", [None, NOT_8_OR_10, OF_EACH], ids=["all", "some", "some of each"])
+@pytest.mark.parametrize(("n_lists", "k", "temperature"), [(1, 1, 1.0), (1, 3, 0.5), (8, 1, 2.0), (8, 3, 1.3)])
+def test_sampled_lists_have_the_log_probabilities_of_a_plain_gpt2(
+    n_lists: int,
+    k: int,
+    temperature: float,
+    allowed: np.ndarray | None,
+    make_policy: MakePolicy,
+    plain_log_probs: PlainLogProbs,
+) -> None:
+    policy = make_policy()
+    generator = torch.Generator().manual_seed(3)
+    written = generate(policy, Histories.of(HISTORIES), k, n_lists, temperature, generator, allowed)
+    assert written.items.shape == written.log_probs.shape == (5, n_lists, k)
+    may = np.broadcast_to(ALL if allowed is None else allowed, (5, 12))
+    for row, history in enumerate(HISTORIES):
+        for items, log_probs in zip(written.items[row].tolist(), written.log_probs[row], strict=True):
+            for place, item in enumerate(items):
+                expected = plain_log_probs(policy, history, items[:place], may[row], temperature)
+                assert float(log_probs[place]) == pytest.approx(float(expected[item - 1]), abs=1e-4)
+
+
+def test_the_mask_knows_items_that_the_model_no_longer_reads(make_policy: MakePolicy) -> None:
+    policy = make_policy()
+    recent = [8, 9, 10, 11, 12]
+    first = int(generate(policy, Histories.of([recent]), 1).items)
+    forgotten = int(generate(policy, Histories.of([[first, *recent]]), 1).items)  # the model reads the same 5 items
+    assert forgotten != first
+
+
+def test_seeds_decide_samples(make_policy: MakePolicy) -> None:
+    policy, histories = make_policy(), Histories.of(HISTORIES)
+    one, same, other = (generate(policy, histories, 3, 8, generator=torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    assert torch.equal(one.items, same.items)
+    assert torch.equal(one.log_probs, same.log_probs)
+    assert not torch.equal(one.items, other.items)
+
+
+def test_lists_of_one_history_are_drawn_independently(make_policy: MakePolicy) -> None:
+    written = generate(make_policy(), Histories.of([[], [4]]), 3, 8, 2.0, torch.Generator().manual_seed(0))
+    assert all(len({tuple(items) for items in lists}) > 1 for lists in written.items.tolist())
+
+
+@pytest.mark.parametrize("temperature", [0.7, 2.0])
+def test_first_items_come_as_often_as_their_probability_says(
+    temperature: float, make_policy: MakePolicy, plain_log_probs: PlainLogProbs
+) -> None:
+    policy, history, n_draws = make_policy(), [4, 7], 20_000
+    generator = torch.Generator().manual_seed(5)
+    written = generate(policy, Histories.of([history]), 1, n_draws, temperature, generator)
+    counts = np.bincount(written.items.numpy().ravel(), minlength=13)[1:]
+    expected = plain_log_probs(policy, history, [], ALL, temperature).exp().double().numpy() * n_draws
+    assert (counts[expected == 0] == 0).all()
+    drawn = expected > 5  # chi-square needs a handful of each; the rare ones are taken together
+    observed = np.append(counts[drawn], counts[~drawn].sum())
+    wanted = np.append(expected[drawn], expected[~drawn].sum())
+    observed, wanted = observed[wanted > 0], wanted[wanted > 0]
+    assert chisquare(observed, wanted * observed.sum() / wanted.sum()).pvalue > 0.001
+
+
+@given(data=st.data())
+def test_no_list_holds_a_repeated_seen_forbidden_or_special_item(data: st.DataObject, make_policy: MakePolicy) -> None:
+    n_items = data.draw(st.integers(4, 9), label="n_items")
+    history_of = st.lists(st.integers(1, n_items), max_size=n_items - 1, unique=True)
+    histories = data.draw(st.lists(history_of, min_size=1, max_size=4), label="histories")
+    forbidden = data.draw(st.sets(st.integers(1, n_items), max_size=2), label="forbidden")
+    allowed = np.array([item not in forbidden for item in range(1, n_items + 1)])
+    left = [set(range(1, n_items + 1)) - set(history) - forbidden for history in histories]
+    most = min(map(len, left))
+    k = data.draw(st.sampled_from([1, (most + 1) // 2, most]) if most else st.just(1), label="k")
+    policy = make_policy(n_items, history_length=3, slate_length=9)
+    generator = data.draw(st.sampled_from([None, torch.Generator().manual_seed(0)]), label="generator")
+    if not most:
+        with pytest.raises(InputError, match="K = 1"):
+            generate(policy, Histories.of(histories), k, 2, allowed=allowed)
+        return
+    written = generate(policy, Histories.of(histories), k, 2, 1.0, generator, allowed)
+    for lists, open_items in zip(written.items.tolist(), left, strict=True):
+        for items in lists:
+            assert len(set(items)) == k
+            assert set(items) <= open_items
+    assert torch.isfinite(written.log_probs).all()
+
+
+def test_a_list_may_hold_all_that_is_left_and_its_last_item_is_certain(make_policy: MakePolicy) -> None:
+    policy = make_policy(n_items=5)
+    written = generate(policy, Histories.of([[2, 4]]), 3, 8, generator=torch.Generator().manual_seed(0))
+    assert all(sorted(items) == [1, 3, 5] for items in written.items[0].tolist())
+    assert written.log_probs[:, :, -1].abs().max() == 0.0
+
+
+def test_equal_logits_go_to_the_smaller_id_and_are_equally_likely(make_policy: MakePolicy) -> None:
+    policy = make_policy()
+    with torch.no_grad():
+        for weights in policy.parameters():
+            weights.zero_()
+    written = generate(policy, Histories.of([[1, 3], []]), 3)
+    assert written.items.tolist() == [[[2, 4, 5]], [[1, 2, 3]]]
+    # 12 items, 2 of them seen: one of 10, of 9, of 8.
+    assert written.log_probs[0, 0].exp().tolist() == pytest.approx([1 / 10, 1 / 9, 1 / 8])
+    assert TopK(policy).recommend([[1, 3]], 3).items.tolist() == [[2, 4, 5]]
+
+
+def test_more_than_the_model_was_trained_for_is_refused(make_policy: MakePolicy) -> None:
+    with pytest.raises(InputError, match=r"K = 4 is longer than the lists of 3 items"):
+        generate(make_policy(), Histories.of([[1]]), 4)
+
+
+def test_more_than_is_left_is_refused(make_policy: MakePolicy) -> None:
+    with pytest.raises(InputError, match=r"K = 3 items can.t be made for history 1, which leaves 2 of 5"):
+        generate(make_policy(n_items=5), Histories.of([[], [1, 2, 3]]), 3)
+
+
+def test_next_k_keeps_the_order_of_its_histories_across_batches(
+    make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = make_policy()
+    histories = [HISTORIES[place] for place in (4, 0, 3, 1, 2)]
+    allowed = OF_EACH[::-1]
+    monkeypatch.setattr("gptrec_rl.decoding.next_k.BATCH_SIZE", 2)
+    slates = NextK(policy, "fp32").recommend(histories, 3, allowed)
+    assert (slates.items.dtype, slates.scores.dtype) == (np.int64, np.float32)
+    for row, history in enumerate(histories):
+        alone = generate(policy, Histories.of([history]), 3, allowed=allowed[row])
+        assert slates.items[row].tolist() == alone.items[0, 0].tolist()
+        np.testing.assert_allclose(slates.scores[row], alone.log_probs[0, 0].numpy(), atol=1e-5)
+
+
+def test_next_k_of_no_history_is_no_list(make_policy: MakePolicy) -> None:
+    assert NextK(make_policy()).recommend([], 3).items.shape == (0, 3)
