@@ -94,6 +94,7 @@ class RecommendationCache(ABC):
         self.limits = limits
         self._origin = {"run_id": run_id, "catalogue_hash": catalogue_hash, "split_hash": split_hash}
         self._read_batches: dict[str, RolloutBatch] = {}
+        self._reported: set[str] = set()
 
     def put(self, batch: RolloutBatch) -> bool:
         """Add a batch; the oldest goes when there are more than M. Sequence numbers of a generator only grow.
@@ -109,8 +110,10 @@ class RecommendationCache(ABC):
             try:
                 self._read_batches[entry_id] = self._accept(data)
             except MessageError as error:
-                logger.warning("batch rejected: %s", error)
                 self._reject(entry_id)
+                if str(error) not in self._reported:
+                    self._reported.add(str(error))
+                    logger.warning("batch rejected (said once, all are counted): %s", error)
         picked, alive = self._pick(rng.random(), list(self._read_batches))
         batch = self._read_batches.get(picked) if picked else None
         self._read_batches = {entry_id: self._read_batches[entry_id] for entry_id in alive}

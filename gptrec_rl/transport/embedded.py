@@ -95,7 +95,6 @@ class EmbeddedRedis:
             "requirepass": password,
             "daemonize": "no",
             "dir": _quoted(str(self._folder)),
-            "logfile": _quoted(str(self._log)),
             "save": '""',
             "appendonly": "yes",
             "appendfsync": "everysec",
@@ -103,18 +102,18 @@ class EmbeddedRedis:
         return "".join(f"{name} {value}\n" for name, value in settings.items())
 
     def _start(self, server: Path, configuration: str) -> None:
-        # On standard input, where neither the process list nor a file shows the password.
-        self._process = subprocess.Popen(
-            [server, "-"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=_die_with_parent(),
-        )
-        assert self._process.stdin is not None
-        self._process.stdin.write(configuration.encode())
-        self._process.stdin.close()
+        # On standard input, from a file without a name: the process list shows no password.
+        with tempfile.TemporaryFile() as stdin, self._log.open("ab") as log:
+            stdin.write(configuration.encode())
+            stdin.seek(0)
+            self._process = subprocess.Popen(
+                [server, "-"],
+                stdin=stdin,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),
+            )
 
     def _wait_until_it_answers(self, socket: str, password: str) -> None:
         client = redis.Redis(unix_socket_path=socket, password=password, retry=Retry(NoBackoff(), 0))
@@ -127,7 +126,7 @@ class EmbeddedRedis:
                 time.sleep(0.02)
             finally:
                 client.close()
-        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        lines = self._log.read_text(errors="replace").splitlines()
         raise InputError(
             f"the embedded Redis in {self._folder} did not start within {START_TIMEOUT_S:.0f} s; remedy what its log "
             "names, or give --redis-url:\n" + "\n".join(lines[-N_LOG_LINES:])

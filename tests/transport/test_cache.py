@@ -232,12 +232,13 @@ def test_batches_of_another_origin_are_rejected(
     field: str,
 ) -> None:
     cache = make_cache()
-    cache.put(make_batch(0, **{field: "another"}))
-    cache.put(make_batch(1))
+    for number in range(2):
+        cache.put(make_batch(number, **{field: "another"}))
+    cache.put(make_batch(2))
     with caplog.at_level(logging.WARNING):
         batches = [cache.draw(rng) for _ in range(3)]
-    assert all(batch is not None and batch.sequence_number == 1 for batch in batches)
-    assert cache.ledger() == Ledger(generated=2, drawn=1, rejected=1)
+    assert all(batch is not None and batch.sequence_number == 2 for batch in batches)
+    assert cache.ledger() == Ledger(generated=3, drawn=1, rejected=2)
     assert [field in record.message for record in caplog.records] == [True]
 
 

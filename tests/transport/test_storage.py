@@ -1,0 +1,55 @@
+"""Storage: folders that are written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from gptrec_rl.transport.storage import LocalStorage, ObjectStorage, Storage, open_storage
+
+
+@pytest.fixture(params=["local", "memory"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+    return LocalStorage(tmp_path) if request.param == "local" else ObjectStorage("memory://root/")
+
+
+def test_roots_without_a_scheme_are_folders(tmp_path: Path) -> None:
+    assert isinstance(open_storage(str(tmp_path)), LocalStorage)
+    assert isinstance(open_storage(f"file://{tmp_path}"), LocalStorage)
+    assert isinstance(open_storage("memory://root"), ObjectStorage)
+
+
+def test_folders_are_written_listed_replaced_and_removed(storage: Storage) -> None:
+    assert storage.list("entries") == []
+    storage.write_folder("entries/one", {"a": b"1", "b": b"2"})
+    storage.write_folder("entries/two", {"a": b"3"})
+    assert storage.list("entries") == ["one", "two"]
+    assert storage.list("entries/one") == ["a", "b"]
+    storage.write_folder("entries/one", {"c": b"4"})
+    assert storage.list("entries/one") == ["c"]
+    assert storage.read("entries/one/c") == b"4"
+    storage.remove("entries/one")
+    storage.remove("entries/one")
+    assert storage.list("entries") == ["two"]
+
+
+def test_files_are_replaced_and_removed(storage: Storage) -> None:
+    for content in (b"1", b"2"):
+        storage.replace("LATEST", content)
+        assert storage.read("LATEST") == content
+    storage.remove("LATEST")
+    storage.remove("LATEST")
+    with pytest.raises(OSError, match="LATEST"):
+        storage.read("LATEST")
+
+
+def test_an_object_store_gets_the_last_file_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = ObjectStorage("memory://ordered")
+    written: list[str] = []
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", lambda _self, path, _content: written.append(path))
+    storage.write_folder("entry", {"model": b"", "config": b"", "manifest": b""})
+    assert written == ["/ordered/entry/model", "/ordered/entry/config", "/ordered/entry/manifest"]
