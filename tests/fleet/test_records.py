@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gptrec_rl.fleet.records import RunRecords
+from gptrec_rl.transport.metrics import START, MetricRecord
+
+
+def record(role: str, step: int, **values: float) -> MetricRecord:
+    return MetricRecord(role=role, id=0, token=1, step=step, time=12.5, values=values)
+
+
+def steps(path: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def test_all_records_are_metrics_and_the_validators_scores_are_validations(tmp_path: Path) -> None:
+    scored, busy = record("validator", 2, **{"val/ndcg@10": 0.25}), record("validator", 3, **{"wait/share": 0.5})
+    RunRecords(tmp_path).append([record("optimiser", 1, **{"val/ndcg@10": 0.5}), scored, busy], "7-0")
+    assert steps(tmp_path / "metrics.jsonl") == [1, 2, 3]
+    assert steps(tmp_path / "validations.jsonl") == [2]
+    assert json.loads((tmp_path / "validations.jsonl").read_text()) == {
+        "role": "validator",
+        "id": 0,
+        "token": 1,
+        "step": 2,
+        "time": 12.5,
+        "values": {"val/ndcg@10": 0.25},
+    }
+
+
+def test_the_place_in_the_stream_is_kept(tmp_path: Path) -> None:
+    first = RunRecords(tmp_path)
+    assert first.cursor == START
+    first.append([record("optimiser", 1)], "7-0")
+    assert first.cursor == RunRecords(tmp_path).cursor == "7-0"
+
+
+def test_a_batch_that_was_cut_short_is_taken_back(tmp_path: Path) -> None:
+    RunRecords(tmp_path).append([record("optimiser", 1)], "7-0")
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"role": "optimiser", "id": 0, "tok')
+    again = RunRecords(tmp_path)
+    again.append([record("optimiser", 2)], "8-0")
+    assert steps(tmp_path / "metrics.jsonl") == [1, 2]
+
+
+def test_records_of_another_writer_are_added_to(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    RunRecords(tmp_path).append([record("optimiser", 2)], "8-0")
+    assert steps(tmp_path / "metrics.jsonl") == [1, 2]

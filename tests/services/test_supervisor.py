@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gptrec_rl.fleet.cores import Share
+from gptrec_rl.fleet.processes import Child, ChildFailedError
+from gptrec_rl.transport.metrics import MemoryMetrics, MetricRecord
+from services.supervisor import Supervisor, fleet_children
+
+pytestmark = pytest.mark.integration
+
+SHARE = Share((min(os.sched_getaffinity(0)),), 1)
+WAITS_FOR_SIGTERM = (
+    "from gptrec_rl.fleet.processes import stop_event; e = stop_event(); print('ready', flush=True); e.wait(); "
+    "print('goodbye')"
+)
+DEAF = "import time; print('ready', flush=True); time.sleep(100)"
+
+
+def shell(role: str, script: str, index: int = 0) -> Child:
+    return Child(role, index, ("sh", "-c", script), SHARE)
+
+
+def python(role: str, script: str, index: int = 0) -> Child:
+    return Child(role, index, (sys.executable, "-c", script), SHARE)
+
+
+def fleet(optimiser: str) -> list[Child]:
+    return [shell("optimiser", optimiser), *(python(role, WAITS_FOR_SIGTERM) for role in ("validator", "generator"))]
+
+
+def record(role: str, step: int, values: dict[str, float], index: int = 0) -> MetricRecord:
+    return MetricRecord(role=role, id=index, token=1, step=step, time=12.5, values=values)
+
+
+def log_of(run_dir: Path, name: str) -> str:
+    path = run_dir / "logs" / f"{name}.log"
+    return path.read_text() if path.exists() else ""
+
+
+def lines_of(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it didn't come true in time"
+        time.sleep(0.02)
+
+
+def test_when_the_optimiser_is_done_the_others_finish_and_the_stream_is_on_disk(tmp_path: Path) -> None:
+    stream = MemoryMetrics()
+    sent = [
+        record("optimiser", 7, {"reward/mean": 0.5}),
+        record("validator", 7, {"val/ndcg@10": 0.25}),
+        record("validator", 7, {"speed/lists_per_s": 3.0}),
+    ]
+    for item in sent:
+        stream.append(item)
+    shown: list[MetricRecord] = []
+    assert Supervisor(tmp_path, fleet("sleep 0.5"), stream).run(shown.append) == 0
+    assert shown == sent
+    assert "goodbye" in log_of(tmp_path, "validator-0")
+    assert "goodbye" in log_of(tmp_path, "generator-0")
+    assert [line["values"] for line in lines_of(tmp_path / "metrics.jsonl")] == [item.values for item in sent]
+    assert [line["values"] for line in lines_of(tmp_path / "validations.jsonl")] == [{"val/ndcg@10": 0.25}]
+
+
+def test_records_sent_in_the_last_moment_are_kept(tmp_path: Path) -> None:
+    class LateStream(MemoryMetrics):
+        """Gives a record once the validator has said goodbye."""
+
+        is_sent = False
+
+        def read(self, *arguments: object, **options: object) -> tuple[list[MetricRecord], str]:
+            if "goodbye" in log_of(tmp_path, "validator-0") and not self.is_sent:
+                self.append(record("validator", 9, {"val/ndcg@10": 0.5}))
+                self.is_sent = True
+            return super().read(*arguments, **options)  # type: ignore[arg-type]
+
+    assert Supervisor(tmp_path, fleet("exit 0"), LateStream()).run() == 0
+    assert [line["step"] for line in lines_of(tmp_path / "validations.jsonl")] == [9]
+
+
+def test_a_resumed_run_appends_what_is_new(tmp_path: Path) -> None:
+    stream = MemoryMetrics()
+    for step in (1, 2):
+        stream.append(record("optimiser", step, {"reward/mean": 0.0}))
+        Supervisor(tmp_path, fleet("exit 0"), stream).run()
+    assert [line["step"] for line in lines_of(tmp_path / "metrics.jsonl")] == [1, 2]
+
+
+def test_a_silent_child_is_killed_and_started_again_and_one_that_reports_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class ChattyStream(MemoryMetrics):
+        """Hears from generator 1 as long as the optimiser runs."""
+
+        def read(self, *arguments: object, **options: object) -> tuple[list[MetricRecord], str]:
+            if "attempt 2" not in log_of(tmp_path, "optimiser-0"):
+                self.append(record("generator", 0, {"speed/lists_per_s": 1.0}, index=1))
+            return super().read(*arguments, **options)  # type: ignore[arg-type]
+
+    marker = tmp_path / "hung"
+    hangs_once = f"[ -e {marker} ] && exec sleep 0.1; touch {marker}; exec sleep 100"
+    children = [shell("optimiser", hangs_once), *(python("generator", WAITS_FOR_SIGTERM, index) for index in range(2))]
+    with caplog.at_level(logging.WARNING):
+        # The clock runs a hundred times as fast: 100 s of silence are 1 s here, and pauses of 1 s hardly any.
+        supervisor = Supervisor(
+            tmp_path, children, ChattyStream(), hang_after_s=100.0, clock=lambda: 100 * time.monotonic()
+        )
+        assert supervisor.run() == 0
+    assert "optimiser-0 has sent nothing for" in caplog.text
+    assert "optimiser-0 was killed by SIGKILL" in caplog.text
+    assert "optimiser-0, attempt 2" in log_of(tmp_path, "optimiser-0")
+    assert "generator-0 has sent nothing for" in caplog.text
+    assert "generator-1 has sent nothing for" not in caplog.text
+
+
+def test_a_child_that_refuses_its_input_stops_all_and_says_why(tmp_path: Path) -> None:
+    children = fleet("echo no such store; exit 2")
+    with pytest.raises(ChildFailedError, match=r"(?s)optimiser-0.*no such store"):
+        Supervisor(tmp_path, children, MemoryMetrics()).run()
+    assert psutil.Process().children() == []
+
+
+def test_the_fleet_has_its_roles_and_the_password_is_on_no_command_line(tmp_path: Path) -> None:
+    url = "redis://:secret@localhost:6379"
+    children = fleet_children(tmp_path, url, 3, optimiser_on_gpu=False)
+    assert [child.name for child in children] == [
+        "optimiser-0",
+        "validator-0",
+        "generator-0",
+        "generator-1",
+        "generator-2",
+    ]
+    assert all(child.environment == {"GPTREC_REDIS_URL": url} for child in children)
+    assert not any("secret" in word for child in children for word in child.argv)
+    assert children[0].argv[1:] == ("-m", "services.optimiser", "--run-dir", str(tmp_path))
+    assert children[3].argv[1:] == ("-m", "services.generator", "--run-dir", str(tmp_path), "--index", "1")
+
+
+def start_supervisor(run_dir: Path, generator: str) -> tuple[subprocess.Popen[bytes], list[psutil.Process]]:
+    """Start a supervisor of three children in a process of its own, and wait until they listen."""
+    script = f"""
+import sys
+from pathlib import Path
+from gptrec_rl.fleet.cores import Share
+from gptrec_rl.fleet.processes import Child
+from gptrec_rl.transport.metrics import MemoryMetrics
+from services.supervisor import Supervisor
+scripts = dict(optimiser={WAITS_FOR_SIGTERM!r}, validator={WAITS_FOR_SIGTERM!r}, generator={generator!r})
+children = [Child(role, 0, (sys.executable, "-c", script), {SHARE!r}) for role, script in scripts.items()]
+sys.exit(Supervisor(Path({str(run_dir)!r}), children, MemoryMetrics()).run())
+"""
+    process = subprocess.Popen([sys.executable, "-c", script])
+    names = ("optimiser-0", "validator-0", "generator-0")
+    wait_until(lambda: all("ready" in log_of(run_dir, name) for name in names))
+    return process, psutil.Process(process.pid).children()
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_all_cleanly(tmp_path: Path, number: signal.Signals, exit_code: int) -> None:
+    process, children = start_supervisor(tmp_path, WAITS_FOR_SIGTERM)
+    process.send_signal(number)
+    assert process.wait(timeout=10) == exit_code
+    assert not any(child.is_running() for child in children)
+    assert all("goodbye" in log_of(tmp_path, name) for name in ("optimiser-0", "validator-0", "generator-0"))
+
+
+def test_a_second_signal_does_not_wait_for_children_that_do_not_listen(tmp_path: Path) -> None:
+    process, children = start_supervisor(tmp_path, DEAF)
+    process.send_signal(signal.SIGINT)
+    wait_until(lambda: "goodbye" in log_of(tmp_path, "optimiser-0"))
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 130
+    assert not any(child.is_running() for child in children)
+
+
+def test_sigkill_of_the_supervisor_leaves_no_process_behind(tmp_path: Path) -> None:
+    process, children = start_supervisor(tmp_path, WAITS_FOR_SIGTERM)
+    assert len(children) == 3
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children))
