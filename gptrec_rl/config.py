@@ -120,6 +120,8 @@ class FleetConfig(Settings):
 class TuneConfig(Settings):
     """Stage 2: PPO aligns the student with a goal (sections 3.1 to 3.3)."""
 
+    run_id: str = "run"
+    """Keeps runs apart that share a Redis."""
     goal: str = "ndcg=1,ild=1"
     """Weighted sum of rewards, `name=weight,...`; a name is ndcg, ild, pcount, calibration or module:function."""
     steps: PositiveInt | None = None

@@ -48,7 +48,7 @@ class Catalogue:
                 raise InputError(f"catalogue: {name} has {len(array)} rows for {self.n_items} items; give one a row")
         if len(self._places) != self.n_items:
             ids, counts = np.unique(self.item_ids, return_counts=True)
-            raise InputError(f"catalogue: item {ids[counts > 1][0]!r} is listed more than once; keep one row of it")
+            raise InputError(f"catalogue: item '{ids[counts > 1][0]}' is listed more than once; keep one row of it")
 
     @property
     def n_items(self) -> int:
@@ -88,7 +88,7 @@ class Catalogue:
         except KeyError:
             raise InputError(
                 f"unknown item {item_id!r}: the catalogue has {self.n_items} items, "
-                f"{self.item_ids[0]!r} to {self.item_ids[-1]!r}; give one of its ids"
+                f"'{self.item_ids[0]}' to '{self.item_ids[-1]}'; give one of its ids"
             ) from None
 
     def title(self, item: int) -> str:
@@ -108,7 +108,7 @@ class Catalogue:
         without = np.flatnonzero(~self.genres.any(axis=1)) if self.genre_names else np.arange(self.n_items)
         if len(without):
             raise InputError(
-                f"item {self.item_ids[without[0]]!r} has no genre ({len(without)} of {self.n_items} items have none), "
+                f"item '{self.item_ids[without[0]]}' has no genre ({len(without)} of {self.n_items} items have none), "
                 "so ILD and calibration are not defined; add its genres, prepare the data with --drop-ungenred, "
                 "or choose another goal"
             )

@@ -67,8 +67,8 @@ class Interactions:
             return self._rows[str(user_id)]
         except KeyError:
             raise InputError(
-                f"unknown user {user_id!r}: {self.name} has {self.n_users} users, {self.user_ids[0]!r} to "
-                f"{self.user_ids[-1]!r}; give one of its ids, or a history with --history"
+                f"unknown user {user_id!r}: {self.name} has {self.n_users} users, '{self.user_ids[0]}' to "
+                f"'{self.user_ids[-1]}'; give one of its ids, or a history with --history"
             ) from None
 
     def save(self, path: Path) -> None:

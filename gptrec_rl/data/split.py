@@ -50,7 +50,7 @@ class Split:
         short = np.flatnonzero(lengths < 2)
         if len(short):
             raise InputError(
-                f"user {interactions.user_ids[short[0]]!r} has {lengths[short[0]]} interaction(s) and the split needs "
+                f"user '{interactions.user_ids[short[0]]}' has {lengths[short[0]]} interaction(s) and the split needs "
                 f"2 of each ({len(short)} such users); prepare the data with --min-user-interactions 2 or more"
             )
         candidates = np.flatnonzero(lengths >= 3)
@@ -88,7 +88,7 @@ class Split:
     def frequencies(self) -> np.ndarray:
         """Share of the training interactions that each item has, [I] float64, summing to 1."""
         counts = np.bincount(self.training.values, minlength=self.catalogue.n_items + 1)[1:]
-        return counts / counts.sum()
+        return np.asarray(counts / counts.sum())
 
     @cached_property
     def validation(self) -> Cases:

@@ -39,10 +39,10 @@ def leave_one_out_advantages(rewards: torch.Tensor, gamma: float) -> torch.Tenso
         rewards: [B, G, K], G at least 2.
         gamma: discount, 0..1.
     """
-    returns = discounted_returns(rewards, gamma)
+    returns = discounted_returns(rewards, gamma).double()  # so that equal returns leave 0, not rounding
     n_lists = returns.shape[1]
     others = (returns.sum(dim=1, keepdim=True) - returns) / (n_lists - 1)
-    return returns - others
+    return (returns - others).to(rewards.dtype)
 
 
 def _discounted_sums(terms: torch.Tensor, discount: float) -> torch.Tensor:

@@ -19,11 +19,13 @@ class PolicyLoss:
         loss: scalar with gradient.
         clip_fraction: share of ratios that left 1 - epsilon..1 + epsilon, 0..1.
         approx_kl: mean of ratio - 1 - log ratio, an estimate of KL(behaviour || policy) in nats.
+        ratio_error: largest |ratio - 1|.
     """
 
     loss: torch.Tensor
     clip_fraction: float
     approx_kl: float
+    ratio_error: float
 
 
 def clipped_policy_loss(
@@ -35,9 +37,10 @@ def clipped_policy_loss(
     clipped = ratios.clamp(1 - epsilon, 1 + epsilon)
     loss = -torch.minimum(ratios * advantages, clipped * advantages).mean()
     with torch.no_grad():
-        clip_fraction = ((ratios - 1).abs() > epsilon).float().mean().item()
+        errors = (ratios - 1).abs()
+        clip_fraction = (errors > epsilon).float().mean().item()
         approx_kl = (ratios - 1 - log_ratios).mean().item()  # http://joschu.net/blog/kl-approx.html, k3
-    return PolicyLoss(loss, clip_fraction, approx_kl)
+    return PolicyLoss(loss, clip_fraction, approx_kl, errors.max().item())
 
 
 def value_loss(
@@ -73,8 +76,9 @@ def adapted_kl_weight(weight: float, kl: float, target: float) -> float:
 
 def normalised(advantages: torch.Tensor) -> torch.Tensor:
     """Return advantages with mean 0 and standard deviation 1; a batch of equal ones becomes 0."""
-    centred = advantages - advantages.mean()
-    return centred / (centred.std(correction=0) + 1e-8)
+    exact = advantages.double()  # in fp32 the mean of equal values is not that value, and dividing blows the rest up
+    centred = exact - exact.mean()
+    return (centred / (centred.std(correction=0) + 1e-8)).to(advantages.dtype)
 
 
 def explained_variance(values: torch.Tensor, returns: torch.Tensor) -> float:

@@ -21,8 +21,11 @@ from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.precision import autocast
 from gptrec_rl.models.recommender import Recommender, candidates
 
-BATCHES_PER_BUCKETING = 8
-"""So many batches are drawn at once and sorted by length: the rows of a batch are then about equally long."""
+TOKENS_PER_PART = 4096
+"""A batch is computed in parts of histories of about equal length, of so many tokens at most with padding.
+
+Its gradient is the same; there is next to no padding, and what a part needs stays in a processor's caches.
+"""
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,11 @@ class Pretraining:
         self._rng = np.random.default_rng(config.seed)
         self._torch_seed = config.seed
         self._optimiser = torch.optim.Adam(student.parameters(), lr=config.learning_rate, fused=True)
-        validation = split.validation.histories
-        order = np.argsort(validation.lengths, kind="stable")
-        self._validation = [self._example(validation.take(part)) for part in _parts(order, config.batch_size)]
+        self._validation = list(self._parts(split.validation.histories))
 
     @property
     def is_done(self) -> bool:
+        """Whether a budget or the patience has ended."""
         fraction = self.fraction
         return (fraction is not None and fraction >= 1) or self._validations_since_best >= self.config.patience
 
@@ -114,11 +116,10 @@ class Pretraining:
 
     def run(self, on_step: Callable[[Progress], None] = lambda progress: None) -> None:
         """Train until a budget or the patience ends; the student ends as the best by validation loss."""
-        batches = self._batches()
         while not self.is_done:
             started = time.monotonic()
-            example = next(batches)
-            loss = self._update(example)
+            cuts = draw_cuts(self._split, self.config.batch_size, self._rng).histories
+            loss = self._update(cuts)
             validation_loss = None
             self.step += 1
             self.elapsed_s += time.monotonic() - started
@@ -126,23 +127,26 @@ class Pretraining:
                 validation_started = time.monotonic()
                 validation_loss = self._validate()
                 self.elapsed_s += time.monotonic() - validation_started
-            rate = len(example.histories) / (time.monotonic() - started)
+            rate = self.config.batch_size / (time.monotonic() - started)
             on_step(Progress(self.step, self.elapsed_s, self.fraction, loss, validation_loss, self.best_loss, rate))
         best = GPTRec.from_files(self.best_files)
         self.student.load_state_dict(best.state_dict())
         self.student.eval()
 
-    def _update(self, example: Example) -> float:
+    def _update(self, histories: Histories) -> float:
         for group in self._optimiser.param_groups:
             group["lr"] = self.config.learning_rate * self._learning_rate_factor()
         self.student.train()
         torch.manual_seed(self._torch_seed + self.step)  # dropout's only source: resumed runs draw what unbroken ones do
-        with autocast(self.config.precision, self.student.device):
-            loss = slate_loss(self.student, example)
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        total = 0.0
+        for example in self._parts(histories):
+            with autocast(self.config.precision, self.student.device):
+                loss = slate_loss(self.student, example) * (len(example.histories) / len(histories))
+            loss.backward()
+            total += loss.item()
         self._optimiser.step()
-        return float(loss.detach())
+        return total
 
     def _learning_rate_factor(self) -> float:
         warm_up = min(1.0, (self.step + 1) / self.config.warmup_steps)
@@ -160,13 +164,15 @@ class Pretraining:
             self.best_loss, self.best_files, self._validations_since_best = loss, self.student.to_files(), 0
         return loss
 
-    def _batches(self) -> Iterator[Example]:
-        size = self.config.batch_size
-        while True:
-            cuts = draw_cuts(self._split, size * BATCHES_PER_BUCKETING, self._rng).histories
-            order = np.argsort(cuts.lengths, kind="stable").reshape(BATCHES_PER_BUCKETING, size)
-            for part in self._rng.permutation(order):
-                yield self._example(cuts.take(part))
+    def _parts(self, histories: Histories) -> Iterator[Example]:
+        """Cut a batch into parts of histories of about equal length, the longest first."""
+        lengths = np.minimum(histories.lengths, self.student.history_length) + self.student.slate_length
+        order = np.argsort(-lengths, kind="stable")
+        start = 0
+        while start < len(order):
+            stop = start + max(1, TOKENS_PER_PART // int(lengths[order[start]]))
+            yield self._example(histories.take(order[start:stop]))
+            start = stop
 
     def _example(self, histories: Histories) -> Example:
         k = self.student.slate_length
@@ -192,18 +198,12 @@ class Pretraining:
         }
 
     def resume(self, files: Mapping[str, bytes]) -> None:
-        """Go on from what `to_files` returned (the batches of a half-used bucketing are drawn anew)."""
+        """Go on from what `to_files` returned."""
         part = {name.removeprefix("student."): data for name, data in files.items() if name.startswith("student.")}
         self.student.load_state_dict(GPTRec.from_files(part).state_dict())
-        self.best_files = {
-            name.removeprefix("best."): data for name, data in files.items() if name.startswith("best.")
-        }
+        self.best_files = {name.removeprefix("best."): data for name, data in files.items() if name.startswith("best.")}
         state.optimiser_from_bytes(self._optimiser, files["optimiser.safetensors"])
         counters = json.loads(files["counters.json"])
         self.step, self.elapsed_s = counters["step"], counters["elapsed_s"]
         self.best_loss, self._validations_since_best = counters["best_loss"], counters["validations_since_best"]
         self._rng = state.numpy_rng_from_json(counters["rng"])
-
-
-def _parts(order: np.ndarray, size: int) -> list[np.ndarray]:
-    return [order[start : start + size] for start in range(0, len(order), size)]

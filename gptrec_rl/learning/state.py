@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +43,6 @@ def numpy_rng_to_json(rng: np.random.Generator) -> str:
 
 def numpy_rng_from_json(text: str) -> np.random.Generator:
     """Restore what `numpy_rng_to_json` wrote."""
-    state: dict[str, Any] = json.loads(text)
     bit_generator = np.random.PCG64()
-    bit_generator.state = state
+    bit_generator.state = json.loads(text)
     return np.random.Generator(bit_generator)

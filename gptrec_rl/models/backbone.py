@@ -42,8 +42,9 @@ def encode(gpt2: GPT2Model, history: HistoryTokens) -> EncodedHistories:
     is_causal = torch.ones(n_tokens, n_tokens, dtype=torch.bool, device=history.tokens.device).tril()
     # Padding sees itself, so that no row of the softmax is empty; nothing else sees padding.
     is_self = torch.eye(n_tokens, dtype=torch.bool, device=history.tokens.device)
-    may_attend = (is_causal & history.is_real[:, None, :] | is_self)[:, None]  # [B, 1, S, S]
+    may_attend = is_causal & history.is_real[:, None, :] | is_self  # [B, S, S]
     hidden = gpt2.drop(gpt2.wte(history.tokens) + gpt2.wpe(history.positions))  # [B, S, D]
+    bias = torch.zeros_like(may_attend, dtype=hidden.dtype).masked_fill(~may_attend, float("-inf"))
     layers: list[KeysValues] = []
     last = gpt2.config.n_layer - 1
     for number, block in enumerate(_blocks(gpt2)):
@@ -51,10 +52,9 @@ def encode(gpt2: GPT2Model, history: HistoryTokens) -> EncodedHistories:
         keys, values = (_heads(block, part) for part in _project(block, normed, 1, 3).chunk(2, dim=-1))
         layers.append((keys, values))
         if number == last:
-            normed, hidden, may_attend = normed[:, -1:], hidden[:, -1:], may_attend[:, :, -1:]
+            normed, hidden, bias = normed[:, -1:], hidden[:, -1:], bias[:, -1:]
         queries = _heads(block, _project(block, normed, 0, 1))
-        dropout = gpt2.config.attn_pdrop if gpt2.training else 0.0
-        attended = functional.scaled_dot_product_attention(queries, keys, values, may_attend, dropout)
+        attended = _attend_to_history(block, queries, keys, values, bias)
         hidden = _finish(block, hidden, attended.transpose(1, 2).flatten(2))
     return EncodedHistories(layers, history.is_real, gpt2.ln_f(hidden)[:, 0])
 
@@ -87,7 +87,7 @@ def extend(
             keys = torch.cat([past[number][0], keys], dim=3)
             values = torch.cat([past[number][1], values], dim=3)
         grown.append((keys, values))
-        attended = _attend(block, queries, encoded.layers[number], encoded.is_real, (keys, values))
+        attended = _attend_to_both(block, queries, encoded.layers[number], encoded.is_real, (keys, values))
         hidden = _finish(block, hidden, attended.permute(0, 2, 3, 1, 4).flatten(3))
     return gpt2.ln_f(hidden), grown
 
@@ -111,7 +111,21 @@ def slate_states(
     return torch.cat([first, later], dim=2)
 
 
-def _attend(
+def _attend_to_history(
+    block: GPT2Block, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
+    """Attend with an additive bias [B, S', S], [B, H, S', D / H].
+
+    Plain matrix products: on processors the backward pass of PyTorch's fused attention takes two to five times as long.
+    """
+    n_heads, width = queries.shape[1], queries.shape[-1]
+    bias = bias[:, None].expand(-1, n_heads, -1, -1).flatten(0, 1)
+    scores = torch.baddbmm(bias, queries.flatten(0, 1) * width**-0.5, keys.flatten(0, 1).transpose(1, 2))
+    probabilities = block.attn.attn_dropout(scores.softmax(dim=-1))
+    return (probabilities @ values.flatten(0, 1)).unflatten(0, (-1, n_heads))
+
+
+def _attend_to_both(
     block: GPT2Block, queries: torch.Tensor, prefix: KeysValues, is_real: torch.Tensor, own: KeysValues
 ) -> torch.Tensor:
     """Attend with one softmax to the shared history and to the branch's own items, [B, H, G, S, D / H]."""
@@ -123,7 +137,7 @@ def _attend(
     n_own = to_own.shape[-1]
     is_later = torch.ones(n_new, n_own, dtype=torch.bool, device=queries.device).triu(n_own - n_new + 1)
     scores = torch.cat([to_prefix, to_own.masked_fill(is_later, float("-inf"))], dim=-1)
-    probabilities = block.attn.attn_dropout(scores.softmax(dim=-1, dtype=torch.float32).to(own[1].dtype))
+    probabilities = block.attn.attn_dropout(scores.softmax(dim=-1))
     from_prefix, from_own = probabilities.split([to_prefix.shape[-1], n_own], dim=-1)
     return (from_prefix.flatten(2, 3) @ prefix[1]).unflatten(2, (n_lists, n_new)) + from_own @ own[1]
 

@@ -58,7 +58,7 @@ class GPTRec(nn.Module):
                     bos_token_id=n_items + 1,
                     eos_token_id=n_items + 1,
                     pad_token_id=0,
-                    history_length=config.history_length,
+                    history_length=config.history_length,  # type: ignore[call-arg]  # a further field, saved with it
                 )
             )
         )

@@ -83,7 +83,7 @@ def top_k(scores: np.ndarray, may: np.ndarray, k: int) -> Slates:
     if k < masked.shape[1]:
         # Everything that could be in the first K: all above the K-th value, then its ties with the smaller ids.
         threshold = -np.partition(-masked, k - 1, axis=1)[:, k - 1 : k]
-        above, tied = masked > threshold, masked == threshold
+        above, tied = masked > threshold, may & (masked == threshold)
         kept = above | (tied & (np.cumsum(tied, axis=1) <= k - above.sum(axis=1, keepdims=True)))
     else:
         kept = np.ones_like(may)

@@ -40,6 +40,11 @@ def test_equal_scores_go_to_the_smaller_id() -> None:
     assert slates.items.tolist() == [[2, 4, 1]]
 
 
+def test_a_score_of_minus_infinity_is_no_reason_to_recommend_what_may_not_be() -> None:
+    slates = top_k(np.array([[5, -np.inf, -np.inf, 1]], np.float32), np.array([[False, True, True, True]]), 2)
+    assert slates.items.tolist() == [[4, 2]]
+
+
 def test_candidates_are_allowed_and_not_in_the_history() -> None:
     histories = Histories.of([[1, 2], []])
     assert candidates(histories, 4, 2, None).tolist() == [[False, False, True, True], [True] * 4]
