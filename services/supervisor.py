@@ -163,18 +163,28 @@ class Supervisor:
 
 def supervise(
     run_dir: Path,
-    run_id: str,
-    n_generators: int,
+    config: TuneConfig,
     *,
     redis_url: str | None,
     optimiser_on_gpu: bool,
     on_record: Callable[[MetricRecord], None] | None = None,
 ) -> int:
-    """Run a fleet on this machine to its end, with an embedded Redis when given none; see `Supervisor.run`."""
+    """Run the fleet of a prepared run folder on this machine to its end; the exit code is `Supervisor.run`'s.
+
+    Args:
+        run_dir: the run folder; its `config.toml` is what the children read.
+        config: the same configuration.
+        redis_url: None starts a Redis for this run, with its data in the run folder.
+        optimiser_on_gpu: whether the optimiser computes on a GPU, which leaves the cores to others.
+        on_record: see `Supervisor.run`.
+
+    Raises:
+        InputError: Redis can't be used, or a child can't go on (`ChildFailedError`).
+    """
     with ExitStack() as stack:
         url = redis_url or stack.enter_context(EmbeddedRedis(run_dir / "redis"))
-        children = fleet_children(run_dir, url, n_generators, optimiser_on_gpu)
-        return Supervisor(run_dir, children, RedisMetrics(connect(url), run_id)).run(on_record)
+        children = fleet_children(run_dir, url, config.fleet.n_generators, optimiser_on_gpu)
+        return Supervisor(run_dir, children, RedisMetrics(connect(url), config.run_id)).run(on_record)
 
 
 @click.command()
@@ -182,13 +192,12 @@ def supervise(
 @click.option("--redis-url", envvar=REDIS_URL_VARIABLE, help="Left out: an embedded Redis.")
 def main(run_dir: Path, redis_url: str | None) -> None:
     """Run the fleet of a prepared run folder."""
-    from torch.cuda import is_available  # Slow, and not needed when `tune` imports this module.
-
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        n_generators = read_config(TuneConfig, run_dir / "config.toml").fleet.n_generators
-        run_id = run_dir.resolve().name
-        code = supervise(run_dir, run_id, n_generators, redis_url=redis_url, optimiser_on_gpu=is_available())
+        config = read_config(TuneConfig, run_dir / "config.toml")
+        from torch.cuda import is_available  # Slow, and `tune`, which imports this module, helps in an instant.
+
+        code = supervise(run_dir, config, redis_url=redis_url, optimiser_on_gpu=is_available())
     except InputError as error:
         raise BadInput(str(error)) from error
     sys.exit(code)

@@ -51,7 +51,7 @@ def group_of(folder: Path, *children: Child, clock: Callable[[], float] = time.m
         group.stop(0)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it didn't come true in time"

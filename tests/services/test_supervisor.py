@@ -12,10 +12,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
+from gptrec_rl.config import TuneConfig
 from gptrec_rl.fleet.cores import Share
 from gptrec_rl.fleet.processes import Child, ChildFailedError
 from gptrec_rl.transport.metrics import MemoryMetrics, MetricRecord
+from services import supervisor
 from services.supervisor import Supervisor, fleet_children
 
 pytestmark = pytest.mark.integration
@@ -53,7 +56,7 @@ def lines_of(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it didn't come true in time"
@@ -106,22 +109,22 @@ def test_a_silent_child_is_killed_and_started_again_and_one_that_reports_is_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class ChattyStream(MemoryMetrics):
-        """Hears from generator 1 as long as the optimiser runs."""
+        """Hears from generator 1 at every reading until the optimiser is done."""
 
         def read(self, *arguments: object, **options: object) -> tuple[list[MetricRecord], str]:
-            if "attempt 2" not in log_of(tmp_path, "optimiser-0"):
+            if "done" not in log_of(tmp_path, "optimiser-0"):
                 self.append(record("generator", 0, {"speed/lists_per_s": 1.0}, index=1))
             return super().read(*arguments, **options)  # type: ignore[arg-type]
 
     marker = tmp_path / "hung"
-    hangs_once = f"[ -e {marker} ] && exec sleep 0.1; touch {marker}; exec sleep 100"
+    hangs_once = f"[ -e {marker} ] && echo done && exit 0; touch {marker}; exec sleep 100"
     children = [shell("optimiser", hangs_once), *(python("generator", WAITS_FOR_SIGTERM, index) for index in range(2))]
     with caplog.at_level(logging.WARNING):
-        # The clock runs a hundred times as fast: 100 s of silence are 1 s here, and pauses of 1 s hardly any.
-        supervisor = Supervisor(
-            tmp_path, children, ChattyStream(), hang_after_s=100.0, clock=lambda: 100 * time.monotonic()
+        # The clock runs fifty times as fast: 100 s of silence are 2 s here, and a pause of 1 s is hardly any.
+        watched = Supervisor(
+            tmp_path, children, ChattyStream(), hang_after_s=100.0, clock=lambda: 50 * time.monotonic()
         )
-        assert supervisor.run() == 0
+        assert watched.run() == 0
     assert "optimiser-0 has sent nothing for" in caplog.text
     assert "optimiser-0 was killed by SIGKILL" in caplog.text
     assert "optimiser-0, attempt 2" in log_of(tmp_path, "optimiser-0")
@@ -152,6 +155,36 @@ def test_the_fleet_has_its_roles_and_the_password_is_on_no_command_line(tmp_path
     assert children[3].argv[1:] == ("-m", "services.generator", "--run-dir", str(tmp_path), "--index", "1")
 
 
+def test_a_fleet_without_a_redis_gets_one_that_a_resumed_run_finds_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports_once = """
+import os
+from gptrec_rl.transport.connection import connect
+from gptrec_rl.transport.metrics import MetricRecord, RedisMetrics
+client = connect(os.environ["GPTREC_REDIS_URL"])
+step = client.incr("step")
+RedisMetrics(client, "mine").append(MetricRecord("optimiser", 0, 1, step, 12.5, {"reward/mean": 0.5}))
+"""
+
+    def one_child(run_dir: Path, redis_url: str, n_generators: int, optimiser_on_gpu: bool) -> list[Child]:
+        environment = {"GPTREC_REDIS_URL": redis_url}
+        return [Child("optimiser", 0, (sys.executable, "-c", reports_once), SHARE, environment)]
+
+    monkeypatch.setattr(supervisor, "fleet_children", one_child)
+    for _ in range(2):
+        config = TuneConfig(run_id="mine")
+        assert supervisor.supervise(tmp_path, config, redis_url=None, optimiser_on_gpu=False) == 0
+    assert [line["step"] for line in lines_of(tmp_path / "metrics.jsonl")] == [1, 2]
+    assert psutil.Process().children() == []
+
+
+def test_a_folder_without_a_configuration_is_bad_input(tmp_path: Path) -> None:
+    result = CliRunner().invoke(supervisor.main, ["--run-dir", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "config.toml can't be read" in result.output
+
+
 def start_supervisor(run_dir: Path, generator: str) -> tuple[subprocess.Popen[bytes], list[psutil.Process]]:
     """Start a supervisor of three children in a process of its own, and wait until they listen."""
     script = f"""
@@ -160,10 +193,11 @@ from pathlib import Path
 from gptrec_rl.fleet.cores import Share
 from gptrec_rl.fleet.processes import Child
 from gptrec_rl.transport.metrics import MemoryMetrics
-from services.supervisor import Supervisor
+from services import supervisor
+supervisor.STOP_GRACE_S = 1000.0
 scripts = dict(optimiser={WAITS_FOR_SIGTERM!r}, validator={WAITS_FOR_SIGTERM!r}, generator={generator!r})
 children = [Child(role, 0, (sys.executable, "-c", script), {SHARE!r}) for role, script in scripts.items()]
-sys.exit(Supervisor(Path({str(run_dir)!r}), children, MemoryMetrics()).run())
+sys.exit(supervisor.Supervisor(Path({str(run_dir)!r}), children, MemoryMetrics()).run())
 """
     process = subprocess.Popen([sys.executable, "-c", script])
     names = ("optimiser-0", "validator-0", "generator-0")
@@ -175,7 +209,7 @@ sys.exit(Supervisor(Path({str(run_dir)!r}), children, MemoryMetrics()).run())
 def test_a_signal_stops_all_cleanly(tmp_path: Path, number: signal.Signals, exit_code: int) -> None:
     process, children = start_supervisor(tmp_path, WAITS_FOR_SIGTERM)
     process.send_signal(number)
-    assert process.wait(timeout=10) == exit_code
+    assert process.wait(timeout=60) == exit_code
     assert not any(child.is_running() for child in children)
     assert all("goodbye" in log_of(tmp_path, name) for name in ("optimiser-0", "validator-0", "generator-0"))
 
@@ -186,7 +220,7 @@ def test_a_second_signal_does_not_wait_for_children_that_do_not_listen(tmp_path:
     wait_until(lambda: "goodbye" in log_of(tmp_path, "optimiser-0"))
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=10) == 130
+    assert process.wait(timeout=60) == 130
     assert not any(child.is_running() for child in children)
 
 
