@@ -121,7 +121,9 @@ class TuneConfig(Settings):
     """Stage 2: PPO aligns the student with a goal (sections 3.1 to 3.3)."""
 
     run_id: str = "run"
-    """Keeps runs apart that share a Redis."""
+    """Keeps runs apart that share a Redis; `tune` draws one."""
+    data: str = ""
+    """The data file, which `--data` and GPTREC_DATA override."""
     goal: str = "ndcg=1,ild=1"
     """Weighted sum of rewards, `name=weight,...`; a name is ndcg, ild, pcount, calibration or module:function."""
     steps: PositiveInt | None = None

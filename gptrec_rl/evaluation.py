@@ -106,20 +106,30 @@ def evaluate(
         InputError: a user has fewer than K items left, or the recommender returns another shape or ids outside 1..I.
     """
     n_users = len(cases.users)
-    popularity = PopularityRecommender(split)
     items = np.empty((n_users, k), dtype=np.int64)
-    popularity_pcounts = np.empty(n_users)
-    n_invalid = 0
     for start in range(0, n_users, batch_size):
         rows = np.arange(start, min(start + batch_size, n_users))
-        histories = cases.histories.take(rows)
-        items[rows] = _checked(recommender.recommend(histories, k).items, (len(rows), k), split, name)
-        n_invalid += count_invalid(items[rows], histories, split.catalogue.n_items)
-        popular = popularity.recommend(histories, k).items
-        popularity_pcounts[rows] = metrics.pcount(popular, split.frequencies, k)
+        lists = recommender.recommend(cases.histories.take(rows), k).items
+        items[rows] = _checked(lists, (len(rows), k), split, name)
         if progress is not None:
             progress(int(rows[-1]) + 1, n_users)
+    return measure(items, cases, split, name=name)
+
+
+def measure(items: np.ndarray, cases: Cases, split: Split, *, name: str) -> EvaluationTable:
+    """Measure lists that were already made.
+
+    Args:
+        items: one list a user, [B, K] int, in 1..I.
+        cases: the users, their histories and held-out items.
+        split: as in `evaluate`.
+        name: the recommender's name in tables.
+    """
+    k = items.shape[1]
+    popular = PopularityRecommender(split).recommend(cases.histories, k).items
+    popularity_pcounts = metrics.pcount(popular, split.frequencies, k)
     per_user = _per_user(items, cases.ground_truth, popularity_pcounts, split, k)
+    n_invalid = count_invalid(items, cases.histories, split.catalogue.n_items)
     return EvaluationTable(name, k, split.hash, split.interactions.user_ids[cases.users], per_user, n_invalid)
 
 

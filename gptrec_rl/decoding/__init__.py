@@ -1,1 +1,6 @@
 """How a model's outputs become lists: item by item (Next-K), or all at once by score (Top-K)."""
+
+from gptrec_rl.decoding.next_k import NextK, generate
+from gptrec_rl.decoding.top_k import TopK
+
+__all__ = ["NextK", "TopK", "generate"]

@@ -74,7 +74,9 @@ def test_the_mask_knows_items_that_the_model_no_longer_reads(make_policy: MakePo
 
 def test_seeds_decide_samples(make_policy: MakePolicy) -> None:
     policy, histories = make_policy(), Histories.of(HISTORIES)
-    one, same, other = (generate(policy, histories, 3, 8, generator=torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    one, same, other = (
+        generate(policy, histories, 3, 8, generator=torch.Generator().manual_seed(s)) for s in (0, 0, 1)
+    )
     assert torch.equal(one.items, same.items)
     assert torch.equal(one.log_probs, same.log_probs)
     assert not torch.equal(one.items, other.items)

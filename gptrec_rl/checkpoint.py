@@ -1,0 +1,56 @@
+"""Trained models on disk: a policy's own folder, or the run folder of `pretrain` or `tune` that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gptrec_rl.data import Catalogue
+from gptrec_rl.errors import InputError
+from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.transport.checkpoints import CheckpointStore
+from gptrec_rl.transport.entry import MANIFEST, Entry, read_folder, write_folder
+
+STUDENT = "student"
+"""The policy in the run folder of `pretrain`, and the one that a run of `tune` started from."""
+STORE = "store"
+"""The checkpoint store in the run folder of `tune`."""
+
+
+def load_policy(path: Path, catalogue: Catalogue) -> GPTRec:
+    """Load a policy; of a tuning run's folder the best one that its validator marked, else the newest.
+
+    Raises:
+        InputError: there is no policy at this path, it is damaged (`CheckpointError`), or it was trained on another
+            catalogue.
+    """
+    entry, files = read_policy(path)
+    if entry.catalogue_hash != catalogue.hash:
+        raise InputError(
+            f"{path} was trained on another catalogue ({entry.catalogue_hash[:12]}, the data has "
+            f"{catalogue.hash[:12]}); give the data file that it was trained on, or train a model on this one"
+        )
+    return GPTRec.from_files(files)
+
+
+def read_policy(path: Path) -> tuple[Entry, dict[str, bytes]]:
+    """Return the manifest and the files of what `load_policy` loads."""
+    if (path / STORE).is_dir() and not (path / MANIFEST).exists():
+        store = CheckpointStore(str(path / STORE))
+        best = store.best()
+        if best is not None:
+            return best[0], store.read(best[0])
+        newest = store.read_latest_policy()
+        if newest is None:
+            raise InputError(f"the tuning run {path} has not published a policy; let it run, or give another model")
+        return newest
+    folder = path / STUDENT
+    return read_folder(folder if (folder / MANIFEST).exists() else path)
+
+
+def save_policy(
+    path: Path, files: Mapping[str, bytes], *, step: int, catalogue_hash: str, split_hash: str, config: dict[str, Any]
+) -> None:
+    """Write a policy's own folder; it loads with `load_policy` and with `GPT2LMHeadModel.from_pretrained`."""
+    write_folder(path, files, step=step, catalogue_hash=catalogue_hash, split_hash=split_hash, config=config)

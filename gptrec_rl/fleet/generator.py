@@ -1,0 +1,109 @@
+"""The Generator (section 3.3): samples lists with the newest policy and puts them into the recommendation cache."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+
+from gptrec_rl.config import TuneConfig
+from gptrec_rl.data import Split
+from gptrec_rl.decoding.next_k import generate
+from gptrec_rl.fleet.reporter import Reporter
+from gptrec_rl.goals import build_rewards, compute_rewards, parse_goal
+from gptrec_rl.learning.examples import draw_cuts
+from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.transport import names
+from gptrec_rl.transport.entry import Entry
+from gptrec_rl.transport.hub import Transport
+from gptrec_rl.transport.messages import RolloutBatch
+
+
+class Generator:
+    """Makes one rollout batch a call, when there is a policy and room in the cache.
+
+    Args:
+        split: where histories come from.
+        config: the run's configuration.
+        transport: what the fleet shares.
+        index: which generator this is, from 0; its random streams follow from the run's seed and the id that the
+            transport hands out, so that no two generators, and no restarted one, sample the same lists.
+    """
+
+    def __init__(self, split: Split, config: TuneConfig, transport: Transport, index: int = 0) -> None:
+        self._split = split
+        self._config = config
+        self._transport = transport
+        self._rewards = build_rewards(parse_goal(config.goal), split)
+        identity = transport.ids.allocate(f"generator-{index}")
+        self._id = identity.id
+        seeds = np.random.SeedSequence([config.seed, identity.id, identity.start_count]).spawn(2)
+        self._rng = np.random.default_rng(seeds[0])
+        self._sampler = torch.Generator().manual_seed(int(seeds[1].generate_state(1, np.uint64)[0] >> 1))
+        self._sequence_number = 0
+        self._entry: Entry | None = None
+        self._policy: GPTRec | None = None
+        self.reporter = Reporter(transport.metrics, "generator", index)
+
+    def step(self) -> bool:
+        """Put one batch into the cache; False when there is no policy yet, or enough batches wait there."""
+        self._refresh()
+        if self._policy is None or self._entry is None or not self._transport.cache.room():
+            return False
+        batch = self._make(self._policy, self._entry)
+        self._transport.cache.put(batch)
+        self.reporter.count(names.SPEED_LISTS_PER_S, batch.slates.shape[0] * batch.slates.shape[1])
+        self.reporter.observe(
+            {names.reward(name): float(values.sum(axis=-1).mean()) for name, values in batch.rewards.items()}
+        )
+        return True
+
+    def report(self) -> None:
+        """Say what was done since the last report."""
+        entry = self._entry
+        self.reporter.report(entry.token if entry else 0, entry.step if entry else 0)
+
+    def _refresh(self) -> None:
+        """Take up the newest policy."""
+        newest = self._transport.store.latest_policy()
+        if newest is None or newest == self._entry:
+            return
+        read = self._transport.store.read_latest_policy()
+        if read is not None:
+            self._entry, files = read
+            self._policy = GPTRec.from_files(files)
+
+    def _make(self, policy: GPTRec, entry: Entry) -> RolloutBatch:
+        fleet = self._config.fleet
+        cuts = draw_cuts(self._split, fleet.n_histories, self._rng)
+        generation = generate(
+            policy,
+            cuts.histories,
+            policy.slate_length,
+            n_lists=fleet.n_lists,
+            temperature=fleet.temperature,
+            generator=self._sampler,
+            precision=self._config.precision,
+        )
+        slates = generation.items.numpy().astype(np.int32)
+        self._sequence_number += 1
+        return RolloutBatch(
+            run_id=self._config.run_id,
+            generator_id=self._id,
+            sequence_number=self._sequence_number,
+            token=entry.token,
+            policy_version=entry.version,
+            learner_step=entry.step,
+            temperature=fleet.temperature,
+            created_at=time.time(),
+            catalogue_hash=self._split.catalogue.hash,
+            split_hash=self._split.hash,
+            histories=cuts.histories,
+            ground_truth=cuts.ground_truth,
+            slates=slates,
+            log_probs=generation.log_probs.numpy(),
+            rewards=compute_rewards(
+                self._rewards, slates, cuts.ground_truth, cuts.histories, self._split.catalogue
+            ),
+        )

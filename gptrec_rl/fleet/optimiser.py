@@ -1,0 +1,169 @@
+"""The Optimiser (section 3.3): draws batches from the cache, lets the Learner learn, publishes policies."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import asdict
+
+import numpy as np
+
+from gptrec_rl.config import TuneConfig
+from gptrec_rl.data import Split
+from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.reporter import Reporter
+from gptrec_rl.goals import parse_goal
+from gptrec_rl.learning import state
+from gptrec_rl.learning.learner import Learner, UpdateStats
+from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.transport import names
+from gptrec_rl.transport.hub import Transport
+from gptrec_rl.transport.messages import RolloutBatch
+
+COUNTERS_FILE = "optimiser.json"
+
+logger = logging.getLogger(__name__)
+
+
+class Optimiser:
+    """The one learner of a run, with its lease, its checkpoints and its reports.
+
+    Args:
+        student: where policy and value model start from, on the device that shall learn.
+        split: the data, for its hashes.
+        config: the run's configuration; `steps` or `max_minutes` says when it is done.
+        transport: what the fleet shares.
+        holder: names this process to others that want the lease.
+    """
+
+    def __init__(
+        self, student: GPTRec, split: Split, config: TuneConfig, transport: Transport, holder: str
+    ) -> None:
+        if config.steps is None and config.max_minutes is None:
+            raise InputError("a tuning run without steps or max_minutes never ends; set one of the two")
+        self.learner = Learner(student, parse_goal(config.goal), config.ppo, config.precision, config.seed)
+        self._split = split
+        self._config = config
+        self._transport = transport
+        self._holder = holder
+        self._rng = np.random.default_rng([config.seed, 0])
+        self._elapsed_s = 0.0
+        self._version = -1
+        self._token = 0
+        self._saved_at = time.monotonic()
+        self.reporter = Reporter(transport.metrics, "optimiser", 0)
+
+    def start(self) -> None:
+        """Take the lease, go on from the newest learner state if there is one, and publish the policy.
+
+        Raises:
+            LeaseHeldError: another optimiser is at work on this run.
+        """
+        store = self._transport.store
+        self._token = self._transport.lease.acquire(self._holder, above=store.highest_token())
+        saved = store.read_latest_learner()
+        if saved is not None:
+            entry, files = saved
+            self.learner.resume(files)
+            counters = json.loads(files[COUNTERS_FILE])
+            self._elapsed_s = float(counters["elapsed_s"])
+            self._rng = state.numpy_rng_from_json(counters["rng"])
+            logger.info("goes on from %s", entry.folder)
+        if store.latest_policy() is not None:
+            self._version = store.highest_version()
+        self._publish()
+
+    @property
+    def fraction(self) -> float:
+        """Share of the budget that is used, 0..1 and beyond."""
+        config = self._config
+        by_steps = self.learner.step / config.steps if config.steps else 0.0
+        by_time = self._elapsed_s / (60 * config.max_minutes) if config.max_minutes else 0.0
+        return max(by_steps, by_time)
+
+    @property
+    def is_done(self) -> bool:
+        return self.fraction >= 1
+
+    def step(self) -> UpdateStats | None:
+        """Learn from one batch; None when the cache has none to learn from.
+
+        Raises:
+            LeaseLostError: another optimiser took over; nothing more may be published.
+            DivergedError: see `Learner.update`.
+        """
+        started = time.monotonic()
+        self._transport.lease.renew(self._holder, self._token)
+        batch = self._transport.cache.draw(self._rng)
+        if batch is None:
+            return None
+        stats = self.learner.update(batch)
+        if self.learner.step % self._config.fleet.publish_every == 0:
+            self._publish()
+        if time.monotonic() - self._saved_at >= self._config.fleet.checkpoint_every_s:
+            self.save()
+        self._elapsed_s += time.monotonic() - started
+        self._observe(batch, stats)
+        return stats
+
+    def waited(self, seconds: float) -> None:
+        """Note time in which there was no batch; it counts towards `max_minutes`."""
+        self._elapsed_s += seconds
+        self.reporter.waited(seconds)
+
+    def finish(self) -> None:
+        """Publish the last policy, save the learner state and give the lease back."""
+        self._publish()
+        self.save()
+        self.report()
+        self._transport.lease.release(self._holder, self._token)
+
+    def save(self) -> None:
+        """Save the learner state to resume from."""
+        counters = {"elapsed_s": self._elapsed_s, "rng": state.numpy_rng_to_json(self._rng)}
+        files = {**self.learner.to_files(), COUNTERS_FILE: json.dumps(counters).encode()}
+        self._transport.store.save_learner(files, **self._origin())
+        self._saved_at = time.monotonic()
+
+    def report(self) -> None:
+        """Say what was done since the last report, and how the cache's ledger stands."""
+        ledger = {f"cache/{name}": float(n) for name, n in asdict(self._transport.cache.ledger()).items()}
+        self.reporter.report(self._token, self.learner.step, {**ledger, names.PROGRESS: self.fraction})
+
+    def _publish(self) -> None:
+        self._version += 1
+        self._transport.store.publish_policy(self.learner.policy.to_files(), **self._origin())
+        self._transport.cache.advance(self._token, self._version, self.learner.step)
+
+    def _origin(self) -> dict[str, object]:
+        return {
+            "token": self._token,
+            "version": self._version,
+            "step": self.learner.step,
+            "catalogue_hash": self._split.catalogue.hash,
+            "split_hash": self._split.hash,
+            "config": self._config.model_dump(mode="json"),
+        }
+
+    def _observe(self, batch: RolloutBatch, stats: UpdateStats) -> None:
+        self.reporter.count(names.SPEED_STEPS_PER_S, 1)
+        self.reporter.count(names.SPEED_LISTS_PER_S, batch.slates.shape[0] * batch.slates.shape[1])
+        self.reporter.observe(
+            {
+                names.REWARD_MEAN: stats.reward,
+                names.LOSS_POLICY: stats.policy_loss,
+                names.LOSS_VALUE: stats.value_loss,
+                names.PPO_CLIP_FRACTION: stats.clip_fraction,
+                names.PPO_APPROX_KL: stats.approx_kl,
+                names.PPO_ENTROPY: stats.entropy,
+                names.PPO_EXPLAINED_VARIANCE: stats.explained_variance,
+                names.PPO_REFERENCE_KL: stats.reference_kl,
+                names.PPO_GRADIENT_NORM: stats.gradient_norm,
+                names.PPO_RATIO_ERROR: stats.ratio_error,
+                names.PPO_SKIPPED_STEPS: stats.n_skipped,
+                names.LAG_VERSIONS: self._version - batch.policy_version,
+                names.LAG_STEPS: self.learner.step - batch.learner_step,
+                **{names.reward(name): float(values.sum(axis=-1).mean()) for name, values in batch.rewards.items()},
+            }
+        )

@@ -1,0 +1,67 @@
+"""What every process of a fleet reports about itself: sums of counts, means of values, and its share of waiting."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+from gptrec_rl.transport import names
+from gptrec_rl.transport.metrics import MetricRecord, MetricsStream
+
+REPORT_EVERY_S = 5.0
+
+
+class Reporter:
+    """Collects what a process does and appends a record of it to the metrics stream every few seconds.
+
+    Args:
+        stream: the run's metrics stream.
+        role: generator, optimiser or validator.
+        index: which of its role, from 0.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, stream: MetricsStream, role: str, index: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stream = stream
+        self._role = role
+        self._index = index
+        self._clock = clock
+        self._start_again()
+
+    def _start_again(self) -> None:
+        self._since = self._clock()
+        self._waited_s = 0.0
+        self._counts: dict[str, float] = defaultdict(float)
+        self._values: dict[str, list[float]] = defaultdict(list)
+
+    def waited(self, seconds: float) -> None:
+        """Note time spent waiting for somebody else."""
+        self._waited_s += seconds
+
+    def count(self, rate: str, n: float) -> None:
+        """Note n more of what is reported per second."""
+        self._counts[rate] += n
+
+    def observe(self, values: Mapping[str, float]) -> None:
+        """Note values whose means are reported."""
+        for name, value in values.items():
+            self._values[name].append(value)
+
+    @property
+    def is_due(self) -> bool:
+        return self._clock() - self._since >= REPORT_EVERY_S
+
+    def report(self, token: int, step: int, extra: Mapping[str, float] | None = None) -> None:
+        """Append what was noted since the last report, and `extra` as it is."""
+        elapsed_s = max(self._clock() - self._since, 1e-9)
+        values = {
+            **{name: n / elapsed_s for name, n in self._counts.items()},
+            **{name: sum(seen) / len(seen) for name, seen in self._values.items()},
+            names.WAIT_SHARE: min(1.0, self._waited_s / elapsed_s),
+            **(extra or {}),
+        }
+        self._stream.append(MetricRecord(self._role, self._index, token, step, time.time(), values))
+        self._start_again()

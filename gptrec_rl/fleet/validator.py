@@ -1,0 +1,83 @@
+"""The Validator (section 3.3): scores the newest policy on the validation users and marks the best one."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+
+from gptrec_rl.config import TuneConfig
+from gptrec_rl.data import Split
+from gptrec_rl.decoding.next_k import NextK
+from gptrec_rl.evaluation import measure
+from gptrec_rl.fleet.reporter import Reporter
+from gptrec_rl.goals import build_rewards, compute_rewards, parse_goal, weighted_sum
+from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.transport import names
+from gptrec_rl.transport.entry import CheckpointError, Entry
+from gptrec_rl.transport.hub import Transport
+
+logger = logging.getLogger(__name__)
+
+
+class Validator:
+    """Scores one policy a call: always the newest, those published in between are passed over.
+
+    The score is the goal's mean over the validation users' greedy lists; the best policy by it is the run's result.
+
+    Args:
+        split: has the validation users.
+        config: the run's configuration.
+        transport: what the fleet shares.
+    """
+
+    def __init__(self, split: Split, config: TuneConfig, transport: Transport) -> None:
+        self._split = split
+        self._config = config
+        self._transport = transport
+        self._goal = parse_goal(config.goal)
+        self._rewards = build_rewards(self._goal, split)
+        self._scored: Entry | None = None
+        self.reporter = Reporter(transport.metrics, "validator", 0)
+
+    def step(self) -> float | None:
+        """Score the newest policy; return the seconds that took, None when it was scored before."""
+        store = self._transport.store
+        newest = store.latest_policy()
+        if newest is None or newest == self._scored:
+            return None
+        started = time.monotonic()
+        with store.hold(newest):
+            try:
+                policy = GPTRec.from_files(store.read(newest))
+            except CheckpointError as error:
+                logger.warning("%s; the next policy is waited for", error)
+                self._scored = newest
+                return None
+            values = self._score(policy)
+            values[names.VAL_IS_BEST] = float(store.mark_best(newest, values[names.VAL_REWARD]))
+        seconds = time.monotonic() - started
+        self._scored = newest
+        values |= {names.VAL_VERSION: newest.version, names.VAL_SECONDS: seconds}
+        self.reporter.report(newest.token, newest.step, values)
+        return seconds
+
+    def report(self) -> None:
+        """Say that this process is alive."""
+        entry = self._scored
+        self.reporter.report(entry.token if entry else 0, entry.step if entry else 0)
+
+    def _score(self, policy: GPTRec) -> dict[str, float]:
+        cases = self._split.validation
+        k = policy.slate_length
+        items = NextK(policy, self._config.precision).recommend(cases.histories, k).items
+        rewards = compute_rewards(
+            self._rewards, items[:, None], cases.ground_truth, cases.histories, self._split.catalogue
+        )
+        totals = weighted_sum(rewards, self._goal).sum(axis=(1, 2))
+        table = measure(items, cases, self._split, name="policy")
+        errors = table.standard_errors()
+        values = {f"val/{name.lower()}": value for name, value in table.summary().items() if np.isfinite(value)}
+        values |= {f"val/{name.lower()}/error": errors[name] for name in table.summary() if np.isfinite(errors[name])}
+        return {**values, names.VAL_REWARD: float(totals.mean())}

@@ -1,0 +1,135 @@
+"""Metrics against hand-computed values, brute force, scipy and ir-measures."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import pdist
+
+from gptrec_rl import metrics
+
+# Items 1..4: comedy; comedy and drama; drama; war.
+GENRES = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1]], dtype=bool)
+
+
+@pytest.fixture(scope="module")
+def lists() -> tuple[np.ndarray, np.ndarray]:
+    """Return 300 random lists of 10 out of 30 items, and an item for each, [300, 10] and [300]."""
+    generator = np.random.default_rng(3)
+    items = np.array([generator.permutation(30)[:10] + 1 for _ in range(300)])
+    return items, generator.integers(1, 31, 300)
+
+
+def test_recall_counts_only_the_first_k() -> None:
+    items = np.array([[5, 2, 7], [5, 2, 7], [5, 2, 7]])
+    found = metrics.recall(items, np.array([5, 7, 9]), k=2)
+    assert found.tolist() == [1.0, 0.0, 0.0]  # rank 1; rank 3 > 2; absent
+    assert found.dtype == np.float64
+
+
+def test_ndcg_is_one_over_the_log_of_rank_plus_one() -> None:
+    items = np.array([[5, 2, 7]] * 4)
+    # rank 1: 1/log2(2) = 1; rank 2: 1/log2(3) = 0.63093; rank 3: 1/log2(4) = 0.5; absent: 0
+    np.testing.assert_allclose(metrics.ndcg(items, np.array([5, 2, 7, 9]), k=3), [1.0, 0.6309298, 0.5, 0.0], atol=1e-7)
+    np.testing.assert_allclose(metrics.ndcg(items, np.array([5, 2, 7, 9]), k=2), [1.0, 0.6309298, 0.0, 0.0], atol=1e-7)
+
+
+def test_ild_divides_the_pairs_by_k_times_k_minus_one() -> None:
+    items = np.array([[1, 2, 3], [1, 3, 4], [1, 1, 1]])
+    # 1-2 and 2-3: cosine 1/sqrt(2), so 1 - 0.70711 = 0.29289; 1-3: 1. (0.29289 + 0.29289 + 1) / (3 * 2) = 0.26430
+    # no two share a genre: 3 / 6 = 0.5; all alike: 0
+    np.testing.assert_allclose(metrics.ild(items, GENRES, k=3), [0.2642977, 0.5, 0.0], atol=1e-7)
+    np.testing.assert_allclose(metrics.ild(items, GENRES, k=2), [0.1464466, 0.5, 0.0], atol=1e-7)  # 0.29289 / 2
+
+
+def test_ild_of_fewer_than_two_items_is_zero() -> None:
+    assert metrics.ild(np.array([[1], [2]]), GENRES, k=10).tolist() == [0.0, 0.0]
+    assert metrics.ild(np.array([[1, 3]]), GENRES, k=1).tolist() == [0.0]
+
+
+def test_ild_is_undefined_only_for_lists_with_an_item_without_genres() -> None:
+    genres = np.array([[True, False], [False, True], [False, False]])
+    values = metrics.ild(np.array([[1, 2], [1, 3]]), genres, k=2)
+    assert values[0] == 0.5
+    assert np.isnan(values[1])
+    assert np.isnan(metrics.ild(np.array([[1, 2]]), np.zeros((3, 0), dtype=bool), k=2)).all()
+
+
+def test_pcount_is_a_sum_over_places_not_a_mean() -> None:
+    frequencies = np.array([0.5, 0.3, 0.15, 0.05])
+    items = np.array([[1, 2, 3], [4, 3, 2]])
+    # 0.5 + 0.3 + 0.15; 0.05 + 0.15 + 0.3; for k = 2 without the last
+    np.testing.assert_allclose(metrics.pcount(items, frequencies, k=3), [0.95, 0.5])
+    np.testing.assert_allclose(metrics.pcount(items, frequencies, k=2), [0.8, 0.2])
+
+
+def test_npcount_divides_by_the_mean_of_the_popularity_model() -> None:
+    # the mean of 0.2 and 0.6 is 0.4
+    np.testing.assert_allclose(metrics.npcount(np.array([0.1, 0.4]), np.array([0.2, 0.6])), [0.25, 1.0])
+
+
+def test_npcount_of_the_popularity_model_has_mean_one() -> None:
+    pcounts = np.array([0.03, 0.08, 0.07])
+    assert metrics.npcount(pcounts, pcounts).mean() == pytest.approx(1.0)
+
+
+@given(
+    st.lists(st.lists(st.booleans(), min_size=4, max_size=4).filter(any), min_size=2, max_size=12), st.integers(2, 12)
+)
+def test_ild_agrees_with_scipy_for_any_genres(genres: list[list[bool]], k: int) -> None:
+    matrix = np.array(genres)
+    items = np.arange(1, len(matrix) + 1)[None]
+    n = min(k, len(matrix))
+    value = metrics.ild(items, matrix, k)[0]
+    assert value == pytest.approx(pdist(matrix[:n].astype(float), "cosine").sum() / (n * (n - 1)), abs=1e-9)
+    assert 0.0 <= value <= 0.5 + 1e-12
+
+
+@given(st.permutations(range(1, 5)), st.integers(1, 4), st.integers(1, 5))
+def test_metrics_agree_with_loops(order: list[int], k: int, target: int) -> None:
+    frequencies = np.array([0.4, 0.3, 0.2, 0.1])
+    items = np.array([order])
+    rank = order.index(target) + 1 if target in order else np.inf
+    pairs = list(itertools.combinations(order[:k], 2))
+    directions = GENRES / np.linalg.norm(GENRES, axis=1, keepdims=True)
+    distances = sum(1 - directions[i - 1] @ directions[j - 1] for i, j in pairs)
+    assert metrics.recall(items, np.array([target]), k)[0] == (rank <= k)
+    assert metrics.ndcg(items, np.array([target]), k)[0] == pytest.approx((rank <= k) / np.log2(rank + 1))
+    assert metrics.ild(items, GENRES, k)[0] == pytest.approx(distances / max(k * (k - 1), 1))
+    assert metrics.pcount(items, frequencies, k)[0] == pytest.approx(sum(frequencies[i - 1] for i in order[:k]))
+
+
+@pytest.mark.crosscheck
+def test_recall_and_ndcg_agree_with_ir_measures(lists: tuple[np.ndarray, np.ndarray]) -> None:
+    ir_measures = pytest.importorskip("ir_measures")
+    items, targets = lists
+    relevant = {str(user): {str(target): 1} for user, target in enumerate(targets)}
+    run = {str(user): {str(item): -float(rank) for rank, item in enumerate(row)} for user, row in enumerate(items)}
+    for name, ours in (
+        ("R@1", metrics.recall(items, targets, 1)),
+        ("R@10", metrics.recall(items, targets, 10)),
+        ("nDCG@10", metrics.ndcg(items, targets, 10)),
+        ("nDCG@3", metrics.ndcg(items, targets, 3)),
+    ):
+        measure = ir_measures.parse_measure(name)
+        theirs = {result.query_id: result.value for result in ir_measures.iter_calc([measure], relevant, run)}
+        np.testing.assert_allclose(ours, [theirs[str(user)] for user in range(len(items))], atol=1e-6)
+
+
+def test_metrics_declare_their_names_and_directions() -> None:
+    assert [(known.name, known.arrow) for known in metrics.METRICS] == [
+        ("Recall@1", "↑"),
+        ("Recall@10", "↑"),
+        ("NDCG@10", "↑"),
+        ("ILD@10", "↑"),
+        ("PCOUNT@10", "↓"),
+        ("nPCOUNT@10", "↓"),
+    ]
+
+
+def test_lists_of_one_item_have_one_recall() -> None:
+    assert [known.name for known in metrics.metrics_at(1)] == ["Recall@1", "NDCG@1", "ILD@1", "PCOUNT@1", "nPCOUNT@1"]
