@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,8 +149,8 @@ class RecommendationCache(ABC):
         """Return the ledger."""
 
     @abstractmethod
-    def _new_entries(self) -> Sequence[tuple[str, bytes]]:
-        """Return ids and bytes of the entries that this reader has not had, oldest first."""
+    def _new_entries(self) -> Iterator[tuple[str, bytes]]:
+        """Yield ids and bytes of the entries that this reader has not had, oldest first."""
 
     @abstractmethod
     def _reject(self, entry_id: str) -> None:

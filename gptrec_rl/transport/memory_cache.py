@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -81,9 +81,9 @@ class MemoryCache(RecommendationCache):
             self._counts["waiting"] -= 1
             self._counts[reason] += 1
 
-    def _new_entries(self) -> Sequence[tuple[str, bytes]]:
-        unread = (entry_id for entry_id in self._entries if entry_id not in self._read_batches)
-        return [(entry_id, self._entries[entry_id].data) for entry_id in unread]
+    def _new_entries(self) -> Iterator[tuple[str, bytes]]:
+        for entry_id in [entry_id for entry_id in self._entries if entry_id not in self._read_batches]:
+            yield entry_id, self._entries[entry_id].data
 
     def _reject(self, entry_id: str) -> None:
         self._remove(entry_id, "rejected")

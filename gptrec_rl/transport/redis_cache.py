@@ -6,7 +6,7 @@ between a change of the stream and its change of the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import redis
@@ -167,12 +167,11 @@ class RedisCache(RecommendationCache):
         columns: Any = self._client.hgetall(self._ledger)
         return Ledger(**{column.decode(): int(n) for column, n in columns.items()})
 
-    def _new_entries(self) -> Sequence[tuple[str, bytes]]:
+    def _new_entries(self) -> Iterator[tuple[str, bytes]]:
         replies: Any = self._client.xread({self._stream: self._cursor})
-        entries = replies[0][1] if replies else []
-        if entries:
-            self._cursor = entries[-1][0]
-        return [(entry_id.decode(), values.get(b"batch", b"")) for entry_id, values in entries]
+        for entry_id, values in replies[0][1] if replies else []:
+            yield entry_id.decode(), values.get(b"batch", b"")
+            self._cursor = entry_id  # after its use, so that a lost connection skips none
 
     def _reject(self, entry_id: str) -> None:
         self._run(self._take_out, entry_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from gptrec_rl.transport.cache import CacheLimits, Head, Ledger, RecommendationCache
 from gptrec_rl.transport.memory_cache import MemoryCache
-from gptrec_rl.transport.messages import RolloutBatch, encode
+from gptrec_rl.transport.messages import RolloutBatch, decode, encode
 from gptrec_rl.transport.redis_cache import RedisCache
 
 Maker = Callable[..., RolloutBatch]
@@ -254,6 +255,39 @@ def test_garbage_is_rejected_and_counted_and_harms_nobody(
     assert batch is not None
     assert batch.sequence_number == 2
     assert cache.ledger() == Ledger(generated=3, drawn=1, rejected=2)
+
+
+def test_a_batch_is_read_once(
+    make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def decode_and_note(data: bytes) -> RolloutBatch:
+        batch = decode(data)
+        read.append(batch.sequence_number)
+        return batch
+
+    monkeypatch.setattr("gptrec_rl.transport.cache.decode", decode_and_note)
+    cache = make_cache(max_reuse=None)
+    for number in range(3):
+        cache.put(make_batch(number))
+        cache.draw(rng)
+        cache.draw(rng)
+    assert read == [0, 1, 2]
+
+
+def test_a_reader_keeps_no_batch_that_is_gone(
+    make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator
+) -> None:
+    cache = make_cache(capacity=1)
+    cache.put(make_batch(0))
+    first = cache.draw(rng)
+    assert first is not None
+    reference = weakref.ref(first)
+    cache.put(make_batch(1))
+    cache.draw(rng)
+    del first
+    assert reference() is None
 
 
 @pytest.mark.parametrize("limits", [{"capacity": 0}, {"max_staleness": -1}, {"max_reuse": 0}])

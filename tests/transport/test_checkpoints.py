@@ -259,6 +259,7 @@ def test_a_full_disk_leaves_what_was_there(
             with pytest.raises(OSError, match="No space left"):
                 save(local, step=2)
     assert local.latest_policy() == before
+    assert not list(tmp_path.rglob(".*"))
     if call != "replace":
         assert local.read_latest_learner() == (state, FILES | {"step": b"1"})
         assert names(tmp_path / "policies") == ["v00000001"]

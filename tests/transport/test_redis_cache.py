@@ -58,6 +58,24 @@ def test_entries_written_by_hand_are_rejected_and_counted(client: redis.Redis, m
     assert client.xlen(STREAM) == 1
 
 
+def test_a_connection_lost_while_rejecting_skips_no_batch(
+    client: redis.Redis, make_batch: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = open_cache(client)
+    client.xadd(STREAM, {"batch": b"garbage"})
+    cache.put(make_batch())
+
+    def lose_connection(_: str) -> None:
+        raise redis.ConnectionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "_reject", lose_connection)
+        with pytest.raises(redis.ConnectionError):
+            cache.draw(np.random.default_rng(0))
+    assert cache.draw(np.random.default_rng(0)) is not None
+    assert cache.ledger() == Ledger(generated=2, drawn=1, rejected=1)
+
+
 def test_entries_written_by_hand_are_pushed_out_and_counted(client: redis.Redis, make_batch: Maker) -> None:
     cache = open_cache(client, capacity=1)
     client.xadd(STREAM, {"batch": b"garbage"})
