@@ -1,0 +1,96 @@
+"""Pictures: the front by hand and by brute force, and PNGs that are written with what they should show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from gptrec_rl.reporting.figures import Validation, pareto_front, trade_off, validation_path
+from gptrec_rl.reporting.tables import Row
+
+ROWS = [
+    Row("Markov chain", {"NDCG@10": 0.16, "ILD@10": 0.27, "nPCOUNT@10": 0.44}, {"NDCG@10": 0.004}, "teacher"),
+    Row("student", {"NDCG@10": 0.15, "ILD@10": 0.28, "nPCOUNT@10": 0.43}, {}, "student"),
+    Row("ild=1", {"NDCG@10": 0.11, "ILD@10": 0.45, "nPCOUNT@10": 0.45}, {"ILD@10": 0.002}, "tuned"),
+    Row("no genres", {"NDCG@10": 0.14, "ILD@10": float("nan"), "nPCOUNT@10": 0.27}, {}, "tuned"),
+]
+PATH = [
+    Validation(20 * i, 0.5 * i, {"NDCG@10": 0.15 - 0.001 * i, "ILD@10": 0.27 + 0.01 * i}, {"NDCG@10": 0.01})
+    for i in range(12)
+]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Keep each figure that is saved, to look into."""
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, *args: object, **kwargs: object) -> None:
+        figures.append(figure)
+        save(figure, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return figures
+
+
+def test_front_by_hand() -> None:
+    # (1, 3), (2, 2) and (3, 1) stand; (1, 2) and (2, 1) are beaten; of the twins (3, 1) the first counts
+    xs, ys = [1, 3, 2, 1, 2, 3], [3, 1, 2, 2, 1, 1]
+    assert pareto_front(xs, ys) == [0, 2, 1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12, unique=True))
+def test_front_agrees_with_brute_force(points: list[tuple[int, int]]) -> None:
+    expected = {p for p in points if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in points)}
+    front = pareto_front([x for x, _ in points], [y for _, y in points])
+    assert {points[i] for i in front} == expected
+    assert [points[i][0] for i in front] == sorted(points[i][0] for i in front)
+
+
+def test_trade_off_draws_each_model_where_it_is_defined(tmp_path: Path, drawn: list[Figure]) -> None:
+    path = tmp_path / "new" / "trade_off.png"
+    trade_off(ROWS, path, across=("ILD@10", "nPCOUNT@10"), title="both")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    diversity, popularity = drawn[0].axes
+    assert {text.get_text() for text in diversity.texts} == {"Markov chain", "student", "ild=1"}
+    assert {text.get_text() for text in popularity.texts} == {row.name for row in ROWS}
+
+
+def test_better_is_always_to_the_right(tmp_path: Path, drawn: list[Figure]) -> None:
+    trade_off(ROWS, tmp_path / "a.png", across=("ILD@10", "nPCOUNT@10"))
+    diversity, popularity = drawn[0].axes
+    assert not diversity.xaxis_inverted()
+    assert popularity.xaxis_inverted()
+    front = next(line for line in popularity.lines if line.get_label() == "Pareto front")
+    assert list(front.get_xdata()) == [0.44, 0.43, 0.27]  # teacher, student, "no genres"; ild=1 is beaten by all
+
+
+def test_names_cover_neither_each_other_nor_points(tmp_path: Path, drawn: list[Figure]) -> None:
+    rows = [Row(f"model {i}", {"NDCG@10": 0.1 + 0.01 * (i % 3), "ILD@10": 0.3 + 0.02 * i}, {}, "g") for i in range(8)]
+    trade_off(rows, tmp_path / "a.png")
+    (panel,) = drawn[0].axes
+    boxes = [text.get_window_extent() for text in panel.texts]
+    points = panel.transData.transform([(row.values["ILD@10"], row.values["NDCG@10"]) for row in rows])
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert not any(box.contains(*point) for box in boxes for point in points)
+
+
+def test_validation_path_draws_both_metrics_and_the_way(tmp_path: Path, drawn: list[Figure]) -> None:
+    path = tmp_path / "path.png"
+    validation_path(PATH, path, title="ndcg=1,ild=1")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    accuracy, diversity, plane = drawn[0].axes[:3]
+    assert list(accuracy.lines[0].get_ydata()) == [record.values["NDCG@10"] for record in PATH]
+    assert list(diversity.lines[0].get_ydata()) == [record.values["ILD@10"] for record in PATH]
+    assert {text.get_text() for text in plane.texts} == {"start", "end"}
+    assert accuracy.xaxis.get_major_formatter()(100, 0) == "100\n2 min"  # step 100 is at 2.5 minutes, rounded to even
+
+
+def test_a_single_validation_can_be_drawn(tmp_path: Path) -> None:
+    validation_path(PATH[:1], tmp_path / "path.png")
+    assert (tmp_path / "path.png").exists()
