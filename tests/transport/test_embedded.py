@@ -80,8 +80,9 @@ with embedded:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
-def test_it_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, tmp_path], stdout=subprocess.PIPE)
+def test_it_dies_with_a_parent_that_is_killed(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    environment = os.environ | {"TMPDIR": str(tmp_path_factory.mktemp("s"))}  # nobody removes the socket's folder
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, tmp_path], stdout=subprocess.PIPE, env=environment)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     assert psutil.pid_exists(pid)
