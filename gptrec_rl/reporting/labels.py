@@ -11,9 +11,9 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.text import Annotation
-    from matplotlib.transforms import Bbox
 
 DISTANCES = (9, 16, 26, 38)  # points
+POINT_RADIUS, LINE_RADIUS = 8, 3  # pixels kept free around what is drawn
 ANGLES = tuple(math.radians(degrees) for degrees in (0, 180, 90, 270, 45, 315, 135, 225))
 
 
@@ -33,40 +33,38 @@ def place_labels(
         colours: of each name; its point's, so that crowded names can be told apart.
         avoid: further points that names should not cover.
     """
-    from matplotlib.transforms import Bbox
-
-    taken = [
-        Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)
-        for radius, places in ((8, points), (3, avoid))
-        for x, y in axes.transData.transform(np.reshape(places, (-1, 2)))
-    ]
+    centres = axes.transData.transform([*points, *avoid])
+    radii = np.repeat([POINT_RADIUS, LINE_RADIUS], [len(points), len(avoid)])[:, None]
+    taken = np.hstack([centres - radii, centres + radii])
     for name, point, colour in zip(names, points, colours, strict=True):
         text = axes.annotate(name, point, (0.0, 0.0), textcoords="offset points", fontsize=9, color=colour)
         text.set_in_layout(False)
-        taken.append(_place(text, axes, taken))
+        taken = np.vstack([taken, _place(text, axes, taken)])
 
 
-def _place(text: Annotation, axes: Axes, taken: Sequence[Bbox]) -> Bbox:
-    """Move a name to the nearest place where it covers least, and return its box."""
+def _place(text: Annotation, axes: Axes, taken: np.ndarray) -> np.ndarray:
+    """Move a name to the nearest place where it covers least of the taken boxes, and return its box.
 
-    def box_at(offset: tuple[float, float]) -> Bbox:
+    Boxes are x0, y0, x1, y1 in pixels, [n, 4].
+    """
+
+    def box_at(offset: tuple[float, float]) -> np.ndarray:
         across, up = offset
         text.set_position(offset)
         text.set_horizontalalignment("center" if abs(across) < 1 else "left" if across > 0 else "right")
         text.set_verticalalignment("center" if abs(up) < 1 else "bottom" if up > 0 else "top")
-        return text.get_window_extent()
+        return np.array(text.get_window_extent().extents)
 
     def hidden(offset: tuple[float, float]) -> float:
         box = box_at(offset)
-        outside = box.width * box.height - _common(box, axes.bbox)
-        return round(outside + sum(_common(box, other) for other in taken), 3)
+        outside = _common(box, box[None]) - _common(box, np.array([axes.bbox.extents]))
+        return round(outside + _common(box, taken), 3)
 
     offsets = [(d * math.cos(angle), d * math.sin(angle)) for d in DISTANCES for angle in ANGLES]
     return box_at(min(offsets, key=hidden))
 
 
-def _common(one: Bbox, other: Bbox) -> float:
-    """Area that two boxes share, in square pixels."""
-    width = min(one.x1, other.x1) - max(one.x0, other.x0)
-    height = min(one.y1, other.y1) - max(one.y0, other.y0)
-    return float(max(width, 0.0) * max(height, 0.0))
+def _common(box: np.ndarray, others: np.ndarray) -> float:
+    """Area that a box shares with others, added up, in square pixels."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    return float(np.maximum(sides, 0.0).prod(axis=1).sum())
