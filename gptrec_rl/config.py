@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from gptrec_rl.data.split import SPLIT_SEED, VALIDATION_USERS
+from gptrec_rl.data.split import SPLIT_SEED
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -33,8 +33,8 @@ class ModelConfig(Settings):
 class SplitConfig(Settings):
     """The leave-one-out split (section 4.3)."""
 
-    validation_users: PositiveInt = VALIDATION_USERS
-    """V: the paper's text says 128, its code 512, which has half the standard error."""
+    validation_users: PositiveInt | None = None
+    """V; None: 512, or a quarter of the users where that is less. The paper's text says 128, its code 512."""
     seed: int = SPLIT_SEED
 
 

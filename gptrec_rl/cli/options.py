@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,6 +37,9 @@ precision_option = click.option(
 )
 
 
+strategy_choice = click.Choice(["next-k", "top-k"])
+
+
 def split_options(command: F) -> F:
     """Add `--validation-users` and `--split-seed`; a model is evaluated with those that it was trained with."""
     for option in (
@@ -54,7 +59,7 @@ def open_split(data: Path, validation_users: int | None = None, seed: int | None
 
     Args:
         data: the data file.
-        validation_users: how many users validate; None: see `default_validation_users`.
+        validation_users: how many users validate; None: as `Split.leave_one_out` has it.
         seed: of the choice of validation users; None: the split's default.
 
     Raises:
@@ -63,14 +68,37 @@ def open_split(data: Path, validation_users: int | None = None, seed: int | None
     from gptrec_rl.data import Interactions, Split
     from gptrec_rl.data.split import SPLIT_SEED
 
-    interactions = Interactions.load(data)
-    n_users = default_validation_users(interactions) if validation_users is None else validation_users
-    return Split.leave_one_out(interactions, n_users, SPLIT_SEED if seed is None else seed)
+    return Split.leave_one_out(Interactions.load(data), validation_users, SPLIT_SEED if seed is None else seed)
 
 
-def default_validation_users(interactions: Interactions) -> int:
-    """Return 512, or a quarter of the users with 3 or more interactions where that is less."""
-    from gptrec_rl.data.split import VALIDATION_USERS
+on_existing_option = click.option(
+    "--on-existing",
+    type=click.Choice(["fail", "resume", "overwrite"]),
+    default="fail",
+    show_default=True,
+    help="What to do with a run folder that is there.",
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), help="Numerical threads of this process; left out: one a core."
+)
+report_option = click.option("--report", type=FILE, help="Markdown document to write command, time and figures into.")
 
-    n_candidates = int((interactions.histories.lengths >= 3).sum())
-    return min(VALIDATION_USERS, n_candidates // 4)
+
+def config_options(command: F) -> F:
+    """Add `--config FILE` and `--set KEY=VALUE`, the way to every setting; the options of a command are shorthands."""
+    for option in (
+        click.option(
+            "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Any setting, e.g. ppo.clip=0.1; repeatable."
+        ),
+        click.option("--config", "config_file", type=FILE, help="TOML file of settings."),
+    ):
+        command = option(command)
+    return command
+
+
+def command_line() -> str:
+    """Return the command as it was typed, for reports."""
+    import shlex
+    import sys
+
+    return "gptrec-rl " + shlex.join(sys.argv[1:])

@@ -39,9 +39,14 @@ class Split:
 
     @classmethod
     def leave_one_out(
-        cls, interactions: Interactions, n_validation_users: int = VALIDATION_USERS, seed: int = SPLIT_SEED
+        cls, interactions: Interactions, n_validation_users: int | None = None, seed: int = SPLIT_SEED
     ) -> Split:
         """Draw the validation users from those with at least 3 interactions.
+
+        Args:
+            interactions: the data.
+            n_validation_users: V; None takes 512, or a quarter of the candidates where that is less.
+            seed: of the draw.
 
         Raises:
             InputError: a user has fewer than 2 interactions, or too few users have 3.
@@ -54,6 +59,8 @@ class Split:
                 f"2 of each ({len(short)} such users); prepare the data with --min-user-interactions 2 or more"
             )
         candidates = np.flatnonzero(lengths >= 3)
+        if n_validation_users is None:
+            n_validation_users = min(VALIDATION_USERS, len(candidates) // 4)
         if not 0 < n_validation_users < len(candidates):
             raise InputError(
                 f"{n_validation_users} validation users can't be drawn from {len(candidates)} users with 3 or more "

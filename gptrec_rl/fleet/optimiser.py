@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,7 @@ class Optimiser:
         self._rng = np.random.default_rng([config.seed, 0])
         self._elapsed_s = 0.0
         self._version = -1
+        self._published_step = -1
         self._token = 0
         self._saved_at = time.monotonic()
         self.reporter = Reporter(transport.metrics, "optimiser", 0)
@@ -98,13 +100,17 @@ class Optimiser:
         batch = self._transport.cache.draw(self._rng)
         if batch is None:
             return None
+        lag = {
+            names.LAG_VERSIONS: float(self._version - batch.policy_version),
+            names.LAG_STEPS: float(self.learner.step - batch.learner_step),
+        }
         stats = self.learner.update(batch)
+        self._observe(batch, stats, lag)
         if self.learner.step % self._config.fleet.publish_every == 0:
             self._publish()
+        self._elapsed_s += time.monotonic() - started
         if time.monotonic() - self._saved_at >= self._config.fleet.checkpoint_every_s:
             self.save()
-        self._elapsed_s += time.monotonic() - started
-        self._observe(batch, stats)
         return stats
 
     def waited(self, seconds: float) -> None:
@@ -114,7 +120,8 @@ class Optimiser:
 
     def finish(self) -> None:
         """Publish the last policy, save the learner state and give the lease back."""
-        self._publish()
+        if self.learner.step != self._published_step:
+            self._publish()
         self.save()
         self.report()
         self._transport.lease.release(self._holder, self._token)
@@ -135,8 +142,9 @@ class Optimiser:
         self._version += 1
         self._transport.store.publish_policy(self.learner.policy.to_files(), **self._origin())
         self._transport.cache.advance(self._token, self._version, self.learner.step)
+        self._published_step = self.learner.step
 
-    def _origin(self) -> dict[str, object]:
+    def _origin(self) -> dict[str, Any]:
         return {
             "token": self._token,
             "version": self._version,
@@ -146,7 +154,7 @@ class Optimiser:
             "config": self._config.model_dump(mode="json"),
         }
 
-    def _observe(self, batch: RolloutBatch, stats: UpdateStats) -> None:
+    def _observe(self, batch: RolloutBatch, stats: UpdateStats, lag: dict[str, float]) -> None:
         self.reporter.count(names.SPEED_STEPS_PER_S, 1)
         self.reporter.count(names.SPEED_LISTS_PER_S, batch.slates.shape[0] * batch.slates.shape[1])
         self.reporter.observe(
@@ -162,8 +170,7 @@ class Optimiser:
                 names.PPO_GRADIENT_NORM: stats.gradient_norm,
                 names.PPO_RATIO_ERROR: stats.ratio_error,
                 names.PPO_SKIPPED_STEPS: stats.n_skipped,
-                names.LAG_VERSIONS: self._version - batch.policy_version,
-                names.LAG_STEPS: self.learner.step - batch.learner_step,
+                **lag,
                 **{names.reward(name): float(values.sum(axis=-1).mean()) for name, values in batch.rewards.items()},
             }
         )

@@ -137,7 +137,7 @@ class Pretraining:
         for group in self._optimiser.param_groups:
             group["lr"] = self.config.learning_rate * self._learning_rate_factor()
         self.student.train()
-        torch.manual_seed(self._torch_seed + self.step)  # dropout's only source: resumed runs draw what unbroken ones do
+        torch.manual_seed(self._torch_seed + self.step)  # of dropout: a resumed run draws what an unbroken one does
         self._optimiser.zero_grad(set_to_none=True)
         total = 0.0
         for example in self._parts(histories):

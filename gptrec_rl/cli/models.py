@@ -1,0 +1,77 @@
+"""What commands call a model: `markov`, `popularity`, or the folder of a policy or run, as in `student=runs/student`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from gptrec_rl.errors import InputError
+
+if TYPE_CHECKING:
+    from gptrec_rl.config import Precision
+    from gptrec_rl.data import Split
+    from gptrec_rl.models.recommender import Recommender
+
+Strategy = Literal["next-k", "top-k"]
+
+BUILT_IN = ("markov", "popularity")
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model as the command line names it.
+
+    Attributes:
+        name: what tables call it.
+        place: one of `BUILT_IN`, or a folder.
+    """
+
+    name: str
+    place: str
+
+    @classmethod
+    def parse(cls, text: str) -> ModelChoice:
+        """Read `name=place`, or a place alone, which is then called by its last part."""
+        name, equals, place = text.partition("=")
+        if equals and name and "/" not in name:
+            return cls(name, place)
+        return cls(text if text in BUILT_IN else Path(text).resolve().name, text)
+
+    @property
+    def is_policy(self) -> bool:
+        """Whether this is a trained policy, which writes its lists by a strategy."""
+        return self.place not in BUILT_IN
+
+    def open(self, split: Split, strategy: Strategy, precision: Precision) -> Recommender:
+        """Load the policy, or make the built-in model from the split's training data.
+
+        Raises:
+            InputError: there is no such model, it is damaged, or it was trained on another catalogue.
+        """
+        if self.place == "markov":
+            from gptrec_rl.models.markov import MarkovChain
+
+            return MarkovChain(split)
+        if self.place == "popularity":
+            from gptrec_rl.models.popularity import PopularityRecommender
+
+            return PopularityRecommender(split)
+        if not Path(self.place).is_dir():
+            raise InputError(
+                f"there is no model {self.place!r}: give {', '.join(BUILT_IN)}, or the folder of a policy or a run"
+            )
+        from gptrec_rl.checkpoint import load_policy
+        from gptrec_rl.decoding import NextK, TopK
+        from gptrec_rl.models.precision import best_device
+
+        policy = load_policy(Path(self.place), split.catalogue).to(best_device())
+        return NextK(policy, precision) if strategy == "next-k" else TopK(policy, precision)
+
+    def trained_on(self, split: Split) -> bool:
+        """Tell whether the model is of exactly this split; a built-in one always is."""
+        if not self.is_policy:
+            return True
+        from gptrec_rl.checkpoint import read_policy
+
+        return read_policy(Path(self.place))[0].split_hash == split.hash

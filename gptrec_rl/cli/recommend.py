@@ -1,0 +1,220 @@
+"""`gptrec-rl recommend`: lists for one user, for any history, or for everyone into a file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gptrec_rl.cli.models import ModelChoice, Strategy
+from gptrec_rl.cli.options import (
+    FILE,
+    data_option,
+    k_option,
+    open_split,
+    precision_option,
+    split_options,
+    strategy_choice,
+)
+from gptrec_rl.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gptrec_rl.config import Precision
+    from gptrec_rl.data import Catalogue, Interactions
+    from gptrec_rl.models.recommender import Recommender
+
+N_SHOWN = 5
+BATCH_SIZE = 256
+
+
+@click.command()
+@click.option("--model", required=True, help="markov, popularity, or the folder of a policy or of a run.")
+@data_option
+@click.option("--user", help="Id of a user, whose whole history is read.")
+@click.option("--history", help="Item ids, oldest first, separated by commas; '' is a new user.")
+@click.option("--all", "everyone", is_flag=True, help="All users, into the file --out.")
+@click.option("--out", type=FILE, help="With --all: file to write (.csv, .parquet).")
+@k_option
+@click.option("--strategy", default="next-k", show_default=True, type=strategy_choice, help="How a policy makes lists.")
+@click.option("--allowed", type=FILE, help="File of the item ids that may be recommended, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@split_options
+@precision_option
+def recommend(
+    model: str,
+    data: Path,
+    user: str | None,
+    history: str | None,
+    everyone: bool,
+    out: Path | None,
+    k: int,
+    strategy: Strategy,
+    allowed: Path | None,
+    as_json: bool,
+    validation_users: int | None,
+    split_seed: int,
+    precision: Precision,
+) -> None:
+    """Recommend items to a user, to a history, or to everyone."""
+    if (user is not None) + (history is not None) + everyone != 1:
+        raise click.UsageError("give one of --user, --history and --all")
+    if everyone != (out is not None):
+        raise click.UsageError("--all and --out go together")
+    split = open_split(data, validation_users, split_seed)
+    interactions, catalogue = split.interactions, split.catalogue
+    may = _read_allowed(allowed, catalogue) if allowed is not None else None
+    recommender = ModelChoice.parse(model).open(split, strategy, precision)
+    if out is not None:
+        _write_all(recommender, interactions, k, may, out)
+        return
+    if user is not None:
+        name, items = f"user {user}", interactions.histories[interactions.row(user)].tolist()
+    else:
+        name, items = "this history", [catalogue.internal(item.strip()) for item in _split_ids(history or "")]
+    made = Recommendation.make(recommender, items, k, may, catalogue)
+    click.echo(json.dumps(made.facts(user), indent=2) if as_json else made.text(name))
+
+
+def _split_ids(text: str) -> list[str]:
+    return text.split(",") if text.strip() else []
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One list, and the history it was made for.
+
+    Attributes:
+        history: the items, oldest first, each as `_describe` has it.
+        items: the recommended ones, best first, with rank and score.
+        ild: intra-list distance, 0..0.5; None where an item has no genre.
+    """
+
+    history: Sequence[Mapping[str, Any]]
+    items: Sequence[Mapping[str, Any]]
+    ild: float | None
+
+    @classmethod
+    def make(
+        cls, recommender: Recommender, history: Sequence[int], k: int, allowed: np.ndarray | None, catalogue: Catalogue
+    ) -> Recommendation:
+        """Ask a recommender for one list of K items, and look up what they are."""
+        from gptrec_rl import metrics
+
+        slates = recommender.recommend([history], k, allowed)
+        ild = float(metrics.ild(slates.items, catalogue.genres, k)[0])
+        return cls(
+            [_describe(item, catalogue) for item in history],
+            _ranked(slates.items[0], slates.scores[0], catalogue),
+            ild if math.isfinite(ild) else None,
+        )
+
+    def facts(self, user: str | None) -> dict[str, Any]:
+        """Return all of it in JSON types; genres are lists."""
+        lists = {
+            name: [{**item, "genres": item["genres"].split("|") if item["genres"] else []} for item in items]
+            for name, items in (("history", self.history), ("items", self.items))
+        }
+        return {"user": user, **lists, "ild": self.ild}
+
+    def text(self, name: str) -> str:
+        """Return the last items of the history and the list, for people."""
+        shown = self.history[-N_SHOWN:]
+        n_items = len(self.history)
+        parts = [f"{name[0].upper()}{name[1:]} is new: there are no items yet."]
+        if n_items:
+            counted = "1 item" if n_items == 1 else f"{n_items:,} items"
+            parts = [f"{name[0].upper()}{name[1:]} has {counted}" + ("; the last ones:" if n_items > N_SHOWN else ":")]
+            parts.append(_aligned(shown))
+        ild = "" if self.ild is None else f" (intra-list distance {self.ild:.4f}, at most 0.5)"
+        return "\n\n".join([*parts, f"Recommended{ild}:", _aligned(self.items)])
+
+
+def _describe(item: int, catalogue: Catalogue) -> dict[str, Any]:
+    return {
+        "item": str(catalogue.item_ids[item - 1]),
+        "title": catalogue.title(item),
+        "genres": "|".join(catalogue.genres_of(item)),
+    }
+
+
+def _ranked(items: np.ndarray, scores: np.ndarray, catalogue: Catalogue) -> list[dict[str, Any]]:
+    return [
+        {"rank": rank, **_describe(int(item), catalogue), "score": float(score)}
+        for rank, (item, score) in enumerate(zip(items, scores, strict=True), start=1)
+    ]
+
+
+def _aligned(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Align columns; numbers to the right."""
+    header = list(rows[0])
+    lines = [header, *([f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    is_text = [isinstance(value, str) for value in rows[0].values()]
+    aligned = [
+        "  ".join(
+            cell.ljust(width) if text else cell.rjust(width)
+            for cell, width, text in zip(line, widths, is_text, strict=True)
+        )
+        for line in lines
+    ]
+    return "\n".join(f"  {line.rstrip()}" for line in aligned)
+
+
+def _read_allowed(file: Path, catalogue: Catalogue) -> np.ndarray:
+    """Return which items a file lists, [I] bool."""
+    import numpy as np
+
+    allowed = np.zeros(catalogue.n_items, dtype=bool)
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--allowed {file} can't be read: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            allowed[catalogue.internal(line.strip()) - 1] = True
+        except InputError as error:
+            raise InputError(f"{file}, line {number}: {error}") from None
+    return allowed
+
+
+def _write_all(
+    recommender: Recommender, interactions: Interactions, k: int, allowed: np.ndarray | None, out: Path
+) -> None:
+    """Write a row for each user and rank."""
+    import numpy as np
+    import pandas as pd
+    from tqdm import tqdm
+
+    if out.suffix not in (".csv", ".parquet"):
+        raise InputError(f"--out {out} has suffix {out.suffix!r}; name it .csv or .parquet")
+    rows = []
+    with tqdm(total=interactions.n_users, unit="user", disable=None, leave=False) as bar:
+        for start in range(0, interactions.n_users, BATCH_SIZE):
+            users = np.arange(start, min(start + BATCH_SIZE, interactions.n_users))
+            ids = interactions.user_ids[users]
+            try:
+                slates = recommender.recommend(interactions.histories.take(users), k, allowed)
+            except InputError as error:
+                raise InputError(f"users '{ids[0]}' to '{ids[-1]}': {error}") from None
+            for user, items, scores in zip(ids, slates.items, slates.scores, strict=True):
+                rows += [{"user": str(user), **row} for row in _ranked(items, scores, interactions.catalogue)]
+            bar.update(len(users))
+    frame = pd.DataFrame(rows)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(out.name + ".tmp")
+    if out.suffix == ".csv":
+        frame.to_csv(temporary, index=False)
+    else:
+        frame.to_parquet(temporary, index=False)
+    os.replace(temporary, out)
+    click.echo(f"wrote {len(frame):,} rows: {k} items for each of {interactions.n_users:,} users, {out}")

@@ -1,0 +1,191 @@
+"""`gptrec-rl tune`: stage 2, a fleet of processes (or one process) aligns a student with a goal by PPO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gptrec_rl.cli.options import (
+    command_line,
+    config_options,
+    on_existing_option,
+    report_option,
+    threads_option,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gptrec_rl.config import TuneConfig
+    from gptrec_rl.fleet.run_folder import Run
+    from gptrec_rl.transport.metrics import MetricRecord
+
+
+@click.command()
+@click.option("--data", envvar="GPTREC_DATA", type=click.Path(path_type=Path), help="Data file; a resumed run has one.")
+@click.option("--student", type=click.Path(path_type=Path), help="Policy to start from, e.g. the folder of 'pretrain'.")
+@click.option("--run-dir", type=click.Path(path_type=Path), required=True, help="Gets checkpoints, logs and metrics.")
+@click.option("--goal", help="Weighted rewards, e.g. ndcg=1,ild=0.5 or ndcg=1,my_package.rewards:novelty=0.3.")
+@click.option("--sweep", help="One run for each weight of a reward, e.g. ild=0,0.2,1,3; draws the front.")
+@click.option("--max-minutes", type=float, help="Time budget of a run.")
+@click.option("--steps", type=int, help="Step budget of a run.")
+@click.option("--generators", type=int, help="Generator processes; more than fit leave the optimiser a core less.")
+@click.option("--paper", is_flag=True, help="The paper's settings instead of those for minutes on two cores.")
+@click.option("--serial", is_flag=True, help="All in this process, without Redis; with --seed the same each time.")
+@click.option("--redis-url", envvar="GPTREC_REDIS_URL", help="Left out: an embedded Redis is started.")
+@click.option("--seed", type=int, help="Of all random streams.")
+@config_options
+@on_existing_option
+@threads_option
+@report_option
+def tune(
+    data: Path | None,
+    student: Path | None,
+    run_dir: Path,
+    goal: str | None,
+    sweep: str | None,
+    max_minutes: float | None,
+    steps: int | None,
+    generators: int | None,
+    paper: bool,
+    serial: bool,
+    redis_url: str | None,
+    seed: int | None,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    on_existing: str,
+    threads: int | None,
+    report: Path | None,
+) -> None:
+    """Stage 2: align a student with a goal on whole lists.
+
+    Starts an optimiser, a validator and generators, watches over them, and ends with the best policy by the
+    validation users' mean reward. Ctrl-C stops all of it; '--on-existing resume' goes on.
+    """
+    from gptrec_rl.config import PAPER
+    from gptrec_rl.goals import parse_goal, parse_sweep
+
+    given: dict[str, Any] = {
+        "data": str(data.resolve()) if data else None,
+        "goal": goal,
+        "max_minutes": max_minutes,
+        "steps": steps,
+        "seed": seed,
+        "fleet": {"n_generators": generators} if generators else None,
+    }
+    preset = PAPER if paper else {}
+    base = {**preset, **{key: value for key, value in given.items() if value is not None}}
+    if paper and generators:
+        base["fleet"] = {**PAPER["fleet"], "n_generators": generators}
+    settings = _Settings(base, config_file, overrides)
+    if sweep is None:
+        run_fleet(run_dir, settings.read(run_dir, on_existing), student, on_existing, serial, redis_url, threads, report)
+        return
+    config = settings.read(run_dir, "fail")
+    runs = {}
+    for each in parse_sweep(sweep, parse_goal(config.goal)):
+        folder = run_dir / str(each).replace(":", "_")
+        one = settings.read(folder, on_existing).model_copy(update={"goal": str(each)})
+        runs[str(each)] = run_fleet(folder, one, student, on_existing, serial, redis_url, threads, report)
+    _draw_front(runs, run_dir, student)
+
+
+class _Settings:
+    """Where a run's configuration comes from, in the order in which they win: file, --set, options, stored, preset."""
+
+    def __init__(self, base: Mapping[str, Any], file: Path | None, overrides: tuple[str, ...]) -> None:
+        self._base, self._file, self._overrides = base, file, overrides
+
+    def read(self, run_dir: Path, on_existing: str) -> TuneConfig:
+        from gptrec_rl.config import TuneConfig
+        from gptrec_rl.config_files import read_config
+        from gptrec_rl.fleet.run_folder import stored_settings
+
+        stored = stored_settings(run_dir) if on_existing == "resume" else {}
+        fleet = {**stored.get("fleet", {}), **self._base.get("fleet", {})}
+        base = {**stored, **self._base, **({"fleet": fleet} if fleet else {})}
+        return read_config(TuneConfig, self._file, self._overrides, base)
+
+
+def run_fleet(
+    run_dir: Path,
+    config: TuneConfig,
+    student: Path | None,
+    on_existing: str,
+    serial: bool = False,
+    redis_url: str | None = None,
+    threads: int | None = None,
+    report: Path | None = None,
+) -> Path:
+    """Run stage 2 with a progress bar, draw the validator's path, and return the run folder."""
+    import logging
+
+    import torch
+
+    from gptrec_rl.fleet.run_folder import prepare_run
+    from gptrec_rl.reporting.progress import ProgressBar
+
+    if config.steps is None and config.max_minutes is None:
+        raise click.UsageError("say how long to tune: --max-minutes or --steps")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    run = prepare_run(run_dir, config, student, on_existing)  # type: ignore[arg-type]
+    bar = ProgressBar(f"tuning {run.config.goal}")
+    show = _shown_on(bar)
+    try:
+        code = _run_serial(run, show) if serial else _run_processes(run, redis_url, show)
+    finally:
+        bar.close()
+    if code:
+        raise click.exceptions.Exit(code)
+    _finish(run, report)
+    return run_dir
+
+
+def _shown_on(bar: Any) -> Callable[[MetricRecord], None]:
+    """Make a viewer that puts the latest of each process on the bar."""
+    from gptrec_rl.transport import names
+
+    latest: dict[str, float] = {}
+
+    def show(record: MetricRecord) -> None:
+        latest.update(record.values)
+        if record.role == "optimiser":
+            latest["step"] = record.step
+        text = (
+            f"step {latest.get('step', 0):,.0f}, reward {latest.get(names.REWARD_MEAN, float('nan')):.3f}, "
+            f"validation {latest.get(names.VAL_REWARD, float('nan')):.4f} "
+            f"(NDCG@10 {latest.get(names.VAL_NDCG, float('nan')):.4f})"
+        )
+        bar.show(latest.get(names.PROGRESS, 0.0), text)
+
+    return show
+
+
+def _run_serial(run: Run, show: Callable[[MetricRecord], None]) -> int:
+    from gptrec_rl.fleet.records import RunRecords
+    from gptrec_rl.fleet.serial import SerialFleet
+
+    records = RunRecords(run.folder)
+
+    def keep(record: MetricRecord) -> None:
+        records.append([record], records.cursor)
+        show(record)
+
+    SerialFleet.of(run.student(), run.split, run.config, run.memory_transport()).run(keep)
+    return 0
+
+
+def _run_processes(run: Run, redis_url: str | None, show: Callable[[MetricRecord], None]) -> int:
+    from torch.cuda import is_available
+
+    from services.supervisor import supervise
+
+    return supervise(run.folder, run.config, redis_url=redis_url, optimiser_on_gpu=is_available(), on_record=show)
+
+
+def _finish(run: Run, report: Path | None) -> None:
+    """Say what came out, draw the validator's path, and write the report's section."""

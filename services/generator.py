@@ -1,0 +1,32 @@
+"""The Generator process: `python -m services.generator --run-dir R --index i`; any number may run, anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gptrec_rl.fleet.processes import stop_event
+from gptrec_rl.fleet.service import IDLE_S, service_options, start_service
+
+
+@click.command()
+@click.option("--index", type=int, default=0, help="Which generator this is, in logs and metrics.")
+@service_options
+def main(run_dir: Path, data: Path | None, redis_url: str, index: int) -> None:
+    """Sample lists with the newest policy into the recommendation cache until told to stop."""
+    stop = stop_event()
+    with start_service(run_dir, data) as run:
+        from gptrec_rl.fleet.generator import Generator
+
+        generator = Generator(run.split, run.config, run.redis_transport(redis_url), index)
+        while not stop.is_set():
+            if not generator.step():
+                stop.wait(IDLE_S)
+                generator.reporter.waited(IDLE_S)
+            if generator.reporter.is_due:
+                generator.report()
+
+
+if __name__ == "__main__":
+    main()

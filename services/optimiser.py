@@ -1,0 +1,43 @@
+"""The Optimiser process: `python -m services.optimiser --run-dir R`; one a run, on the GPU if there is one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from gptrec_rl.fleet.processes import stop_event
+from gptrec_rl.fleet.service import IDLE_S, service_options, start_service
+
+
+@click.command()
+@service_options
+def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
+    """Learn from the recommendation cache and publish policies until the run's budget is used."""
+    stop = stop_event()
+    with start_service(run_dir, data) as run:
+        from gptrec_rl.fleet.optimiser import Optimiser
+        from gptrec_rl.models.precision import best_device
+
+        holder = f"{socket.gethostname()}:{os.getpid()}"
+        student = run.student().to(best_device())
+        optimiser = Optimiser(student, run.split, run.config, run.redis_transport(redis_url), holder)
+        optimiser.start()
+        while not (stop.is_set() or optimiser.is_done):
+            waits_since = time.monotonic()
+            if optimiser.step() is None:
+                stop.wait(IDLE_S)
+                optimiser.waited(time.monotonic() - waits_since)
+            if optimiser.reporter.is_due:
+                optimiser.report()
+        optimiser.finish()
+    if not optimiser.is_done:
+        sys.exit(143)  # stopped by SIGTERM before the end, to be resumed
+
+
+if __name__ == "__main__":
+    main()

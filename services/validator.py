@@ -1,0 +1,33 @@
+"""The Validator process: `python -m services.validator --run-dir R`; it scores the last policy before it stops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gptrec_rl.fleet.processes import stop_event
+from gptrec_rl.fleet.service import IDLE_S, service_options, start_service
+
+
+@click.command()
+@service_options
+def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
+    """Score the newest policy on the validation users, again and again, and mark the best."""
+    stop = stop_event()
+    with start_service(run_dir, data) as run:
+        from gptrec_rl.fleet.validator import Validator
+
+        validator = Validator(run.split, run.config, run.redis_transport(redis_url))
+        while not stop.is_set():
+            seconds = validator.step()
+            pause_s = IDLE_S if seconds is None else seconds * (1 / run.config.fleet.validator_share - 1)
+            stop.wait(pause_s)
+            validator.reporter.waited(pause_s)
+            if validator.reporter.is_due:
+                validator.report()
+        validator.step()
+
+
+if __name__ == "__main__":
+    main()
