@@ -21,7 +21,7 @@ TORCH_FLAGS := $(if $(findstring +cpu,$(TORCH)),--extra-index-url $(TORCH_CPU_IN
 .PHONY: run test lint format clean
 
 run: $(INSTALLED)
-	$(BIN)/gptrec-rl demo --run-dir runs/demo --on-existing overwrite
+	$(BIN)/gptrec-rl demo --run-dir runs/demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
@@ -45,7 +45,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) with $(TORCH): a minute or two, once"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP_INSTALL) --no-deps $(TORCH_FLAGS) '$(TORCH)' || { \
-	    echo "$(TORCH) isn't to be had here; for the default build, with CUDA (several GB): make $(GOAL) TORCH=torch"; \
-	    exit 1; }
+	    echo "$(TORCH) isn't to be had here: taking PyTorch's default build, which brings several GB of CUDA"; \
+	    $(PIP_INSTALL) 'torch==$(TORCH_VERSION)'; }
 	@$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@

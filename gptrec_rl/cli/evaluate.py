@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,13 @@ import click
 from gptrec_rl.cli.models import ModelChoice, Strategy
 from gptrec_rl.cli.options import (
     FILE,
+    command_line,
     data_option,
     k_option,
     open_split,
     precision_option,
     split_options,
     strategy_choice,
-    typed_command,
 )
 from gptrec_rl.errors import InputError
 
@@ -121,7 +121,7 @@ class Result:
         from gptrec_rl.reporting.results import duration
 
         names = list(self.tables[0].per_user)
-        parts = [f"{self.described}", text_table([Row.of(table) for table in self.tables], names, with_errors=True)]
+        parts = [self.described, text_table([Row.of(table) for table in self.tables], names, with_errors=True)]
         if self.baseline is not None:
             parts += [self._differences_title, text_table(self._differences(), names, with_errors=True)]
         return "\n\n".join([*parts, f"took {duration(self.seconds)}"])
@@ -158,7 +158,7 @@ class Result:
         models = ", ".join(table.name for table in self.tables)
         section = Section(
             title=title or f"{self.described}: {models}",
-            command=typed_command(),
+            command=command_line(),
             seconds=self.seconds,
             rows=[Row.of(table) for table in self.tables],
             metric_names=names,
@@ -186,7 +186,7 @@ class Result:
         return rows
 
 
-def _means(means: dict[str, float], errors: dict[str, float]) -> dict[str, dict[str, float | None]]:
+def _means(means: Mapping[str, float], errors: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
     return {name: {"mean": _defined(means[name]), "standard_error": _defined(errors[name])} for name in means}
 
 

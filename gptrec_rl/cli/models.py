@@ -1,4 +1,4 @@
-"""What commands call a model: `markov`, `popularity`, or the folder of a policy or run, as in `student=runs/student`."""
+"""What commands call a model: `markov`, `popularity`, or a policy's or a run's folder, as in `a=runs/a`."""
 
 from __future__ import annotations
 

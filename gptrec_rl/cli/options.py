@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from gptrec_rl.data import Interactions, Split
+    from gptrec_rl.data import Split
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,8 +35,6 @@ precision_option = click.option(
     type=click.Choice(["auto", "bf16", "fp32"]),
     help="Of matrix products; auto: bf16 where the hardware has it.",
 )
-
-
 strategy_choice = click.Choice(["next-k", "top-k"])
 
 
@@ -96,8 +94,8 @@ def config_options(command: F) -> F:
     return command
 
 
-def command_line() -> str:
-    """Return the command as it was typed, for reports."""
+def typed_command() -> str:
+    """Return the command as it was typed, for documents: the program by its name, not by its path."""
     import shlex
     import sys
 

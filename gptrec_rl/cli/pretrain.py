@@ -144,7 +144,7 @@ def _teacher(name: str, split: Split) -> Recommender:
 
 
 def _report(path: Path, training: Pretraining, config: PretrainConfig) -> None:
-    from gptrec_rl.cli.options import command_line
+    from gptrec_rl.cli.options import typed_command
     from gptrec_rl.reporting.results import Section, write_section
 
     lists = training.step * config.batch_size
@@ -152,4 +152,4 @@ def _report(path: Path, training: Pretraining, config: PretrainConfig) -> None:
         f"{training.step:,} steps of {config.batch_size} lists ({lists:,} lists of the teacher); validation loss "
         f"{training.best_loss:.4f} nats an item."
     )
-    write_section(path, "Results", Section("Stage 1", command_line(), training.elapsed_s, notes=[note]))
+    write_section(path, "Results", Section("Stage 1", typed_command(), training.elapsed_s, notes=[note]))

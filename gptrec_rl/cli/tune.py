@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gptrec_rl.cli.options import (
-    command_line,
+    typed_command,
     config_options,
     on_existing_option,
     report_option,
@@ -189,3 +189,18 @@ def _run_processes(run: Run, redis_url: str | None, show: Callable[[MetricRecord
 
 def _finish(run: Run, report: Path | None) -> None:
     """Say what came out, draw the validator's path, and write the report's section."""
+    from gptrec_rl.reporting.figures import validation_path
+    from gptrec_rl.reporting.history import RunHistory
+
+    history = RunHistory.read(run.folder)
+    best = history.best
+    if best is None:
+        raise click.ClickException(f"no policy of {run.folder} was scored; see {run.folder / 'logs'}")
+    second = "nPCOUNT@10" if "pcount" in run.config.goal else "ILD@10"
+    picture = run.folder / "report" / "validator-path.png"
+    validation_path(history.validations, picture, ("NDCG@10", second), title=run.config.goal)
+    click.echo(
+        f"Best of {len(history.validations)} validated policies: version {best.version} after {best.step:,} of "
+        f"{history.step:,} steps, mean reward {best.reward:.4f}, NDCG@10 {best.values['NDCG@10']:.4f}; {run.folder}\n"
+        f"The validator's path: {picture}"
+    )
