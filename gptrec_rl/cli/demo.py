@@ -11,7 +11,7 @@ import click
 from gptrec_rl.cli.options import FOLDER
 
 if TYPE_CHECKING:
-    from gptrec_rl.data import Interactions, Split
+    from gptrec_rl.data import Split
     from gptrec_rl.models.recommender import Recommender
     from gptrec_rl.reporting.tables import Row
 

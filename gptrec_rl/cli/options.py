@@ -96,7 +96,4 @@ def config_options(command: F) -> F:
 
 def typed_command() -> str:
     """Return the command as it was typed, for documents: the program by its name, not by its path."""
-    import shlex
-    import sys
-
     return "gptrec-rl " + shlex.join(sys.argv[1:])

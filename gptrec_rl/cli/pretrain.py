@@ -140,7 +140,7 @@ def _teacher(name: str, split: Split) -> Recommender:
     from gptrec_rl.models.markov import MarkovChain
     from gptrec_rl.models.popularity import PopularityRecommender
 
-    return {"markov": MarkovChain, "popularity": PopularityRecommender}[name](split)
+    return MarkovChain(split) if name == "markov" else PopularityRecommender(split)
 
 
 def _report(path: Path, training: Pretraining, config: PretrainConfig) -> None:

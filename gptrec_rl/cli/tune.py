@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gptrec_rl.cli.options import (
-    typed_command,
     config_options,
     on_existing_option,
     report_option,
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from gptrec_rl.config import TuneConfig
     from gptrec_rl.fleet.run_folder import Run
+    from gptrec_rl.reporting.history import RunHistory
     from gptrec_rl.transport.metrics import MetricRecord
 
 
@@ -81,7 +81,9 @@ def tune(
         base["fleet"] = {**PAPER["fleet"], "n_generators": generators}
     settings = _Settings(base, config_file, overrides)
     if sweep is None:
-        run_fleet(run_dir, settings.read(run_dir, on_existing), student, on_existing, serial, redis_url, threads, report)
+        run_fleet(
+            run_dir, settings.read(run_dir, on_existing), student, on_existing, serial, redis_url, threads, report
+        )
         return
     config = settings.read(run_dir, "fail")
     runs = {}
@@ -89,7 +91,7 @@ def tune(
         folder = run_dir / str(each).replace(":", "_")
         one = settings.read(folder, on_existing).model_copy(update={"goal": str(each)})
         runs[str(each)] = run_fleet(folder, one, student, on_existing, serial, redis_url, threads, report)
-    _draw_front(runs, run_dir, student)
+    _draw_front(runs, run_dir)
 
 
 class _Settings:
@@ -204,3 +206,53 @@ def _finish(run: Run, report: Path | None) -> None:
         f"{history.step:,} steps, mean reward {best.reward:.4f}, NDCG@10 {best.values['NDCG@10']:.4f}; {run.folder}\n"
         f"The validator's path: {picture}"
     )
+    if report is not None:
+        _report(report, run, history, picture)
+
+
+def _report(document: Path, run: Run, history: RunHistory, picture: Path) -> None:
+    """Write what the run took into a document, with its picture beside it."""
+    import shutil
+
+    from gptrec_rl.cli.options import typed_command
+    from gptrec_rl.reporting.results import Section, write_section
+
+    beside = document.parent / f"{run.folder.name}-validator-path.png"
+    document.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(picture, beside)
+    fleet, ppo, best = run.config.fleet, run.config.ppo, history.best
+    assert best is not None
+    lists = history.step * fleet.n_histories * fleet.n_lists
+    notes = [
+        f"{history.step:,} steps of {ppo.passes} updates on {fleet.n_histories} x {fleet.n_lists} lists ({lists:,} "
+        f"lists drawn); {len(history.validations)} policies validated; the best by mean reward is version "
+        f"{best.version}, after {best.step:,} steps."
+    ]
+    section = Section(
+        title=f"Stage 2: {run.config.goal}",
+        command=typed_command(),
+        seconds=history.seconds,
+        notes=notes,
+        figures=[("The validator's path", beside.name)],
+    )
+    write_section(document, "Results", section)
+
+
+def _draw_front(runs: Mapping[str, Path], run_dir: Path) -> None:
+    """Draw the sweep's runs and their student in the plane of accuracy and the goal, on the validation users."""
+    from gptrec_rl.reporting.figures import trade_off
+    from gptrec_rl.reporting.history import RunHistory
+    from gptrec_rl.reporting.tables import Row, text_table
+
+    rows = []
+    for goal, folder in runs.items():
+        history = RunHistory.read(folder)
+        if not rows:
+            first = history.validations[0]
+            rows.append(Row("student", first.values, first.errors, "student"))
+        if history.best is not None:
+            rows.append(Row(goal, history.best.values, history.best.errors, "tuned"))
+    picture = run_dir / "front.png"
+    trade_off(rows, picture, across=("ILD@10", "nPCOUNT@10"), title="Sweep, validation users")
+    click.echo(text_table(rows, ("NDCG@10", "ILD@10", "nPCOUNT@10"), with_errors=True))
+    click.echo(f"Picture: {picture}")

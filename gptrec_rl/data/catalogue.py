@@ -52,6 +52,7 @@ class Catalogue:
 
     @property
     def n_items(self) -> int:
+        """I, how many items there are."""
         return len(self.item_ids)
 
     @property

@@ -39,6 +39,7 @@ class Interactions:
 
     @property
     def n_users(self) -> int:
+        """U, how many users there are."""
         return len(self.user_ids)
 
     @cached_property

@@ -71,10 +71,12 @@ class Split:
 
     @property
     def catalogue(self) -> Catalogue:
+        """The items."""
         return self.interactions.catalogue
 
     @cached_property
     def hash(self) -> str:
+        """SHA-256 of the interactions and the choice of validation users."""
         return content_hash(
             {"interactions": np.array(self.interactions.hash), "validation_users": self.validation_users}
         )

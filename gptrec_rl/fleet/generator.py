@@ -103,7 +103,5 @@ class Generator:
             ground_truth=cuts.ground_truth,
             slates=slates,
             log_probs=generation.log_probs.numpy(),
-            rewards=compute_rewards(
-                self._rewards, slates, cuts.ground_truth, cuts.histories, self._split.catalogue
-            ),
+            rewards=compute_rewards(self._rewards, slates, cuts.ground_truth, cuts.histories, self._split.catalogue),
         )

@@ -38,9 +38,7 @@ class Optimiser:
         holder: names this process to others that want the lease.
     """
 
-    def __init__(
-        self, student: GPTRec, split: Split, config: TuneConfig, transport: Transport, holder: str
-    ) -> None:
+    def __init__(self, student: GPTRec, split: Split, config: TuneConfig, transport: Transport, holder: str) -> None:
         if config.steps is None and config.max_minutes is None:
             raise InputError("a tuning run without steps or max_minutes never ends; set one of the two")
         self.learner = Learner(student, parse_goal(config.goal), config.ppo, config.precision, config.seed)
@@ -86,6 +84,7 @@ class Optimiser:
 
     @property
     def is_done(self) -> bool:
+        """Whether the budget is used."""
         return self.fraction >= 1
 
     def step(self) -> UpdateStats | None:

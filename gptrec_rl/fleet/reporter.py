@@ -52,6 +52,7 @@ class Reporter:
 
     @property
     def is_due(self) -> bool:
+        """Whether it is time for the next record."""
         return self._clock() - self._since >= REPORT_EVERY_S
 
     def report(self, token: int, step: int, extra: Mapping[str, float] | None = None) -> None:

@@ -35,7 +35,9 @@ class SerialFleet:
         )
 
     def run(
-        self, on_record: Callable[[MetricRecord], None] | None = None, is_stopped: Callable[[], bool] = lambda: False
+        self,
+        on_record: Callable[[MetricRecord], None] = lambda record: None,
+        is_stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         """Take turns until the optimiser is done, or somebody asks to stop; each published policy is scored."""
         cursor = START
@@ -45,14 +47,17 @@ class SerialFleet:
             if self.optimiser.reporter.is_due or self.optimiser.is_done:
                 self.generator.report()
                 self.optimiser.report()
-            records, cursor = self.transport.metrics.read(cursor)
-            for record in records if on_record else ():
-                on_record(record)
+            cursor = self._show(cursor, on_record)
             if self.optimiser.is_done or is_stopped():
                 break
             self.generator.step()
             self.optimiser.step()
         self.optimiser.finish()
         self.validator.step()
-        for record in self.transport.metrics.read(cursor)[0] if on_record else ():
+        self._show(cursor, on_record)
+
+    def _show(self, cursor: str, on_record: Callable[[MetricRecord], None]) -> str:
+        records, cursor = self.transport.metrics.read(cursor)
+        for record in records:
             on_record(record)
+        return cursor
