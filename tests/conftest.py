@@ -43,11 +43,11 @@ def make_policy() -> Callable[..., GPTRec]:
 
     def make(n_items: int = 12, history_length: int = 5, slate_length: int = 3, seed: int = 0) -> GPTRec:
         sizes = ModelConfig(n_layers=2, n_heads=2, width=16, history_length=history_length, slate_length=slate_length)
-        policy = GPTRec.create(n_items, sizes).eval()
-        random = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(seed)
+            policy = GPTRec.create(n_items, sizes).eval()
             for weights in policy.parameters():
-                weights += 0.3 * torch.randn(weights.shape, generator=random)
+                weights += 0.3 * torch.randn(weights.shape)
         return policy
 
     return make

@@ -25,7 +25,7 @@ def ring() -> Split:
     rng = np.random.default_rng(0)
     ids = np.array([f"item {item}" for item in range(1, N_ITEMS + 1)])
     genres = np.arange(1, N_ITEMS + 1)[:, None] % 3 == np.arange(3)
-    starts, lengths = rng.integers(0, N_ITEMS, 60), rng.integers(3, 10, 60)
+    starts, lengths = rng.integers(0, N_ITEMS, 60), rng.integers(8, 11, 60)
     histories = [(start + np.arange(length)) % N_ITEMS + 1 for start, length in zip(starts, lengths, strict=True)]
     users = np.array([f"user {user}" for user in range(60)])
     catalogue = Catalogue(ids, ids, ("a", "b", "c"), genres)

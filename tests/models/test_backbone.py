@@ -11,6 +11,7 @@ import torch
 from gptrec_rl.data import Histories
 from gptrec_rl.models import backbone
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.models.precision import autocast
 
 HISTORIES = [[], [4], [7, 2, 9], [1, 3, 5, 7, 9], [12, 1, 2, 3, 4, 5, 6]]  # n = 5: empty, short, full and too long
 NOTHING_SEEN = np.ones(12, dtype=bool)
@@ -89,3 +90,15 @@ def test_gradients_are_those_of_a_plain_gpt2(make_policy: Callable[..., GPTRec])
     whole.square().sum().backward()
     for name, weights in policy.named_parameters():
         torch.testing.assert_close(got[name], weights.grad, atol=1e-3, rtol=1e-4)
+
+
+def test_bf16_stays_near_and_its_logits_are_fp32(make_policy: Callable[..., GPTRec]) -> None:
+    policy = make_policy()
+    histories, slates = Histories.of(HISTORIES), draw_slates(len(HISTORIES), 4, 3)
+    with torch.no_grad():
+        exact = policy.slate_logits(histories, slates)
+        with autocast("bf16", policy.device):
+            near = policy.slate_logits(histories, slates)
+    assert near.dtype == torch.float32
+    assert not torch.equal(near, exact)
+    torch.testing.assert_close(near, exact, atol=0.3, rtol=0)  # bf16 has 8 bits; logits reach about 10
