@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from gptrec_rl.cli.options import report_option, typed_command
 
 if TYPE_CHECKING:
     from gptrec_rl.data import Interactions
@@ -120,12 +123,19 @@ def synthetic(users: int, items: int, mean_length: float, genres: int, seed: int
 @data.command()
 @click.option("--data", "path", type=FILE, required=True, envvar="GPTREC_DATA", show_envvar=True, help="Data file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def stats(path: Path, as_json: bool) -> None:
+@report_option
+def stats(path: Path, as_json: bool, report: Path | None) -> None:
     """Describe a data file: the columns of the paper's Table 2."""
     from gptrec_rl.data import Interactions
 
+    started = time.monotonic()
     interactions = Interactions.load(path)
     click.echo(json.dumps(_facts(interactions)) if as_json else _described(interactions))
+    if report is not None:
+        from gptrec_rl.reporting.results import Section, write_section
+
+        notes = [f"```text\n{_described(interactions)}\n```"]
+        write_section(report, "Results", Section("Data", typed_command(), time.monotonic() - started, notes=notes))
 
 
 def _write(interactions: Interactions, out: Path, report: PreparationReport | None = None) -> None:

@@ -15,7 +15,7 @@ import click
 from gptrec_rl.cli.models import ModelChoice, Strategy
 from gptrec_rl.cli.options import (
     FILE,
-    command_line,
+    typed_command,
     data_option,
     k_option,
     open_split,
@@ -158,7 +158,7 @@ class Result:
         models = ", ".join(table.name for table in self.tables)
         section = Section(
             title=title or f"{self.described}: {models}",
-            command=command_line(),
+            command=typed_command(),
             seconds=self.seconds,
             rows=[Row.of(table) for table in self.tables],
             metric_names=names,
