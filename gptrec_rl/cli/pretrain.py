@@ -78,6 +78,7 @@ def train_student(
     if threads is not None:
         torch.set_num_threads(threads)
     split = Split.leave_one_out(Interactions.load(data), config.split.validation_users, config.split.seed)
+    split.require_room(config.model.slate_length)
     torch.manual_seed(config.seed)
     student = GPTRec.create(split.catalogue.n_items, config.model, config.dropout).to(best_device())
     resumes = claim_folder(run_dir, on_existing)  # type: ignore[arg-type]

@@ -81,6 +81,22 @@ class Split:
             {"interactions": np.array(self.interactions.hash), "validation_users": self.validation_users}
         )
 
+    def require_room(self, k: int) -> None:
+        """Refuse data in which a history leaves fewer than K items to recommend.
+
+        Raises:
+            InputError: names the user with the longest history.
+        """
+        lengths = self.interactions.histories.lengths - 1  # the last item is only ever asked for
+        longest = int(lengths.argmax())
+        left = self.catalogue.n_items - int(lengths[longest])
+        if left < k:
+            raise InputError(
+                f"lists of K = {k} items can't be made for user {str(self.interactions.user_ids[longest])!r}, whose "
+                f"history leaves {left} of {self.catalogue.n_items} items; set a smaller model.slate_length, or "
+                "prepare the data without such users"
+            )
+
     @cached_property
     def training(self) -> Histories:
         """What may be trained on: all users' histories without test and validation items, [U] histories."""

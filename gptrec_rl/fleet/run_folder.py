@@ -136,7 +136,7 @@ def prepare_run(folder: Path, config: TuneConfig, student: Path | None, on_exist
     elif student is None:
         raise InputError("there is no policy to start from; give one with --student, such as the folder of `pretrain`")
     if student is not None and not resumes:
-        load_policy(student, split.catalogue)
+        split.require_room(load_policy(student, split.catalogue).slate_length)
     claim_folder(folder, on_existing)
     if not resumes:
         assert student is not None

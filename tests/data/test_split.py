@@ -81,3 +81,11 @@ def test_a_user_with_one_interaction_is_named() -> None:
 def test_a_number_of_validation_users_that_leaves_none_to_train_or_validate_is_refused(n_validation_users: int) -> None:
     with pytest.raises(InputError, match=f"{n_validation_users} validation users.*between 1 and 2"):
         Split.leave_one_out(make_interactions([[1, 2, 3]] * 3), n_validation_users)
+
+
+def test_history_that_leaves_too_few_items_is_refused() -> None:
+    # The longest history is asked for its last item after 6 others: 10 - 6 = 4 items are left to recommend.
+    split = Split.leave_one_out(make_interactions([[1, 2, 3], [1, 2, 3, 4, 5, 6, 7], [4, 5, 6]]), n_validation_users=1)
+    split.require_room(4)
+    with pytest.raises(InputError, match="K = 5 items can't be made for user 'u1', whose history leaves 4 of 10"):
+        split.require_room(5)
