@@ -1,0 +1,180 @@
+"""The history of a tuning run, from the `metrics.jsonl` in its folder: of a finished run, or of one that goes on."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from gptrec_rl.errors import InputError
+from gptrec_rl.metrics import HIGHER_IS_BETTER
+from gptrec_rl.reporting.figures import Validation
+from gptrec_rl.transport import names
+from gptrec_rl.transport.metrics import MetricRecord
+
+METRICS_FILE = "metrics.jsonl"
+LONGEST_PAUSE_S = 60.0
+"""Silence beyond this between two records is a run that had stopped, and is not counted as time spent."""
+N_RECENT = 12
+"""So many records of a process are recent: about the last minute."""
+
+_NAMES = {name.lower(): name for name in HIGHER_IS_BETTER}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredPolicy(Validation):
+    """What the validator measured of one published policy.
+
+    Attributes:
+        token: fencing token of the optimiser that published it.
+        version: of the policy.
+        reward: mean reward over the validation users.
+    """
+
+    token: int
+    version: int
+    reward: float
+
+
+@dataclass(frozen=True)
+class TrainingReward:
+    """The optimiser's mean reward around one step."""
+
+    token: int
+    step: int
+    reward: float
+
+
+class RunHistory:
+    """What a run has done so far; a record more at a time.
+
+    What an optimiser did beyond the step that the next one went on from was lost, and is left out.
+
+    Attributes:
+        validations: the scored policies, in the order of their steps.
+        best: the policy that the validator marked as the best one, None before the first.
+        rewards: the optimiser's mean rewards, in the order of their steps.
+        recent: the last records of each process, by role and index.
+        step: the newest learner step.
+        progress: used share of the run's budget, 0..1 and a little beyond.
+        seconds: time spent, without that in which the run had stopped.
+        heard_at: time of the last record, in seconds since the epoch; None before the first.
+    """
+
+    def __init__(self) -> None:
+        self.validations: list[ScoredPolicy] = []
+        self.best: ScoredPolicy | None = None
+        self.rewards: list[TrainingReward] = []
+        self.recent: dict[tuple[str, int], deque[MetricRecord]] = defaultdict(lambda: deque(maxlen=N_RECENT))
+        self.step = 0
+        self.progress = 0.0
+        self.seconds = 0.0
+        self.heard_at: float | None = None
+
+    @classmethod
+    def read(cls, run_dir: Path) -> RunHistory:
+        """Read all that a run folder has.
+
+        Raises:
+            InputError: a line of the file is not a record.
+        """
+        history = cls()
+        history.add_all(RecordFile(run_dir).read_new())
+        return history
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the budget is used and the last policy is scored."""
+        return self.progress >= 1 and bool(self.validations) and self.validations[-1].step >= self.step
+
+    def add_all(self, records: Iterable[MetricRecord]) -> None:
+        """Add records in the order in which they came."""
+        for record in records:
+            self.add(record)
+
+    def add(self, record: MetricRecord) -> None:
+        """Add the next record."""
+        if self.heard_at is not None:
+            self.seconds += min(max(record.time - self.heard_at, 0.0), LONGEST_PAUSE_S)
+        self.heard_at = record.time
+        self.recent[record.role, record.id].append(record)
+        if record.role == "optimiser":
+            self._add_optimiser(record)
+        elif names.VAL_VERSION in record.values:
+            self._add_validation(record)
+
+    def _add_optimiser(self, record: MetricRecord) -> None:
+        self.step = record.step
+        self.progress = record.values.get(names.PROGRESS, self.progress)
+        if names.REWARD_MEAN in record.values:
+            _append(self.rewards, TrainingReward(record.token, record.step, record.values[names.REWARD_MEAN]))
+
+    def _add_validation(self, record: MetricRecord) -> None:
+        policy = ScoredPolicy(
+            step=record.step,
+            minutes=self.seconds / 60,
+            values=_metrics(record, ""),
+            errors=_metrics(record, "/error"),
+            token=record.token,
+            version=int(record.values[names.VAL_VERSION]),
+            reward=record.values[names.VAL_REWARD],
+        )
+        _append(self.validations, policy)
+        if record.values[names.VAL_IS_BEST]:
+            self.best = policy
+
+
+class RecordFile:
+    """The records of a run folder as they are written; a line that is not complete is left for the next time."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / METRICS_FILE
+        self._offset = 0
+        self._n_lines = 0
+
+    def read_new(self) -> list[MetricRecord]:
+        """Return the records since the last call; none while there is no file.
+
+        Raises:
+            InputError: a complete line is not a record; names the file and the line.
+        """
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as stream:
+            stream.seek(self._offset)
+            complete = stream.read().rpartition(b"\n")
+        self._offset += len(complete[0]) + len(complete[1])
+        return [self._parse(line) for line in complete[0].split(b"\n") if complete[1]]
+
+    def _parse(self, line: bytes) -> MetricRecord:
+        self._n_lines += 1
+        try:
+            return MetricRecord(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"{self._path}, line {self._n_lines} is not a metrics record ({error}); "
+                "remove that line to read the others"
+            ) from None
+
+
+T = TypeVar("T", ScoredPolicy, TrainingReward)
+
+
+def _append(series: list[T], new: T) -> None:
+    """Add a point, in the place of those that an earlier optimiser had at this step or later."""
+    while series and series[-1].token < new.token and series[-1].step >= new.step:
+        series.pop()
+    series.append(new)
+
+
+def _metrics(record: MetricRecord, ending: str) -> dict[str, float]:
+    """Return the validator's metrics by the names that tables use; `ending` is "" or "/error"."""
+    found = {}
+    for name, value in record.values.items():
+        metric, _, k = name.removeprefix("val/").removesuffix(ending).partition("@")
+        if metric in _NAMES and k.isdigit():
+            found[f"{_NAMES[metric]}@{k}"] = value
+    return found
