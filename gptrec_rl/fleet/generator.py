@@ -27,8 +27,9 @@ class Generator:
         split: where histories come from.
         config: the run's configuration.
         transport: what the fleet shares.
-        index: which generator this is, from 0; its random streams follow from the run's seed and the id that the
-            transport hands out, so that no two generators, and no restarted one, sample the same lists.
+        index: which generator this is, from 0; its random streams follow from the run's seed, the id that the
+            transport hands out and the optimiser's token, so that no two generators, no restarted one and no
+            resumed run sample the same lists.
     """
 
     def __init__(self, split: Split, config: TuneConfig, transport: Transport, index: int = 0) -> None:
@@ -36,12 +37,9 @@ class Generator:
         self._config = config
         self._transport = transport
         self._rewards = build_rewards(parse_goal(config.goal), split)
-        identity = transport.ids.allocate(f"generator-{index}")
-        self._id = identity.id
-        seeds = np.random.SeedSequence([config.seed, identity.id, identity.start_count]).spawn(2)
-        self._rng = np.random.default_rng(seeds[0])
-        self._sampler = torch.Generator().manual_seed(int(seeds[1].generate_state(1, np.uint64)[0] >> 1))
+        self._identity = transport.ids.allocate(f"generator-{index}")
         self._sequence_number = 0
+        self._newest: Entry | None = None
         self._entry: Entry | None = None
         self._policy: GPTRec | None = None
         self.reporter = Reporter(transport.metrics, "generator", index)
@@ -67,12 +65,22 @@ class Generator:
     def _refresh(self) -> None:
         """Take up the newest policy."""
         newest = self._transport.store.latest_policy()
-        if newest is None or newest == self._entry:
+        if newest is None or newest == self._newest:
             return
+        self._newest = newest
         read = self._transport.store.read_latest_policy()
-        if read is not None:
-            self._entry, files = read
-            self._policy = GPTRec.from_files(files)
+        if read is None:
+            return
+        entry, files = read
+        if self._entry is None or entry.token != self._entry.token:
+            self._seed(entry.token)
+        self._entry, self._policy = entry, GPTRec.from_files(files)
+
+    def _seed(self, token: int) -> None:
+        identity = self._identity
+        seeds = np.random.SeedSequence([self._config.seed, identity.id, identity.start_count, token]).spawn(2)
+        self._rng = np.random.default_rng(seeds[0])
+        self._sampler = torch.Generator().manual_seed(int(seeds[1].generate_state(1, np.uint64)[0] >> 1))
 
     def _make(self, policy: GPTRec, entry: Entry) -> RolloutBatch:
         fleet = self._config.fleet
@@ -90,7 +98,7 @@ class Generator:
         self._sequence_number += 1
         return RolloutBatch(
             run_id=self._config.run_id,
-            generator_id=self._id,
+            generator_id=self._identity.id,
             sequence_number=self._sequence_number,
             token=entry.token,
             policy_version=entry.version,

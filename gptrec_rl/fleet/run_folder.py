@@ -133,27 +133,21 @@ def prepare_run(folder: Path, config: TuneConfig, student: Path | None, on_exist
                 f"{folder} was tuned for {before.goal} and can't go on for {config.goal}: scores of two goals don't "
                 "compare; leave --goal out, or start a new run from this one with --student"
             )
-    elif student is None:
+        student = folder / STUDENT
+    if student is None:
         raise InputError("there is no policy to start from; give one with --student, such as the folder of `pretrain`")
-    if student is not None and not resumes:
-        split.require_room(load_policy(student, split.catalogue).slate_length)
+    split.require_room(load_policy(student, split.catalogue).slate_length)
+    entry, files = read_policy(student)  # before the folder is claimed: the student may lie in it
     claim_folder(folder, on_existing)
     if not resumes:
-        assert student is not None
         config = config.model_copy(update={"run_id": secrets.token_hex(8)})
-        copy_student(student, folder / STUDENT)
+        save_policy(
+            folder / STUDENT,
+            files,
+            step=entry.step,
+            catalogue_hash=entry.catalogue_hash,
+            split_hash=entry.split_hash,
+            config=dict(entry.config),
+        )
     write_config(config, folder / CONFIG)
     return Run(folder, config, split)
-
-
-def copy_student(source: Path, target: Path) -> None:
-    """Copy a policy into a run folder, so that the run doesn't depend on where it came from."""
-    entry, files = read_policy(source)
-    save_policy(
-        target,
-        files,
-        step=entry.step,
-        catalogue_hash=entry.catalogue_hash,
-        split_hash=entry.split_hash,
-        config=dict(entry.config),
-    )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
+from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.generator import Generator
 from gptrec_rl.fleet.optimiser import Optimiser
 from gptrec_rl.fleet.validator import Validator
@@ -39,19 +41,28 @@ class SerialFleet:
         on_record: Callable[[MetricRecord], None] = lambda record: None,
         is_stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Take turns until the optimiser is done, or somebody asks to stop; each published policy is scored."""
+        """Take turns until the optimiser is done, or somebody asks to stop; each published policy is scored.
+
+        Raises:
+            InputError: a reward can't be used; what was learned before is saved, as it is on Ctrl-C.
+            DivergedError: see `Learner.update`; the last learner state on disk stays as it is.
+        """
         cursor = START
         self.optimiser.start()
-        while True:
-            self.validator.step()
-            if self.optimiser.reporter.is_due or self.optimiser.is_done:
-                self.generator.report()
-                self.optimiser.report()
-            cursor = self._show(cursor, on_record)
-            if self.optimiser.is_done or is_stopped():
-                break
-            self.generator.step()
-            self.optimiser.step()
+        try:
+            while True:
+                self.validator.step()
+                if self.optimiser.reporter.is_due or self.optimiser.is_done:
+                    self.generator.report()
+                    self.optimiser.report()
+                cursor = self._show(cursor, on_record)
+                if self.optimiser.is_done or is_stopped():
+                    break
+                self.generator.step()
+                self.optimiser.step()
+        except (InputError, KeyboardInterrupt):
+            self.optimiser.finish()
+            raise
         self.optimiser.finish()
         self.validator.step()
         self._show(cursor, on_record)

@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers import GPT2Model
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
+from gptrec_rl.models.packing import Packing
 from gptrec_rl.models.sequence import HistoryTokens
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
@@ -37,26 +38,35 @@ class EncodedHistories:
 
 
 def encode(gpt2: GPT2Model, history: HistoryTokens) -> EncodedHistories:
-    """Run histories and separators; in the last layer only the separator needs more than keys and values."""
+    """Run histories and separators; in the last layer only the separator needs more than keys and values.
+
+    Attention sees the padded batch; everything else, most of the work, runs on packed tokens without padding.
+    """
+    packing = Packing.of(history.is_real)
     n_tokens = history.tokens.shape[1]
     is_causal = torch.ones(n_tokens, n_tokens, dtype=torch.bool, device=history.tokens.device).tril()
     # Padding sees itself, so that no row of the softmax is empty; nothing else sees padding.
     is_self = torch.eye(n_tokens, dtype=torch.bool, device=history.tokens.device)
     may_attend = is_causal & history.is_real[:, None, :] | is_self  # [B, S, S]
-    hidden = gpt2.drop(gpt2.wte(history.tokens) + gpt2.wpe(history.positions))  # [B, S, D]
+    tokens, positions = packing.pack(history.tokens), packing.pack(history.positions.expand_as(history.tokens))
+    hidden = gpt2.drop(gpt2.wte(tokens) + gpt2.wpe(positions))  # [N, D]
     bias = torch.zeros_like(may_attend, dtype=hidden.dtype).masked_fill(~may_attend, float("-inf"))
     layers: list[KeysValues] = []
-    last = gpt2.config.n_layer - 1
-    for number, block in enumerate(_blocks(gpt2)):
-        normed = block.ln_1(hidden)
-        keys, values = (_heads(block, part) for part in _project(block, normed, 1, 3).chunk(2, dim=-1))
+    for block in _blocks(gpt2)[:-1]:
+        projected = packing.pad(_project(block, block.ln_1(hidden), 0, 3))  # [B, S, 3 D]
+        queries, keys, values = (_heads(block, part) for part in projected.chunk(3, dim=-1))
         layers.append((keys, values))
-        if number == last:
-            normed, hidden, bias = normed[:, -1:], hidden[:, -1:], bias[:, -1:]
-        queries = _heads(block, _project(block, normed, 0, 1))
-        attended = _attend_to_history(block, queries, keys, values, bias)
-        hidden = _finish(block, hidden, attended.transpose(1, 2).flatten(2))
-    return EncodedHistories(layers, history.is_real, gpt2.ln_f(hidden)[:, 0])
+        attended = _attend_to_history(block, queries, keys, values, bias).transpose(1, 2).flatten(2)
+        hidden = _finish(block, hidden, packing.pack(attended))
+    block = _blocks(gpt2)[-1]
+    normed = block.ln_1(hidden)
+    projected = packing.pad(_project(block, normed, 1, 3))  # [B, S, 2 D]
+    keys, values = (_heads(block, part) for part in projected.chunk(2, dim=-1))
+    layers.append((keys, values))
+    separators = packing.separators
+    queries = _heads(block, _project(block, normed[separators], 0, 1)[:, None])  # [B, H, 1, D / H]
+    attended = _attend_to_history(block, queries, keys, values, bias[:, -1:]).transpose(1, 2).flatten(1)
+    return EncodedHistories(layers, history.is_real, gpt2.ln_f(_finish(block, hidden[separators], attended)))
 
 
 def extend(

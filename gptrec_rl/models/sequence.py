@@ -17,7 +17,7 @@ class HistoryTokens:
     """B histories, cut to their last n items, as tokens; the separator is the last one of each row.
 
     Attributes:
-        tokens: [B, S] int64, padded on the left; S = 1 + the longest (cut) history.
+        tokens: [B, S] int64, padded on the left; S = 1 + the longest (cut) history, rounded up by `padded_width`.
         is_real: [B, S] bool, True where the token is not padding.
     """
 
@@ -33,7 +33,7 @@ class HistoryTokens:
 def history_tokens(histories: Histories, history_length: int, separator: int, device: torch.device) -> HistoryTokens:
     """Lay out the last n = `history_length` items of each history and the separator."""
     lengths = np.minimum(histories.lengths, history_length)
-    width = int(lengths.max(initial=0))
+    width = min(padded_width(int(lengths.max(initial=0)) + 1) - 1, history_length)
     tokens = np.full((len(histories), width + 1), PADDING, dtype=np.int64)
     columns = np.arange(width) - (width - lengths[:, None])  # [B, width]: place within the cut history, < 0 in padding
     kept = columns >= 0
@@ -42,6 +42,11 @@ def history_tokens(histories: Histories, history_length: int, separator: int, de
     tokens[:, width] = separator
     real = np.concatenate([kept, np.ones((len(histories), 1), dtype=bool)], axis=1)
     return HistoryTokens(torch.from_numpy(tokens).to(device), torch.from_numpy(real).to(device))
+
+
+def padded_width(width: int) -> int:
+    """Round the width of a batch up, beyond 32 to a multiple of 16: few shapes recur, each being slow when it is new."""
+    return width if width <= 32 else -(-width // 16) * 16
 
 
 def slate_positions(start: int, stop: int, history_length: int, device: torch.device) -> torch.Tensor:

@@ -97,9 +97,9 @@ class RunHistory:
 
     def add(self, record: MetricRecord) -> None:
         """Add the next record."""
-        if self.heard_at is not None:
-            self.seconds += min(max(record.time - self.heard_at, 0.0), LONGEST_PAUSE_S)
-        self.heard_at = record.time
+        heard_at = record.time if self.heard_at is None else max(record.time, self.heard_at)
+        self.seconds += min(heard_at - (self.heard_at or heard_at), LONGEST_PAUSE_S)
+        self.heard_at = heard_at
         self.recent[record.role, record.id].append(record)
         if record.role == "optimiser":
             self._add_optimiser(record)
@@ -128,7 +128,10 @@ class RunHistory:
 
 
 class RecordFile:
-    """The records of a run folder as they are written; a line that is not complete is left for the next time."""
+    """The records of a run folder as they are written; a line that is not complete is left for the next time.
+
+    A resumed run may cut off the end of its file; it is then read again from the start, which a history takes.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / METRICS_FILE
@@ -143,6 +146,8 @@ class RecordFile:
         """
         if not self._path.exists():
             return []
+        if self._path.stat().st_size < self._offset:
+            self._offset = self._n_lines = 0
         with self._path.open("rb") as stream:
             stream.seek(self._offset)
             complete = stream.read().rpartition(b"\n")
@@ -164,8 +169,10 @@ T = TypeVar("T", ScoredPolicy, TrainingReward)
 
 
 def _append(series: list[T], new: T) -> None:
-    """Add a point, in the place of those that an earlier optimiser had at this step or later."""
-    while series and series[-1].token < new.token and series[-1].step >= new.step:
+    """Add a point in the place of those at its step or later, which were lost or are measured again."""
+    if series and new.token < series[-1].token:
+        return
+    while series and series[-1].step >= new.step:
         series.pop()
     series.append(new)
 

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from gptrec_rl.config import PpoConfig, TuneConfig
+from gptrec_rl.data import Split
+from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.generator import Generator
+from gptrec_rl.goals import build_rewards, parse_goal
+from gptrec_rl.learning.learner import Learner
+from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.transport import names
+from gptrec_rl.transport.hub import Transport
+from gptrec_rl.transport.messages import RolloutBatch
+
+MakeConfig = Callable[..., TuneConfig]
+MakeTransport = Callable[..., Transport]
+
+
+def publish(transport: Transport, world: Split, policy: GPTRec, version: int = 0, token: int = 1) -> None:
+    transport.store.publish_policy(
+        policy.to_files(),
+        token=token,
+        version=version,
+        step=10 * version,
+        catalogue_hash=world.catalogue.hash,
+        split_hash=world.hash,
+        config={},
+    )
+
+
+def drawn(transport: Transport) -> RolloutBatch:
+    batch = transport.cache.draw(np.random.default_rng(0))
+    assert batch is not None
+    return batch
+
+
+def test_it_waits_for_a_policy_and_for_room_in_the_cache(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport(capacity=2)
+    generator = Generator(world, make_config(), transport)
+    assert not generator.step()
+    assert transport.cache.ledger().generated == 0
+    publish(transport, world, student)
+    assert [generator.step() for _ in range(4)] == [True, True, False, False]
+    drawn(transport)
+    assert [generator.step() for _ in range(2)] == [True, False]
+    assert transport.cache.ledger().generated == 3
+
+
+def test_a_batch_says_where_it_comes_from(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport()
+    generator = Generator(world, make_config(fleet={"temperature": 0.7}), transport)
+    publish(transport, world, student, version=3, token=5)
+    generator.step()
+    batch = drawn(transport)
+    assert (batch.token, batch.policy_version, batch.learner_step, batch.temperature) == (5, 3, 30, 0.7)
+    assert (batch.run_id, batch.catalogue_hash, batch.split_hash) == ("run", world.catalogue.hash, world.hash)
+    assert batch.slates.shape == batch.log_probs.shape == (4, 3, 4)
+
+
+def test_ground_truth_follows_its_whole_history_and_no_list_repeats_or_shows_what_was_seen(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport(capacity=1)
+    generator = Generator(world, make_config(fleet={"n_histories": 64}), transport)
+    publish(transport, world, student)
+    generator.step()
+    batch = drawn(transport)
+    of_training = {tuple(world.training[int(user)].tolist()) for user in world.training_users}
+    prefixes = {history[: cut + 1] for history in of_training for cut in range(len(history))}
+    lengths = batch.histories.lengths
+    assert lengths.max() > student.history_length
+    for history, truth, slates in zip(batch.histories, batch.ground_truth, batch.slates, strict=True):
+        assert (*history.tolist(), int(truth)) in prefixes
+        for slate in slates:
+            assert len({*history.tolist(), *slate.tolist()}) == len(history) + len(slate)
+            assert slate.min() >= 1
+            assert slate.max() <= world.catalogue.n_items
+
+
+def test_rewards_are_shipped_without_their_weights(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport()
+    generator = Generator(world, make_config({"n_histories": 32}, goal="ndcg=3,pcount=0.125"), transport)
+    publish(transport, world, student)
+    generator.step()
+    batch = drawn(transport)
+    assert set(batch.rewards) == {"ndcg", "pcount"}
+    for name, reward in build_rewards(parse_goal("ndcg=1,pcount=1"), world).items():
+        expected = reward(batch.slates, batch.ground_truth, batch.histories, world.catalogue)
+        np.testing.assert_allclose(batch.rewards[name], expected, rtol=1e-6)
+        assert np.any(batch.rewards[name] != 0)
+
+
+def test_the_newest_policy_is_taken_up(
+    world: Split, student: GPTRec, make_policy: Callable[..., GPTRec], make_config: MakeConfig,
+    make_transport: MakeTransport,
+) -> None:
+    transport = make_transport()
+    generator = Generator(world, make_config(), transport)
+    other = make_policy(world.catalogue.n_items, 8, 4, seed=1)
+    versions = []
+    for version, policy in enumerate((student, other)):
+        publish(transport, world, policy, version)
+        generator.step()
+        batch = drawn(transport)
+        versions.append(batch.policy_version)
+        learner = Learner(policy, parse_goal("ndcg=1,ild=1"), PpoConfig(passes=1), "fp32")
+        assert learner.update(batch).ratio_error < 1e-4
+    assert versions == [0, 1]
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_at_lag_0_every_ratio_is_1_through_generator_and_cache(
+    temperature: float, world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport()
+    generator = Generator(world, make_config(fleet={"n_histories": 16, "temperature": temperature}), transport)
+    publish(transport, world, student)
+    generator.step()
+    batch = drawn(transport)
+    assert (batch.histories.lengths > student.history_length).any()
+    learner = Learner(student, parse_goal("ndcg=1,ild=1"), PpoConfig(passes=1), "fp32")
+    stats = learner.update(batch)
+    assert stats.ratio_error < 1e-4
+    assert stats.clip_fraction == 0
+    assert learner.update(batch).ratio_error > 1e-3  # the policy has moved, so the first assertion can fail
+
+
+def test_no_two_generators_and_no_restarted_one_sample_the_same_lists(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport(capacity=20)
+    publish(transport, world, student)
+    made = []
+    for index in (0, 1, 0):
+        generator = Generator(world, make_config(), transport, index)
+        for _ in range(2):
+            generator.step()
+            made.append(drawn(transport))
+    assert len({batch.slates.tobytes() for batch in made}) == len(made)
+    assert len({batch.histories.values.tobytes() for batch in made}) == len(made)
+
+
+def test_a_resumed_run_whose_ids_start_again_samples_other_lists(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    made = []
+    for token in (1, 2):
+        transport = make_transport()  # ids and cache are new, the checkpoints are the same
+        publish(transport, world, student, version=token, token=token)
+        Generator(world, make_config(), transport).step()
+        made.append(drawn(transport))
+    assert made[0].generator_id == made[1].generator_id
+    assert made[0].histories.values.tobytes() != made[1].histories.values.tobytes()
+
+
+def test_a_damaged_newest_policy_leaves_the_one_before_and_is_reported_once(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport,
+    caplog: pytest.LogCaptureFixture, tmp_path: object,
+) -> None:
+    transport = make_transport()
+    generator = Generator(world, make_config(), transport)
+    publish(transport, world, student, version=0)
+    publish(transport, world, student, version=1)
+    weights = f"{transport.store.root}/policies/v00000001/model.safetensors"
+    with open(weights, "r+b") as file:
+        file.write(b"altered!")
+    for _ in range(3):
+        assert generator.step()
+    assert drawn(transport).policy_version == 0
+    assert caplog.text.count("was altered") == 1
+
+
+def test_its_report_names_every_reward_and_its_speed(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport()
+    generator = Generator(world, make_config(goal="ndcg=2,ild=1"), transport, index=4)
+    publish(transport, world, student, version=2)
+    generator.step()
+    generator.report()
+    (record,), _ = transport.metrics.read()
+    batch = drawn(transport)
+    assert (record.role, record.id, record.token, record.step) == ("generator", 4, 1, 20)
+    assert record.values[names.REWARD_NDCG] == pytest.approx(batch.rewards["ndcg"].sum() / 12)  # 4 x 3 lists
+    assert record.values[names.REWARD_ILD] == pytest.approx(batch.rewards["ild"].sum() / 12, rel=1e-5)
+    assert record.values[names.SPEED_LISTS_PER_S] > 0
+
+
+def test_a_goal_that_is_not_defined_is_refused_before_anything_is_made(
+    world: Split, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    with pytest.raises(InputError, match="unknown reward 'ndgc'; did you mean 'ndcg'"):
+        Generator(world, make_config(goal="ndgc=1"), make_transport())

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from gptrec_rl.fleet.reporter import REPORT_EVERY_S, Reporter
+from gptrec_rl.transport import names
+from gptrec_rl.transport.metrics import MemoryMetrics
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_counts_become_rates_values_means_and_waiting_a_share() -> None:
+    clock, stream = Clock(), MemoryMetrics()
+    reporter = Reporter(stream, "generator", 3, clock)
+    reporter.count("speed/lists_per_s", 6)
+    reporter.count("speed/lists_per_s", 4)
+    reporter.observe({"reward/ndcg": 0.25})
+    reporter.observe({"reward/ndcg": 0.75, "reward/ild": 0.5})
+    reporter.waited(0.5)
+    reporter.waited(0.5)
+    clock.now += 4
+    reporter.report(token=2, step=7, extra={"cache/waiting": 5.0})
+    (record,), _ = stream.read()
+    assert (record.role, record.id, record.token, record.step) == ("generator", 3, 2, 7)
+    assert record.values == {
+        "speed/lists_per_s": 2.5,  # (6 + 4) / 4 s
+        "reward/ndcg": 0.5,  # (0.25 + 0.75) / 2
+        "reward/ild": 0.5,
+        names.WAIT_SHARE: 0.25,  # 1 s of 4
+        "cache/waiting": 5.0,
+    }
+
+
+def test_each_report_starts_from_nothing() -> None:
+    clock, stream = Clock(), MemoryMetrics()
+    reporter = Reporter(stream, "optimiser", 0, clock)
+    reporter.count("speed/steps_per_s", 3)
+    reporter.waited(9)
+    clock.now += 1
+    reporter.report(1, 1)
+    clock.now += 2
+    reporter.count("speed/steps_per_s", 3)
+    reporter.report(1, 2)
+    first, second = stream.read()[0]
+    assert first.values == {"speed/steps_per_s": 3.0, names.WAIT_SHARE: 1.0}
+    assert second.values == {"speed/steps_per_s": 1.5, names.WAIT_SHARE: 0.0}
+
+
+def test_a_report_is_due_every_few_seconds() -> None:
+    clock = Clock()
+    reporter = Reporter(MemoryMetrics(), "validator", 0, clock)
+    clock.now += REPORT_EVERY_S - 0.1
+    assert not reporter.is_due
+    clock.now += 0.1
+    assert reporter.is_due
+    reporter.report(0, 0)
+    assert not reporter.is_due
+
+
+def test_a_report_at_once_divides_by_no_zero() -> None:
+    clock, stream = Clock(), MemoryMetrics()
+    reporter = Reporter(stream, "validator", 0, clock)
+    reporter.report(0, 0)
+    assert stream.read()[0][0].values[names.WAIT_SHARE] == pytest.approx(0.0)
