@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from gptrec_rl.metrics import metric
 from gptrec_rl.reporting.history import RunHistory, ScoredPolicy
@@ -101,7 +102,7 @@ def _trend(history: RunHistory) -> str:
         return ""
     width = min(TREND_WIDTH, len(rewards))
     edges = [len(rewards) * place // width for place in range(width + 1)]
-    means = [sum(rewards[i:j]) / (j - i) for i, j in zip(edges, edges[1:], strict=False)]
+    means = [sum(rewards[i:j]) / (j - i) for i, j in pairwise(edges)]
     low, span = min(means), max(max(means) - min(means), 1e-12)
     bars = "".join(BARS[round((mean - low) / span * (len(BARS) - 1))] for mean in means)
     return f"{bars}  {min(means):.4f} to {max(means):.4f}"
