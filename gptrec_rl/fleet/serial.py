@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
 from gptrec_rl.errors import InputError
-from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.generator import Generator
 from gptrec_rl.fleet.optimiser import Optimiser
 from gptrec_rl.fleet.validator import Validator

@@ -44,6 +44,8 @@ def make_transport(world: Split, tmp_path: Path) -> Callable[..., Transport]:
 
     def make(folder: str = "store", **limits: Any) -> Transport:
         root = str(tmp_path / folder)
-        return memory_transport("run", CacheLimits(**{"max_reuse": 1, **limits}), world.catalogue.hash, world.hash, root)
+        return memory_transport(
+            "run", CacheLimits(**{"max_reuse": 1, **limits}), world.catalogue.hash, world.hash, root
+        )
 
     return make

@@ -101,7 +101,10 @@ def test_rewards_are_shipped_without_their_weights(
 
 
 def test_the_newest_policy_is_taken_up(
-    world: Split, student: GPTRec, make_policy: Callable[..., GPTRec], make_config: MakeConfig,
+    world: Split,
+    student: GPTRec,
+    make_policy: Callable[..., GPTRec],
+    make_config: MakeConfig,
     make_transport: MakeTransport,
 ) -> None:
     transport = make_transport()
@@ -164,8 +167,12 @@ def test_a_resumed_run_whose_ids_start_again_samples_other_lists(
 
 
 def test_a_damaged_newest_policy_leaves_the_one_before_and_is_reported_once(
-    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport,
-    caplog: pytest.LogCaptureFixture, tmp_path: object,
+    world: Split,
+    student: GPTRec,
+    make_config: MakeConfig,
+    make_transport: MakeTransport,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: object,
 ) -> None:
     transport = make_transport()
     generator = Generator(world, make_config(), transport)

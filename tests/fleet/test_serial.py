@@ -87,7 +87,9 @@ def test_a_resumed_run_goes_on_counting_and_learns_from_other_lists(
     assert json.loads(after["learner.json"])["step"] == 5
     # Adam counts its updates: 2 passes a step.
     for files, updates in ((before, 6), (after, 10)):
-        counts = {name: int(value) for name, value in load(files["policy_optimiser.safetensors"]).items() if "step" in name}
+        counts = {
+            name: int(value) for name, value in load(files["policy_optimiser.safetensors"]).items() if "step" in name
+        }
         assert set(counts.values()) == {updates}
     assert before[COUNTERS_FILE] != after[COUNTERS_FILE]
     assert [(entry.token, entry.version, entry.step) for entry in resumed.store.policies()] == [
@@ -154,7 +156,10 @@ def test_bad_input_and_ctrl_c_lose_nothing_that_was_learned(
 
 
 def test_nan_from_the_users_own_reward_names_it_and_loses_nothing(
-    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport,
+    world: Split,
+    student: GPTRec,
+    make_config: MakeConfig,
+    make_transport: MakeTransport,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import sys
