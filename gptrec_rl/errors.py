@@ -1,7 +1,11 @@
-"""The one exception that the command line shows to people as a plain message, without a traceback."""
+"""The exceptions that the command line shows to people as a plain message, without a traceback."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
     """Bad input from outside: the message names the thing, its value and the remedy."""
+
+
+class DivergedError(InputError):
+    """Losses are not finite any more: the last saved state is good, and other settings are needed from there."""

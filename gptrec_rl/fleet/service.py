@@ -39,12 +39,11 @@ def start_service(run_dir: Path, data: Path | None) -> Iterator[Run]:
     """Open a run for a service; what can't get better by a restart ends the process with the code that says so."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
     from gptrec_rl.fleet.run_folder import Run
-    from gptrec_rl.learning.learner import DivergedError
     from gptrec_rl.models.precision import keep_memory
 
     keep_memory()
     try:
         yield Run.open(run_dir, data)
-    except (InputError, DivergedError) as error:
+    except InputError as error:
         logging.getLogger(__name__).error("%s", error)
         sys.exit(BAD_INPUT)

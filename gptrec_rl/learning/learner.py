@@ -12,7 +12,7 @@ from torch import nn
 
 from gptrec_rl.config import PpoConfig, Precision
 from gptrec_rl.decoding.masking import slate_log_probs
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.goals import Goal, weighted_sum
 from gptrec_rl.learning import gae, losses, state
 from gptrec_rl.models.gptrec import GPTRec
@@ -20,10 +20,6 @@ from gptrec_rl.models.precision import autocast
 from gptrec_rl.models.recommender import candidates
 from gptrec_rl.models.value import ValueModel
 from gptrec_rl.transport.messages import RolloutBatch
-
-
-class DivergedError(RuntimeError):
-    """Too many losses in a row were not finite; the last learner state on disk is good."""
 
 
 @dataclass(frozen=True)

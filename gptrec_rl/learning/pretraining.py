@@ -14,7 +14,7 @@ import torch
 from gptrec_rl.config import PretrainConfig
 from gptrec_rl.data import Histories, Split
 from gptrec_rl.decoding.masking import slate_log_probs
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.learning import state
 from gptrec_rl.learning.examples import draw_cuts
 from gptrec_rl.models.gptrec import GPTRec
@@ -147,6 +147,11 @@ class Pretraining:
                 loss = slate_loss(self.student, example) * (len(example.histories) / len(histories))
             loss.backward()
             total += loss.item()
+        if not math.isfinite(total):
+            raise DivergedError(
+                f"the loss of stage 1 is {total} at step {self.step}; the best student so far is kept: start again with "
+                f"a learning_rate below {self.config.learning_rate:g}"
+            )
         self._optimiser.step()
         return total
 

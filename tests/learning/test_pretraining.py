@@ -13,7 +13,7 @@ import torch
 from gptrec_rl.config import PretrainConfig
 from gptrec_rl.data import Catalogue, Histories, Interactions, Split
 from gptrec_rl.decoding.next_k import NextK
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.learning.pretraining import Example, Pretraining, Progress, slate_loss
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.markov import MarkovChain
@@ -222,3 +222,20 @@ def test_a_seed_decides_everything(make_policy: MakePolicy, ring: Split) -> None
 def test_a_model_of_another_catalogue_is_refused(make_policy: MakePolicy, ring: Split) -> None:
     with pytest.raises(InputError, match="for 13 items and the catalogue has 12"):
         pretraining(make_policy(n_items=13), ring)
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_does_harm(
+    make_policy: MakePolicy, ring: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = make_policy()
+    training = pretraining(student, ring)
+    before = {name: weights.clone() for name, weights in student.state_dict().items()}
+    monkeypatch.setattr("gptrec_rl.learning.pretraining.slate_loss", lambda policy, example: loss_of(policy) * np.nan)
+    with pytest.raises(DivergedError, match="loss of stage 1 is nan at step 0"):
+        training.run()
+    for name, weights in student.state_dict().items():
+        assert torch.equal(weights, before[name])
+
+
+def loss_of(policy: GPTRec) -> torch.Tensor:
+    return sum((weights.sum() for weights in policy.parameters()), torch.zeros(()))
