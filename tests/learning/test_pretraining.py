@@ -189,7 +189,7 @@ def test_validation_users_are_never_trained_on(make_policy: MakePolicy) -> None:
 def test_parts_are_of_similar_length_and_bounded(
     make_policy: MakePolicy, ring: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gptrec_rl.learning.pretraining.TOKENS_PER_PART", 40)
+    monkeypatch.setattr("gptrec_rl.learning.pretraining.TOKENS_PER_PART", 80)
     recorder = Recorder(PopularityRecommender(ring))
     training = Pretraining(make_policy(), recorder, ring, SMALL.model_copy(update={"max_steps": 1}))
     recorder.asked.clear()
@@ -198,7 +198,7 @@ def test_parts_are_of_similar_length_and_bounded(
     for part, shorter in itertools.pairwise(recorder.asked):
         assert np.minimum(part.lengths, 5).min() >= np.minimum(shorter.lengths, 5).max()  # n = 5 items are read
     for part in recorder.asked:
-        assert len(part) * (min(int(part.lengths.max()), 5) + 3) <= 40
+        assert len(part) * (min(int(part.lengths.max()), 5) + 3) <= 80
 
 
 def test_parts_change_neither_loss_nor_step(
