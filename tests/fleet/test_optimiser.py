@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from gptrec_rl.config import TuneConfig
+from gptrec_rl.data import Split
+from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.generator import Generator
+from gptrec_rl.fleet.optimiser import COUNTERS_FILE, Optimiser
+from gptrec_rl.learning.learner import DivergedError
+from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.transport import names
+from gptrec_rl.transport.hub import Transport
+from gptrec_rl.transport.lease import LeaseHeldError, LeaseLostError, MemoryLease
+
+MakeConfig = Callable[..., TuneConfig]
+MakeTransport = Callable[..., Transport]
+
+
+def steps_published(transport: Transport) -> list[tuple[int, int]]:
+    return [(entry.version, entry.step) for entry in transport.store.policies()]
+
+
+def test_it_publishes_the_student_before_there_is_data(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport()
+    optimiser = Optimiser(student, world, make_config(), transport, "a")
+    assert transport.store.latest_policy() is None
+    optimiser.start()
+    read = transport.store.read_latest_policy()
+    assert read is not None
+    assert read[1] == student.to_files()
+    assert (read[0].token, read[0].version, read[0].step) == (1, 0, 0)
+    assert (read[0].catalogue_hash, read[0].split_hash) == (world.catalogue.hash, world.hash)
+    assert optimiser.step() is None
+
+
+def test_it_publishes_every_few_steps_and_at_the_end(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport()
+    config = make_config({"publish_every": 3}, steps=7)
+    generator = Generator(world, config, transport)
+    optimiser = Optimiser(student, world, config, transport, "a")
+    optimiser.start()
+    while not optimiser.is_done:
+        generator.step()
+        optimiser.step()
+    assert steps_published(transport) == [(0, 0), (1, 3), (2, 6)]
+    optimiser.finish()
+    assert steps_published(transport) == [(0, 0), (1, 3), (2, 6), (3, 7)]
+    assert [state.step for state in transport.store.learner_states()] == [7]
+    read = transport.store.read_latest_policy()
+    assert read is not None
+    assert read[1] == optimiser.learner.policy.to_files()
+
+
+def test_finishing_right_after_a_publication_does_not_publish_the_same_policy_again(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport()
+    optimiser = Optimiser(student, world, make_config(), transport, "a")
+    optimiser.start()
+    optimiser.finish()
+    assert steps_published(transport) == [(0, 0)]
+
+
+def test_lags_are_those_of_the_drawn_batch(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport()
+    config = make_config({"publish_every": 1}, steps=9)
+    generator = Generator(world, config, transport)
+    optimiser = Optimiser(student, world, config, transport, "a")
+    optimiser.start()
+    for _ in range(3):
+        generator.step()
+    for _ in range(3):
+        optimiser.step()
+    optimiser.report()
+    (record,), _ = transport.metrics.read()
+    assert record.values[names.LAG_VERSIONS] == 1.0  # all of version 0, drawn at versions 0, 1 and 2
+    assert record.values[names.LAG_STEPS] == 1.0  # (0 + 1 + 2) / 3
+    assert record.values[names.CACHE_GENERATED] == record.values[names.CACHE_DRAWN] == 3.0
+    assert record.values[names.PROGRESS] == pytest.approx(3 / 9)
+
+
+def test_a_second_optimiser_of_a_run_is_refused_until_the_first_has_finished(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport()
+    first = Optimiser(student, world, make_config(), transport, "first")
+    second = Optimiser(student, world, make_config(), transport, "second")
+    first.start()
+    with pytest.raises(LeaseHeldError, match="optimiser first is at work"):
+        second.start()
+    assert steps_published(transport) == [(0, 0)]
+    first.finish()
+    second.start()
+    assert [entry.token for entry in transport.store.policies()] == [1, 2]
+
+
+def test_one_that_lost_its_lease_learns_and_publishes_nothing_more(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    now = [0.0]
+    transport = dataclasses.replace(make_transport(), lease=MemoryLease(10.0, lambda: now[0]))
+    paused = Optimiser(student, world, make_config(), transport, "paused")
+    paused.start()
+    Generator(world, make_config(), transport).step()
+    now[0] = 11.0
+    Optimiser(student, world, make_config(), transport, "next").start()
+    with pytest.raises(LeaseLostError):
+        paused.step()
+    assert paused.learner.step == 0
+    assert [(entry.token, entry.version) for entry in transport.store.policies()] == [(1, 0), (2, 1)]
+
+
+def test_steps_or_minutes_end_it_whichever_comes_first(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    optimiser = Optimiser(student, world, make_config(steps=100, max_minutes=2), make_transport(), "a")
+    assert optimiser.fraction == 0
+    optimiser.waited(60)
+    assert optimiser.fraction == 0.5  # 60 s of 120 s
+    optimiser.learner.step = 75
+    assert optimiser.fraction == 0.75
+    assert not optimiser.is_done
+    optimiser.waited(60)
+    assert optimiser.is_done
+
+
+def test_a_run_without_an_end_is_refused(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    with pytest.raises(InputError, match="never ends; set one of the two"):
+        Optimiser(student, world, make_config(steps=None), make_transport(), "a")
+
+
+def test_after_a_stop_it_goes_on_to_the_bit_as_if_there_had_been_none(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    def learned(folder: str, stops: bool) -> dict[str, bytes]:
+        # A policy drawn again and again, so that what is drawn hangs on the random state.
+        transport = make_transport(folder, max_reuse=None, max_staleness=None)
+        config = make_config({"publish_every": 50}, steps=4)
+        optimiser = Optimiser(student, world, config, transport, "a")
+        optimiser.start()
+        generator = Generator(world, config, transport)
+        for _ in range(5):
+            generator.step()
+        for step in range(4):
+            if step == 2 and stops:
+                optimiser.finish()
+                optimiser = Optimiser(student, world, config, transport, "b")
+                optimiser.start()
+            optimiser.step()
+        optimiser.finish()
+        read = transport.store.read_latest_learner()
+        assert read is not None
+        files = read[1]
+        return {**files, COUNTERS_FILE: json.loads(files[COUNTERS_FILE])["rng"].encode()}
+
+    without, with_a_stop = learned("without", stops=False), learned("with", stops=True)
+    assert without == with_a_stop
+
+
+def test_time_spent_before_a_stop_counts(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport()
+    first = Optimiser(student, world, make_config(steps=None, max_minutes=1), transport, "a")
+    first.start()
+    first.waited(45)
+    first.finish()
+    second = Optimiser(student, world, make_config(steps=None, max_minutes=1), transport, "b")
+    second.start()
+    assert second.fraction == pytest.approx(0.75)  # 45 s of 60 s
+
+
+def test_what_a_killed_optimiser_did_after_its_last_state_is_done_again_and_its_batches_are_rejected(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    now = [0.0]
+    transport = dataclasses.replace(make_transport(), lease=MemoryLease(10.0, lambda: now[0]))
+    config = make_config({"publish_every": 1}, steps=10)
+    generator = Generator(world, config, transport)
+    killed = Optimiser(student, world, config, transport, "killed")
+    killed.start()
+    for step in range(3):
+        generator.step()
+        killed.step()
+        if step == 1:
+            killed.save()
+    generator.step()  # with the policy of step 3, which is lost
+    now[0] = 11.0
+    resumed = Optimiser(student, world, config, transport, "resumed")
+    resumed.start()
+    assert resumed.learner.step == 2
+    latest = transport.store.latest_policy()
+    assert latest is not None
+    assert (latest.token, latest.version, latest.step) == (2, 4, 2)
+    assert resumed.step() is None
+    assert transport.cache.ledger().rejected == 1
+    generator.step()
+    assert resumed.step() is not None
+    assert resumed.learner.step == 3
+
+
+def test_a_state_is_saved_as_often_as_configured(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport()
+    config = make_config({"checkpoint_every_s": 1e-6})
+    generator = Generator(world, config, transport)
+    optimiser = Optimiser(student, world, config, transport, "a")
+    optimiser.start()
+    assert transport.store.learner_states() == []
+    generator.step()
+    optimiser.step()
+    assert [state.step for state in transport.store.learner_states()] == [1]
+
+
+def test_divergence_stops_it_with_the_last_state_intact(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport()
+    config = make_config(ppo={"max_skipped_steps": 3, "passes": 2}, steps=10)
+    generator = Generator(world, config, transport)
+    optimiser = Optimiser(student, world, config, transport, "a")
+    optimiser.start()
+    generator.step()
+    optimiser.step()
+    optimiser.save()
+    good = transport.store.read_latest_learner()
+    next(optimiser.learner.policy.parameters()).data.fill_(float("nan"))
+    for _ in range(2):
+        generator.step()
+    stats = optimiser.step()
+    assert stats is not None
+    assert stats.n_skipped == 2
+    with pytest.raises(DivergedError, match="3 losses in a row"):
+        optimiser.step()
+    assert transport.store.read_latest_learner() == good
+    fresh = Optimiser(student, world, config, transport, "a")
+    fresh.start()
+    weights = next(fresh.learner.policy.parameters()).detach().numpy()
+    assert np.isfinite(weights).all()
+    assert fresh.learner.step == 1
