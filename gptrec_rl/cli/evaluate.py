@@ -15,13 +15,13 @@ import click
 from gptrec_rl.cli.models import ModelChoice, Strategy
 from gptrec_rl.cli.options import (
     FILE,
-    typed_command,
     data_option,
     k_option,
     open_split,
     precision_option,
     split_options,
     strategy_choice,
+    typed_command,
 )
 from gptrec_rl.errors import InputError
 

@@ -244,7 +244,7 @@ def _draw_front(runs: Mapping[str, Path], run_dir: Path) -> None:
     from gptrec_rl.reporting.history import RunHistory
     from gptrec_rl.reporting.tables import Row, text_table
 
-    rows = []
+    rows: list[Row] = []
     for goal, folder in runs.items():
         history = RunHistory.read(folder)
         if not rows:

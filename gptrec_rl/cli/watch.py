@@ -21,25 +21,25 @@ def watch(run_dir: Path, once: bool) -> None:
     """Follow a tuning run until it is finished, or Ctrl-C."""
     from gptrec_rl.config import TuneConfig
     from gptrec_rl.config_files import read_config
-    from gptrec_rl.reporting.history import RecordFile, RunHistory
+    from gptrec_rl.reporting.history import RunFollower
     from gptrec_rl.reporting.snapshot import snapshot
 
     config_file = run_dir / "config.toml"
     if not config_file.exists():
         raise InputError(f"{run_dir} is not a run folder: it has no {config_file.name}; give the --run-dir of `tune`")
     title = f"{run_dir}  goal {read_config(TuneConfig, config_file).goal}"
-    history, file = RunHistory(), RecordFile(run_dir)
-    history.add_all(file.read_new())
-    if once or history.is_finished:
-        click.echo(snapshot(history, title, time.time()))
+    follower = RunFollower(run_dir)
+    if once or follower.refresh().is_finished:
+        click.echo(snapshot(follower.refresh(), title, time.time()))
         return
 
     from rich.live import Live
     from rich.text import Text
 
     with Live(auto_refresh=False) as live:
-        while not history.is_finished:
+        while True:
+            history = follower.refresh()
             live.update(Text(snapshot(history, title, time.time(), N_VALIDATIONS)), refresh=True)
+            if history.is_finished:
+                return
             time.sleep(REFRESH_S)
-            history.add_all(file.read_new())
-        live.update(Text(snapshot(history, title, time.time(), N_VALIDATIONS)), refresh=True)

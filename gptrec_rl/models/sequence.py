@@ -45,7 +45,7 @@ def history_tokens(histories: Histories, history_length: int, separator: int, de
 
 
 def padded_width(width: int) -> int:
-    """Round the width of a batch up, beyond 32 to a multiple of 16: few shapes recur, each being slow when it is new."""
+    """Round the width of a batch up, beyond 32 to a multiple of 16: a new shape is slow (see `packing.STEP`)."""
     return width if width <= 32 else -(-width // 16) * 16
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict, deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -81,25 +80,18 @@ class RunHistory:
         Raises:
             InputError: a line of the file is not a record.
         """
-        history = cls()
-        history.add_all(RecordFile(run_dir).read_new())
-        return history
+        return RunFollower(run_dir).refresh()
 
     @property
     def is_finished(self) -> bool:
         """Whether the budget is used and the last policy is scored."""
         return self.progress >= 1 and bool(self.validations) and self.validations[-1].step >= self.step
 
-    def add_all(self, records: Iterable[MetricRecord]) -> None:
-        """Add records in the order in which they came."""
-        for record in records:
-            self.add(record)
-
     def add(self, record: MetricRecord) -> None:
         """Add the next record."""
-        heard_at = record.time if self.heard_at is None else max(record.time, self.heard_at)
-        self.seconds += min(heard_at - (self.heard_at or heard_at), LONGEST_PAUSE_S)
-        self.heard_at = heard_at
+        before = record.time if self.heard_at is None else self.heard_at
+        self.heard_at = max(before, record.time)
+        self.seconds += min(self.heard_at - before, LONGEST_PAUSE_S)
         self.recent[record.role, record.id].append(record)
         if record.role == "optimiser":
             self._add_optimiser(record)
@@ -127,32 +119,35 @@ class RunHistory:
             self.best = policy
 
 
-class RecordFile:
-    """The records of a run folder as they are written; a line that is not complete is left for the next time.
-
-    A resumed run may cut off the end of its file; it is then read again from the start, which a history takes.
-    """
+class RunFollower:
+    """Keeps a history up to date with the file that it is read from; a line that is not complete has to wait."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / METRICS_FILE
+        self._start_again()
+
+    def _start_again(self) -> None:
+        self._history = RunHistory()
         self._offset = 0
         self._n_lines = 0
 
-    def read_new(self) -> list[MetricRecord]:
-        """Return the records since the last call; none while there is no file.
+    def refresh(self) -> RunHistory:
+        """Return the history with what was written since the last call; without a file it is empty.
 
         Raises:
             InputError: a complete line is not a record; names the file and the line.
         """
         if not self._path.exists():
-            return []
-        if self._path.stat().st_size < self._offset:
-            self._offset = self._n_lines = 0
+            return self._history
+        if self._path.stat().st_size < self._offset:  # a resumed run cuts off what it does again
+            self._start_again()
         with self._path.open("rb") as stream:
             stream.seek(self._offset)
-            complete = stream.read().rpartition(b"\n")
-        self._offset += len(complete[0]) + len(complete[1])
-        return [self._parse(line) for line in complete[0].split(b"\n") if complete[1]]
+            for line in stream:
+                if line.endswith(b"\n"):
+                    self._offset += len(line)
+                    self._history.add(self._parse(line))
+        return self._history
 
     def _parse(self, line: bytes) -> MetricRecord:
         self._n_lines += 1
@@ -182,6 +177,6 @@ def _metrics(record: MetricRecord, ending: str) -> dict[str, float]:
     found = {}
     for name, value in record.values.items():
         metric, _, k = name.removeprefix("val/").removesuffix(ending).partition("@")
-        if metric in _NAMES and k.isdigit():
+        if name.endswith(ending) and metric in _NAMES and k.isdigit():
             found[f"{_NAMES[metric]}@{k}"] = value
     return found
