@@ -149,7 +149,7 @@ class Pretraining:
             total += loss.item()
         if not math.isfinite(total):
             raise DivergedError(
-                f"the loss of stage 1 is {total} at step {self.step}; the best student so far is kept: start again with "
+                f"the loss of stage 1 is {total} at step {self.step}; the best student is kept, start again with "
                 f"a learning_rate below {self.config.learning_rate:g}"
             )
         self._optimiser.step()
