@@ -57,15 +57,11 @@ class ModelChoice:
             from gptrec_rl.models.popularity import PopularityRecommender
 
             return PopularityRecommender(split)
-        if not Path(self.place).is_dir():
-            raise InputError(
-                f"there is no model {self.place!r}: give {', '.join(BUILT_IN)}, or the folder of a policy or a run"
-            )
         from gptrec_rl.checkpoint import load_policy
         from gptrec_rl.decoding import NextK, TopK
         from gptrec_rl.models.precision import best_device
 
-        policy = load_policy(Path(self.place), split.catalogue).to(best_device())
+        policy = load_policy(self._folder, split.catalogue).to(best_device())
         return NextK(policy, precision) if strategy == "next-k" else TopK(policy, precision)
 
     def trained_on(self, split: Split) -> bool:
@@ -74,4 +70,13 @@ class ModelChoice:
             return True
         from gptrec_rl.checkpoint import read_policy
 
-        return read_policy(Path(self.place))[0].split_hash == split.hash
+        return read_policy(self._folder)[0].split_hash == split.hash
+
+    @property
+    def _folder(self) -> Path:
+        folder = Path(self.place)
+        if not folder.is_dir():
+            raise InputError(
+                f"there is no model {self.place!r}: give {', '.join(BUILT_IN)}, or the folder of a policy or a run"
+            )
+        return folder
