@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gptrec_rl.checkpoint import STUDENT, load_policy, save_policy
+from gptrec_rl.config import TuneConfig
+from gptrec_rl.data import Catalogue, Interactions, Split
+from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.run_folder import CONFIG, Run, claim_folder, prepare_run, stored_settings
+from gptrec_rl.models.gptrec import GPTRec
+
+MakeConfig = Callable[..., TuneConfig]
+
+
+def save_student(folder: Path, policy: GPTRec, split: Split) -> Path:
+    hashes = {"catalogue_hash": split.catalogue.hash, "split_hash": split.hash}
+    save_policy(folder, policy.to_files(), step=9, config={}, **hashes)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def data(world: Split, tmp_path: Path) -> Path:
+    world.interactions.save(tmp_path / "data.npz")
+    return tmp_path / "data.npz"
+
+
+@pytest.fixture
+def student_folder(world: Split, student: GPTRec, tmp_path: Path) -> Path:
+    return save_student(tmp_path / "a student", student, world)
+
+
+@pytest.fixture
+def run_config(data: Path, make_config: MakeConfig) -> Callable[..., TuneConfig]:
+    def make(**changes: Any) -> TuneConfig:
+        return make_config(**{"data": str(data), "split": {"validation_users": 12}, **changes})
+
+    return make
+
+
+def test_a_prepared_run_has_its_own_student_and_opens_as_it_was_configured(
+    run_config: MakeConfig, world: Split, student: GPTRec, student_folder: Path, tmp_path: Path
+) -> None:
+    prepared = prepare_run(tmp_path / "run", run_config(seed=5), student_folder, "fail")
+    opened = Run.open(tmp_path / "run")
+    assert opened.config == prepared.config
+    assert opened.config == run_config(seed=5).model_copy(update={"run_id": opened.config.run_id})
+    assert opened.split.hash == world.hash
+    for file in student_folder.iterdir():
+        file.unlink()
+    assert opened.student().to_files() == student.to_files()
+
+
+def test_each_run_draws_an_id(run_config: MakeConfig, student_folder: Path, tmp_path: Path) -> None:
+    ids = {prepare_run(tmp_path / name, run_config(), student_folder, "fail").config.run_id for name in "ab"}
+    assert len(ids) == 2
+
+
+def test_a_run_that_exists_is_refused_and_left_alone(
+    run_config: MakeConfig, student_folder: Path, tmp_path: Path
+) -> None:
+    prepare_run(tmp_path / "run", run_config(), student_folder, "fail")
+    before = contents(tmp_path / "run")
+    with pytest.raises(InputError, match="exists; continue it with --on-existing resume, replace it with"):
+        prepare_run(tmp_path / "run", run_config(seed=1), student_folder, "fail")
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_resumed_run_keeps_its_id_and_its_student_and_takes_new_budgets(
+    run_config: MakeConfig,
+    world: Split,
+    student: GPTRec,
+    make_policy: Callable[..., GPTRec],
+    student_folder: Path,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "run"
+    first = prepare_run(folder, run_config(), student_folder, "fail")
+    other = save_student(tmp_path / "other", make_policy(world.catalogue.n_items, 8, 4, seed=1), world)
+    stored = TuneConfig(**{**stored_settings(folder), "steps": 99})
+    resumed = prepare_run(folder, stored, other, "resume")
+    assert (resumed.config.run_id, resumed.config.steps) == (first.config.run_id, 99)
+    assert Run.open(folder).config.steps == 99
+    assert resumed.student().to_files() == student.to_files()
+
+
+def test_resuming_what_is_not_there_starts_it(run_config: MakeConfig, student_folder: Path, tmp_path: Path) -> None:
+    assert stored_settings(tmp_path / "run") == {}
+    prepare_run(tmp_path / "run", run_config(), student_folder, "resume")
+    assert (tmp_path / "run" / CONFIG).exists()
+
+
+def test_a_run_is_not_resumed_for_another_goal(run_config: MakeConfig, student_folder: Path, tmp_path: Path) -> None:
+    prepare_run(tmp_path / "run", run_config(goal="ndcg=1,ild=1"), student_folder, "fail")
+    before = contents(tmp_path / "run")
+    with pytest.raises(InputError, match=r"was tuned for ndcg=1,ild=1 and can't go on for ndcg=1,ild=2"):
+        prepare_run(tmp_path / "run", run_config(goal="ndcg=1,ild=2"), None, "resume")
+    assert contents(tmp_path / "run") == before
+    prepare_run(tmp_path / "run", run_config(goal="ndcg=1.0, ild=1"), None, "resume")  # the same, written otherwise
+
+
+def test_overwriting_leaves_nothing_of_the_old_run(
+    run_config: MakeConfig, student_folder: Path, tmp_path: Path
+) -> None:
+    prepare_run(tmp_path / "run", run_config(), student_folder, "fail")
+    (tmp_path / "run/metrics.jsonl").touch()
+    prepare_run(tmp_path / "run", run_config(), student_folder, "overwrite")
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
+def test_a_run_can_start_from_the_student_of_the_run_that_it_overwrites(
+    run_config: MakeConfig, student: GPTRec, student_folder: Path, tmp_path: Path
+) -> None:
+    prepare_run(tmp_path / "run", run_config(), student_folder, "fail")
+    run = prepare_run(tmp_path / "run", run_config(), tmp_path / "run" / STUDENT, "overwrite")
+    assert run.student().to_files() == student.to_files()
+
+
+@pytest.mark.parametrize("on_existing", ["fail", "resume", "overwrite"])
+def test_a_folder_of_other_things_is_never_touched(tmp_path: Path, on_existing: Any) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match="is not a run folder"):
+        claim_folder(tmp_path, on_existing)
+    assert contents(tmp_path) == {"thesis.tex": b"precious"}
+
+
+def test_an_empty_folder_is_as_good_as_none(tmp_path: Path) -> None:
+    assert not claim_folder(tmp_path, "fail")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"goal": "ndgc=1"}, "unknown reward 'ndgc'; did you mean 'ndcg'"),
+        ({"goal": "ndcg"}, "is not name=weight"),
+        ({"goal": "no_such_module:reward=1"}, "can't be imported"),
+        ({"ppo": {"baseline": "group"}, "fleet": {"n_lists": 1}}, "set fleet.n_lists to 2 or more"),
+        ({"ppo": {"kl_target": 0.1}}, "kl_target adapts ppo.kl_weight, which is 0"),
+        ({"split": {"validation_users": 60}}, "validation users can't be drawn"),
+        ({"data": "/nowhere/data.npz"}, "is not there; make it with"),
+    ],
+)
+def test_bad_settings_are_named_and_nothing_is_written(
+    changes: dict[str, Any], message: str, run_config: MakeConfig, student_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        prepare_run(tmp_path / "run", run_config(**changes), student_folder, "fail")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_goal_of_genres_needs_genres(run_config: MakeConfig, world: Split, student: GPTRec, tmp_path: Path) -> None:
+    genres = world.catalogue.genres.copy()
+    genres[6] = False
+    catalogue = dataclasses.replace(world.catalogue, genres=genres)
+    interactions = dataclasses.replace(world.interactions, catalogue=catalogue)
+    interactions.save(tmp_path / "ungenred.npz")
+    folder = save_student(tmp_path / "its student", student, Split.leave_one_out(interactions))
+    config = run_config(data=str(tmp_path / "ungenred.npz"))
+    with pytest.raises(InputError, match=r"item '7' has no genre \(1 of 48 items"):
+        prepare_run(tmp_path / "run", config, folder, "fail")
+    assert not (tmp_path / "run").exists()
+    prepare_run(tmp_path / "run", config.model_copy(update={"goal": "ndcg=1,pcount=1"}), folder, "fail")
+
+
+def test_without_a_student_there_is_nothing_to_tune(run_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give one with --student"):
+        prepare_run(tmp_path / "run", run_config(), None, "fail")
+    with pytest.raises(InputError, match=r"is not a checkpoint: it has no manifest\.json"):
+        prepare_run(tmp_path / "run", run_config(), tmp_path / "nowhere", "fail")
+    assert not (tmp_path / "run").exists()
+
+
+def other_data(world: Split, path: Path) -> Path:
+    """Save the same histories over a catalogue of other titles."""
+    catalogue: Catalogue = dataclasses.replace(world.catalogue, titles=np.char.upper(world.catalogue.titles))
+    Interactions(catalogue, world.interactions.user_ids, world.interactions.histories, "other").save(path)
+    return path
+
+
+def test_a_student_of_another_catalogue_is_refused(
+    run_config: MakeConfig, world: Split, student_folder: Path, tmp_path: Path
+) -> None:
+    config = run_config(data=str(other_data(world, tmp_path / "other.npz")))
+    with pytest.raises(InputError, match="was trained on another catalogue"):
+        prepare_run(tmp_path / "run", config, student_folder, "fail")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_resumed_on_another_catalogue(
+    run_config: MakeConfig, world: Split, student_folder: Path, tmp_path: Path
+) -> None:
+    prepare_run(tmp_path / "run", run_config(), student_folder, "fail")
+    before = contents(tmp_path / "run")
+    config = run_config(data=str(other_data(world, tmp_path / "other.npz")))
+    with pytest.raises(InputError, match="was trained on another catalogue"):
+        prepare_run(tmp_path / "run", config, None, "resume")
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_damaged_student_is_refused(run_config: MakeConfig, student_folder: Path, tmp_path: Path) -> None:
+    weights = student_folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"model\.safetensors has \d+ bytes"):
+        prepare_run(tmp_path / "run", run_config(), student_folder, "fail")
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_run_folders_open(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is not a run folder: it has no config\.toml"):
+        Run.open(tmp_path)
+
+
+def test_a_run_opens_with_data_that_has_moved(
+    run_config: MakeConfig, data: Path, world: Split, student_folder: Path, tmp_path: Path
+) -> None:
+    prepare_run(tmp_path / "run", run_config(), student_folder, "fail")
+    data.rename(tmp_path / "moved.npz")
+    with pytest.raises(InputError, match="is not there"):
+        Run.open(tmp_path / "run")
+    assert Run.open(tmp_path / "run", tmp_path / "moved.npz").split.hash == world.hash
+
+
+def test_its_transport_has_the_limits_and_keeps_checkpoints_in_the_folder(
+    run_config: MakeConfig, world: Split, student_folder: Path, tmp_path: Path
+) -> None:
+    limits = {"cache_batches": 3, "max_staleness": 1, "max_reuse": 2}
+    run = prepare_run(tmp_path / "run", run_config(fleet=limits), student_folder, "fail")
+    transport = run.memory_transport()
+    assert dataclasses.astuple(transport.cache.limits) == (3, 1, 2)
+    transport.store.publish_policy(
+        run.student().to_files(),
+        token=1,
+        version=0,
+        step=0,
+        catalogue_hash=world.catalogue.hash,
+        split_hash=world.hash,
+        config={},
+    )
+    assert load_policy(tmp_path / "run", world.catalogue).slate_length == 4
+    assert (tmp_path / "run/store/LATEST").exists()
