@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -42,7 +41,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, make_policy: Callable[..., 
     folder = tmp_path_factory.mktemp("inputs")
     synthetic.generate(n_users=60, n_items=48, mean_length=12).save(folder / "data.npz")
     split = Split.leave_one_out(Interactions.load(folder / "data.npz"))
-    files = make_policy(split.catalogue.n_items, history_length=8, slate_length=4).to_files()
+    files = make_policy(split.catalogue.n_items, history_length=8, slate_length=10).to_files()
     hashes = {"catalogue_hash": split.catalogue.hash, "split_hash": split.hash}
     save_policy(folder / "student", files, step=0, config={}, **hashes)
     return folder
@@ -121,7 +120,7 @@ def assert_it_is_complete(run_dir: Path, inputs: Path, steps: int) -> None:
     assert last["step"] == steps
     assert last["values"]["run/progress"] == 1.0
     catalogue = Interactions.load(inputs / "data.npz").catalogue
-    assert load_policy(run_dir, catalogue).slate_length == 4
+    assert load_policy(run_dir, catalogue).slate_length == 10
 
 
 def test_a_fleet_of_processes_gets_to_its_end_and_leaves_none_behind(
@@ -146,7 +145,7 @@ def test_a_fleet_of_processes_gets_to_its_end_and_leaves_none_behind(
 def test_each_role_killed_once_on_the_way_still_gets_there(
     tune: Callable[..., subprocess.Popen[str]], inputs: Path, tmp_path: Path
 ) -> None:
-    run_dir, steps = tmp_path / "run", 400
+    run_dir, steps = tmp_path / "run", 200
     process = tune(run_dir, "--steps", str(steps), "--set", "fleet.n_histories=16")
     wait_until(lambda: len(store_of(run_dir).learner_states()) > 0, "there is a state to resume from")
     for role in ROLES:
@@ -157,7 +156,7 @@ def test_each_role_killed_once_on_the_way_still_gets_there(
     assert_it_is_complete(run_dir, inputs, steps)
     for role in ROLES:
         assert "attempt 2" in (run_dir / "logs" / f"{role}-0.log").read_text()
-    assert {entry.token for entry in store_of(run_dir).policies()} == {2}
+    assert store_of(run_dir).policies()[-1].token == 2
 
 
 def test_a_stopped_run_and_one_killed_outright_leave_no_process_and_go_on_when_resumed(
@@ -189,4 +188,4 @@ def test_a_stopped_run_and_one_killed_outright_leave_no_process_and_go_on_when_r
     assert_it_is_complete(run_dir, inputs, steps=killed_at + 10)
     tokens = [entry.token for entry in store_of(run_dir).learner_states()]
     assert tokens[-1] == 3
-    assert os.path.exists(run_dir / "report")
+    assert (run_dir / "report").is_dir()

@@ -10,7 +10,7 @@ import click
 from gptrec_rl.cli.options import config_options, data_option, on_existing_option, report_option, threads_option
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from gptrec_rl.config import PretrainConfig
     from gptrec_rl.data import Split
@@ -72,7 +72,6 @@ def train_student(
     from gptrec_rl.learning.pretraining import Pretraining
     from gptrec_rl.models.gptrec import GPTRec
     from gptrec_rl.models.precision import best_device, keep_memory
-    from gptrec_rl.transport.entry import MANIFEST, read_folder
 
     keep_memory()
     if threads is not None:
@@ -81,11 +80,12 @@ def train_student(
     split.require_room(config.model.slate_length)
     torch.manual_seed(config.seed)
     student = GPTRec.create(split.catalogue.n_items, config.model, config.dropout).to(best_device())
-    resumes = claim_folder(run_dir, on_existing)  # type: ignore[arg-type]
+    saved = _saved_state(run_dir / STATE, split, config) if on_existing == "resume" else None
+    claim_folder(run_dir, on_existing)  # type: ignore[arg-type]
     write_config(config, run_dir / CONFIG)
     training = Pretraining(student, _teacher(config.teacher, split), split, config)
-    if resumes and (run_dir / STATE / MANIFEST).exists():
-        training.resume(read_folder(run_dir / STATE)[1])
+    if saved is not None:
+        training.resume(saved)
 
     def save() -> None:
         origin: dict[str, Any] = {
@@ -105,6 +105,26 @@ def train_student(
         f"{training.best_loss:.4f} nats an item; {run_dir / STUDENT}"
     )
     return run_dir / STUDENT
+
+
+def _saved_state(folder: Path, split: Split, config: PretrainConfig) -> Mapping[str, bytes] | None:
+    """Read what an earlier training saved, once it is known to fit; None when there is nothing."""
+    from gptrec_rl.errors import InputError
+    from gptrec_rl.transport.entry import MANIFEST, read_folder
+
+    if not (folder / MANIFEST).exists():
+        return None
+    entry, files = read_folder(folder)
+    if entry.split_hash != split.hash:
+        raise InputError(f"{folder.parent} was trained on other data or another split; resume it with its own")
+    for name, value in config.model.model_dump().items():
+        before = entry.config["model"][name]
+        if before != value:
+            raise InputError(
+                f"{folder.parent} has model.{name} = {before} and can't go on with {value}; leave it as it is, or "
+                "train a new model in another --run-dir"
+            )
+    return files
 
 
 def _run(training: Pretraining, run_dir: Path, config: PretrainConfig, save: Callable[[], None]) -> None:

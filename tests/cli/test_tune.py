@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from gptrec_rl.checkpoint import STORE, load_policy
+from gptrec_rl.transport.checkpoints import CheckpointStore
+
+Run = Callable[..., Result]
+
+SMALL = ("--set", "fleet.n_histories=4", "--set", "fleet.n_lists=3", "--set", "fleet.publish_every=2")
+
+OWN_REWARDS = """
+import numpy as np
+
+def cheap(slates, ground_truth, histories, catalogue):
+    return np.isin(slates, np.arange(1, 11)).astype(np.float32)
+
+def undefined(slates, ground_truth, histories, catalogue):
+    return np.full(slates.shape, np.nan)
+
+def too_short(slates, ground_truth, histories, catalogue):
+    return np.zeros(len(slates))
+"""
+
+
+@pytest.fixture
+def tune(run: Run, world: Any, tmp_path: Path) -> Run:
+    """Return a runner of `gptrec-rl tune --serial` on a small world, into tmp_path/run."""
+
+    def tune(*options: object, student: Path | None = world.policy_folder, run_dir: Path = tmp_path / "run") -> Result:
+        given = ("--student", student) if student else ()
+        return run("tune", "--serial", "--run-dir", run_dir, *given, *SMALL, *options)
+
+    return tune
+
+
+def config_of(run_dir: Path) -> dict[str, Any]:
+    return tomllib.loads((run_dir / "config.toml").read_text())
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_serial_run_leaves_a_best_policy_its_path_and_its_records(tune: Run, world: Any, tmp_path: Path) -> None:
+    result = tune("--steps", 3)
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "run"
+    store = CheckpointStore(str(folder / STORE))
+    best = store.best()
+    assert best is not None
+    assert f"version {best[0].version} after {best[0].step} of 3 steps" in result.output
+    assert (folder / "report/validator-path.png").stat().st_size > 0
+    assert [line["values"]["val/version"] for line in lines_of(folder / "validations.jsonl")] == [0, 1, 2]
+    assert {line["role"] for line in lines_of(folder / "metrics.jsonl")} == {"generator", "optimiser", "validator"}
+    assert load_policy(folder, world.split.catalogue).to_files() == store.read(best[0])
+
+
+def test_a_resumed_run_goes_on_with_its_own_settings(tune: Run, tmp_path: Path) -> None:
+    assert tune("--steps", 2, "--seed", 7, "--goal", "ndcg=1,pcount=2").exit_code == 0
+    before = config_of(tmp_path / "run")
+    result = tune("--steps", 4, "--on-existing", "resume", student=None)
+    assert result.exit_code == 0, result.output
+    assert config_of(tmp_path / "run") == {**before, "steps": 4}
+    store = CheckpointStore(str(tmp_path / "run" / STORE))
+    assert [(state.token, state.step) for state in store.learner_states()] == [(1, 2), (2, 4)]
+    versions = [line["values"]["val/version"] for line in lines_of(tmp_path / "run/validations.jsonl")]
+    assert versions == sorted(set(versions))
+
+
+def test_a_run_that_exists_is_refused(tune: Run, tmp_path: Path) -> None:
+    assert tune("--steps", 1).exit_code == 0
+    before = config_of(tmp_path / "run")
+    result = tune("--steps", 2)
+    assert result.exit_code == 2
+    assert "continue it with --on-existing resume" in result.output
+    assert config_of(tmp_path / "run") == before
+
+
+def test_the_users_own_reward_is_tuned_for_by_its_import_path(
+    tune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_rewards_of_tune.py").write_text(OWN_REWARDS)
+    monkeypatch.syspath_prepend(tmp_path)
+    result = tune("--steps", 2, "--goal", "ndcg=1,own_rewards_of_tune:cheap=0.5")
+    assert result.exit_code == 0, result.output
+    generated = [line for line in lines_of(tmp_path / "run/metrics.jsonl") if line["role"] == "generator"]
+    assert generated[-1]["values"]["reward/own_rewards_of_tune:cheap"] > 0
+    for name, message in (("undefined", "returned nan for list"), ("too_short", "returned shape (15,)")):
+        result = tune("--steps", 2, "--goal", f"own_rewards_of_tune:{name}=1", run_dir=tmp_path / name)
+        assert result.exit_code == 2
+        assert f"reward 'own_rewards_of_tune:{name}' {message}" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "say how long to tune: --max-minutes or --steps"),
+        (("--steps", 1, "--set", "ppo.polcy_learning_rate=1"), "did you mean ppo.policy_learning_rate?"),
+        (("--steps", 1, "--goal", "idl=1"), "unknown reward 'idl'; did you mean 'ild'?"),
+        (("--steps", 1, "--set", "ppo.baseline=group", "--set", "fleet.n_lists=1"), "set fleet.n_lists to 2 or more"),
+    ],
+)
+def test_what_is_wrong_is_named_and_nothing_is_written(
+    options: tuple[object, ...], message: str, tune: Run, tmp_path: Path
+) -> None:
+    result = tune(*options)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_papers_preset_gives_way_to_what_is_set(tune: Run, tmp_path: Path) -> None:
+    result = tune("--paper", "--steps", 1, "--generators", 2)
+    assert result.exit_code == 0, result.output
+    config = config_of(tmp_path / "run")
+    assert (config["steps"], config["ppo"]["policy_learning_rate"], config["ppo"]["passes"]) == (1, 1e-5, 1)
+    assert (config["fleet"]["max_staleness"], config["fleet"]["n_generators"]) == ("none", 2)
+    assert config["fleet"]["n_histories"] == 4
+
+
+def test_a_sweep_tunes_once_a_weight_and_draws_the_front(tune: Run, tmp_path: Path) -> None:
+    result = tune("--steps", 1, "--sweep", "ild=0,2")
+    assert result.exit_code == 0, result.output
+    folders = sorted(path.name for path in (tmp_path / "run").iterdir() if path.is_dir())
+    assert folders == ["ndcg=1,ild=0", "ndcg=1,ild=2"]
+    assert [config_of(tmp_path / "run" / name)["goal"] for name in folders] == folders
+    assert (tmp_path / "run/front.png").stat().st_size > 0
