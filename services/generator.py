@@ -26,6 +26,7 @@ def main(run_dir: Path, data: Path | None, redis_url: str, index: int) -> None:
                 generator.reporter.waited(IDLE_S)
             if generator.reporter.is_due:
                 generator.report()
+        generator.report()
 
 
 if __name__ == "__main__":

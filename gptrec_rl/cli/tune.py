@@ -159,8 +159,7 @@ def _shown_on(bar: Any) -> Callable[[MetricRecord], None]:
             latest["step"] = record.step
         text = (
             f"step {latest.get('step', 0):,.0f}, reward {latest.get(names.REWARD_MEAN, float('nan')):.3f}, "
-            f"validation {latest.get(names.VAL_REWARD, float('nan')):.4f} "
-            f"(NDCG@10 {latest.get(names.VAL_NDCG, float('nan')):.4f})"
+            f"validation {latest.get(names.VAL_REWARD, float('nan')):.4f}"
         )
         bar.show(latest.get(names.PROGRESS, 0.0), text)
 
@@ -198,16 +197,23 @@ def _finish(run: Run, report: Path | None) -> None:
     best = history.best
     if best is None:
         raise click.ClickException(f"no policy of {run.folder} was scored; see {run.folder / 'logs'}")
-    second = "nPCOUNT@10" if "pcount" in run.config.goal else "ILD@10"
+    accuracy, others = _at_k(best.values)
+    second = others[0] if "pcount" in run.config.goal else others[-1]
     picture = run.folder / "report" / "validator-path.png"
-    validation_path(history.validations, picture, ("NDCG@10", second), title=run.config.goal)
+    validation_path(history.validations, picture, (accuracy, second), title=run.config.goal)
     click.echo(
         f"Best of {len(history.validations)} validated policies: version {best.version} after {best.step:,} of "
-        f"{history.step:,} steps, mean reward {best.reward:.4f}, NDCG@10 {best.values['NDCG@10']:.4f}; {run.folder}\n"
+        f"{history.step:,} steps, mean reward {best.reward:.4f}, {accuracy} {best.values[accuracy]:.4f}; {run.folder}\n"
         f"The validator's path: {picture}"
     )
     if report is not None:
         _report(report, run, history, picture)
+
+
+def _at_k(values: Mapping[str, float]) -> tuple[str, list[str]]:
+    """Return the name of NDCG at the model's K, and of what is traded against it; ILD needs genres."""
+    names = {name.partition("@")[0]: name for name in values}
+    return names["NDCG"], [names[metric] for metric in ("nPCOUNT", "ILD") if metric in names]
 
 
 def _report(document: Path, run: Run, history: RunHistory, picture: Path) -> None:
@@ -253,6 +259,7 @@ def _draw_front(runs: Mapping[str, Path], run_dir: Path) -> None:
         if history.best is not None:
             rows.append(Row(goal, history.best.values, history.best.errors, "tuned"))
     picture = run_dir / "front.png"
-    trade_off(rows, picture, across=("ILD@10", "nPCOUNT@10"), title="Sweep, validation users")
-    click.echo(text_table(rows, ("NDCG@10", "ILD@10", "nPCOUNT@10"), with_errors=True))
+    accuracy, others = _at_k(rows[0].values)
+    trade_off(rows, picture, across=others, up=accuracy, title="Sweep, validation users")
+    click.echo(text_table(rows, (accuracy, *others), with_errors=True))
     click.echo(f"Picture: {picture}")
