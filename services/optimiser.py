@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gptrec_rl.fleet.processes import stop_event
 from gptrec_rl.fleet.service import IDLE_S, service_options, start_service
+from gptrec_rl.transport.lease import DEFAULT_TTL_S, LeaseHeldError
+
+if TYPE_CHECKING:
+    from gptrec_rl.fleet.optimiser import Optimiser
 
 
 @click.command()
@@ -26,7 +32,7 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
         holder = f"{socket.gethostname()}:{os.getpid()}"
         student = run.student().to(best_device())
         optimiser = Optimiser(student, run.split, run.config, run.redis_transport(redis_url), holder)
-        optimiser.start()
+        _start(optimiser, stop)
         while not (stop.is_set() or optimiser.is_done):
             waits_since = time.monotonic()
             if optimiser.step() is None:
@@ -37,6 +43,17 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
         optimiser.finish()
     if not optimiser.is_done:
         sys.exit(143)  # stopped by SIGTERM before the end, to be resumed
+
+
+def _start(optimiser: Optimiser, stop: threading.Event) -> None:
+    """Start, if need be when the lease of a predecessor that was killed has run out; a living one renews its own."""
+    deadline = time.monotonic() + 1.5 * DEFAULT_TTL_S
+    while True:
+        try:
+            return optimiser.start()
+        except LeaseHeldError:
+            if time.monotonic() > deadline or stop.wait(1.0):
+                raise
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ standard library, so that it is in place within milliseconds.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 
@@ -27,7 +29,9 @@ def become(parent: int, cores: set[int], niceness: int, argv: list[str]) -> None
     if os.getppid() != parent:  # It died before the kernel knew of our wish.
         os._exit(1)
     os.sched_setaffinity(0, cores)
-    os.nice(niceness)
+    own_niceness = os.nice(niceness)
+    with contextlib.suppress(OSError):  # Many kernels weigh whole sessions against each other, and a child is one.
+        Path("/proc/self/autogroup").write_text(str(own_niceness))
     os.execvp(argv[0], argv)
 
 

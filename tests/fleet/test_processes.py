@@ -157,15 +157,18 @@ def test_a_child_that_ends_well_is_done_and_stays_ended(tmp_path: Path) -> None:
 def test_a_child_gets_its_share_of_the_machine_and_its_environment(tmp_path: Path) -> None:
     script = (
         "import json, os; print(json.dumps([list(os.sched_getaffinity(0)), os.nice(0), os.getsid(0) == os.getpid(),"
-        "*(os.environ[name] for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'BASE', 'SECRET'))]))"
+        "*(os.environ[name] for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'BASE', 'SECRET'))]));"
+        "print(open('/proc/self/autogroup').read() if os.path.exists('/proc/self/autogroup') else '')"
     )
     child = Child("validator", 0, (sys.executable, "-c", script), Share((CORE,), 3, 2), {"SECRET": "s"})
     group = ProcessGroup([child], tmp_path / "logs", {**os.environ, "BASE": "b"})
     with group:
         group.start()
         wait_until(polled(group, lambda: group.is_done("validator")))
-    reported = json.loads(log_of(tmp_path, "validator-0").splitlines()[-1])
-    assert reported == [[CORE], min(os.nice(0) + 2, 19), True, "3", "3", "b", "s"]
+    reported, session = log_of(tmp_path, "validator-0").splitlines()[-2:]
+    niceness = min(os.nice(0) + 2, 19)
+    assert json.loads(reported) == [[CORE], niceness, True, "3", "3", "b", "s"]
+    assert not session or session.endswith(f"nice {niceness}")
 
 
 def test_logs_are_appended_to(tmp_path: Path) -> None:
