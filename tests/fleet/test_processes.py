@@ -158,7 +158,7 @@ def test_a_child_gets_its_share_of_the_machine_and_its_environment(tmp_path: Pat
     script = (
         "import json, os; print(json.dumps([list(os.sched_getaffinity(0)), os.nice(0), os.getsid(0) == os.getpid(),"
         "*(os.environ[name] for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'BASE', 'SECRET'))]));"
-        "print(open('/proc/self/autogroup').read() if os.path.exists('/proc/self/autogroup') else '')"
+        "print(open('/proc/self/autogroup').read().strip() if os.path.exists('/proc/self/autogroup') else '')"
     )
     child = Child("validator", 0, (sys.executable, "-c", script), Share((CORE,), 3, 2), {"SECRET": "s"})
     group = ProcessGroup([child], tmp_path / "logs", {**os.environ, "BASE": "b"})
