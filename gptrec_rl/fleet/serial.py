@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.fleet.generator import Generator
 from gptrec_rl.fleet.optimiser import Optimiser
 from gptrec_rl.fleet.validator import Validator
@@ -59,6 +59,8 @@ class SerialFleet:
                     break
                 self.generator.step()
                 self.optimiser.step()
+        except DivergedError:
+            raise
         except (InputError, KeyboardInterrupt):
             self.optimiser.finish()
             raise

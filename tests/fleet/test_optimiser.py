@@ -9,10 +9,9 @@ import pytest
 
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.fleet.generator import Generator
 from gptrec_rl.fleet.optimiser import COUNTERS_FILE, Optimiser
-from gptrec_rl.learning.learner import DivergedError
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport import names
 from gptrec_rl.transport.hub import Transport

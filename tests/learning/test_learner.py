@@ -12,10 +12,10 @@ import torch
 from gptrec_rl.config import PpoConfig
 from gptrec_rl.data import Histories
 from gptrec_rl.decoding.masking import slate_log_probs
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.goals import Goal
 from gptrec_rl.learning import gae, losses
-from gptrec_rl.learning.learner import DivergedError, Learner
+from gptrec_rl.learning.learner import Learner
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.recommender import candidates
 from gptrec_rl.transport.messages import RolloutBatch
