@@ -7,6 +7,7 @@ manifest, which readers ask for first, is written last.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from abc import ABC, abstractmethod
@@ -36,7 +37,8 @@ class Storage(ABC):
         """Write a folder; who reads its last file finds all others complete. An older one of its name is replaced.
 
         Raises:
-            OSError: it could not be written (a full disk); nothing of it is left, and no other folder is touched.
+            OSError: it could not be written (a full disk); nothing of it is left, and on a file system the older one
+                is as it was.
         """
 
     @abstractmethod
@@ -74,21 +76,26 @@ class LocalStorage(Storage):
             return []
 
     def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
-        """Write a folder beside its place, sync it, and rename it."""
+        """Write a folder beside its place, sync it, and rename it; an older one goes when the new one is there."""
         target = self._root / folder
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = _beside(target)
+        unfinished, replaced = _beside(target), _beside(target)
         try:
             unfinished.mkdir()
             for name, content in files.items():
                 _write_synced(unfinished / name, content)
             _sync_folder(unfinished)
-            self.remove(folder)
+            if target.exists():
+                target.rename(replaced)
             unfinished.rename(target)
         except BaseException:
+            if replaced.exists() and not target.exists():
+                replaced.rename(target)
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         _sync_folder(target.parent)
+        for left_over in _all_beside(target):  # the replaced one, and those of writers that were killed
+            shutil.rmtree(left_over, ignore_errors=True)
 
     def replace(self, path: str, content: bytes) -> None:
         """Write a file beside its place, sync it, and rename it."""
@@ -154,6 +161,11 @@ class ObjectStorage(Storage):
 
 def _beside(target: Path) -> Path:
     return target.with_name(f".unfinished-{target.name}-{secrets.token_hex(4)}")
+
+
+def _all_beside(target: Path) -> list[Path]:
+    name = re.compile(rf"\.unfinished-{re.escape(target.name)}-[0-9a-f]{{8}}")
+    return [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
 
 
 def _write_synced(path: Path, content: bytes) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,43 @@ def test_files_are_replaced_and_removed(storage: Storage) -> None:
     storage.remove("LATEST")
     with pytest.raises(OSError, match="LATEST"):
         storage.read("LATEST")
+
+
+def test_a_replaced_folder_is_there_until_the_new_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write_folder("entry", {"a": b"old"})
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            storage.write_folder("entry", {"a": b"new"})
+    assert storage.read("entry/a") == b"new"
+    (tmp_path / ".unfinished-entry-2-0123abcd").mkdir()  # of another folder
+    storage.write_folder("entry", {"a": b"newer"})
+    assert storage.list(".") == [".unfinished-entry-2-0123abcd", "entry"]
+
+
+def test_a_folder_whose_successor_cannot_be_renamed_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write_folder("entry", {"a": b"old"})
+    rename, renamed = os.rename, []
+
+    def second_fails(source: Path, target: Path) -> None:
+        renamed.append(source)
+        if len(renamed) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", second_fails)
+    with pytest.raises(OSError, match="No space left"):
+        storage.write_folder("entry", {"a": b"new"})
+    assert storage.read("entry/a") == b"old"
+    assert storage.list(".") == ["entry"]
 
 
 def test_an_object_store_gets_the_last_file_last(monkeypatch: pytest.MonkeyPatch) -> None:
