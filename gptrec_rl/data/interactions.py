@@ -99,7 +99,7 @@ class Interactions:
         """Read a file that `save` wrote.
 
         Raises:
-            InputError: the file is missing, not ours, or its content is not what its hash says.
+            InputError: the file is missing, not ours, lacks an array, or its content is not what its hash says.
         """
         try:
             with np.load(path, allow_pickle=False) as archive:
@@ -108,7 +108,10 @@ class Interactions:
             raise InputError(f"data file {path} is not there; make it with `gptrec-rl data prepare`") from None
         except Exception as error:  # zip, zlib and numpy each have their own for a damaged file
             raise InputError(f"data file {path} can't be read ({error}); prepare it again") from None
-        return cls._from_arrays(arrays, path)
+        try:
+            return cls._from_arrays(arrays, path)
+        except KeyError as error:
+            raise InputError(f"data file {path} is damaged: it has no array {error}; prepare it again") from None
 
     @classmethod
     def _from_arrays(cls, arrays: Mapping[str, np.ndarray], path: Path) -> Interactions:

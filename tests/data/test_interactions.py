@@ -74,6 +74,17 @@ def test_another_format_version_is_refused(interactions: Interactions, tmp_path:
         Interactions.load(altered(tmp_path / "data.npz", format_version=np.array(2)))
 
 
+@pytest.mark.parametrize("name", ["hash", "name", "titles", "offsets"])
+def test_a_file_that_lacks_an_array_is_refused(interactions: Interactions, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "data.npz"
+    interactions.save(path)
+    with np.load(path) as archive:
+        arrays = {key: archive[key] for key in archive.files if key != name}
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+    with pytest.raises(InputError, match=rf"data\.npz is damaged: it has no array '{name}'; prepare it again"):
+        Interactions.load(path)
+
+
 def test_a_truncated_file_is_refused(interactions: Interactions, tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     interactions.save(path)
