@@ -67,12 +67,9 @@ class TableFile:
         """
         import pyarrow
 
-        column = self.table[name]
-        if pyarrow.types.is_temporal(column.type):
-            column = column.cast(pyarrow.timestamp("us")).cast(pyarrow.int64())
         try:
-            values = column.cast(pyarrow.int64()).to_numpy()
-        except pyarrow.ArrowInvalid:
+            values = self.table[name].cast(pyarrow.int64()).to_numpy()  # timestamps too, in their own unit
+        except pyarrow.ArrowException:
             values = self._parsed_times(self._as_text(name).to_pylist())
         missing = ~np.isfinite(values)
         if missing.any():

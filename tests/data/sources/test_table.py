@@ -148,13 +148,27 @@ def test_times_are_numbers_or_iso_dates(tmp_path: Path, times: list[str]) -> Non
     [
         [datetime(2015, 2, 25, tzinfo=UTC), datetime(2015, 2, 24, tzinfo=UTC)],
         [date(2015, 2, 25), date(2015, 2, 24)],
+        pa.array([1_700_000_000_000_000_002, 1_700_000_000_000_000_001], pa.timestamp("ns")),  # one microsecond
         [2.5, 1.5],
         ["2015-02-25", "2015-02-24"],
     ],
 )
-def test_parquet_times_may_be_dates_and_ids_numbers(tmp_path: Path, times: list[object]) -> None:
+def test_parquet_times_may_be_dates_and_ids_numbers(tmp_path: Path, times: list[object] | pa.Array) -> None:
     pq.write_table(pa.table({"user": [1, 1], "item": [70, 80], "timestamp": times}), tmp_path / "log.parquet")
     assert histories_by_id(read_table(tmp_path / "log.parquet")[0]) == {"1": ["80", "70"]}
+
+
+def test_parquet_times_of_another_type_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"user": [1, 1], "item": [70, 80], "timestamp": [[1], [2]]}), tmp_path / "log.parquet")
+    with pytest.raises(InputError, match=r"log\.parquet: column 'timestamp' has type list.*neither numbers nor text"):
+        read_table(tmp_path / "log.parquet")
+
+
+def test_parquet_times_of_the_day_alone_are_refused(tmp_path: Path) -> None:
+    times = pa.array([3600, 7200], pa.time32("s"))
+    pq.write_table(pa.table({"user": [1, 1], "item": [70, 80], "timestamp": times}), tmp_path / "log.parquet")
+    with pytest.raises(InputError, match=r"log\.parquet, row 1: '1,70,01:00:00' is not a row with an ISO 8601 date"):
+        read_table(tmp_path / "log.parquet")
 
 
 @pytest.mark.parametrize(
