@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from gptrec_rl.transport.entry import MANIFEST, CheckpointError, Entry, parse_manifest, seal, verify
+from gptrec_rl.transport.entry import MANIFEST, CheckpointError, Entry, parse_manifest, refused_writes, seal, verify
 from gptrec_rl.transport.storage import open_storage
 
 logger = logging.getLogger(__name__)
@@ -63,11 +63,11 @@ class CheckpointStore:
 
         Raises:
             CheckpointError: a newer optimiser has published or saved, so this one has lost its lease.
-            OSError: it can't be written (a full disk); what was there before is as it was.
+            InputError: it can't be written (a full disk); what was there before is as it was.
         """
         entry = seal(f"{POLICIES}/v{version:08d}", files, token, version, step, catalogue_hash, split_hash, config)
         self._commit(entry, files)
-        self._storage.replace(LATEST, json.dumps({"folder": entry.folder}).encode())
+        self._replace(LATEST, {"folder": entry.folder})
         self._retain(POLICIES)
         return entry
 
@@ -141,7 +141,7 @@ class CheckpointStore:
         best = self.best()
         if not math.isfinite(score) or (best is not None and score <= best[1]):
             return False
-        self._storage.replace(BEST, json.dumps({"folder": entry.folder, "score": score}).encode())
+        self._replace(BEST, {"folder": entry.folder, "score": score})
         return True
 
     def best(self) -> tuple[Entry, float] | None:
@@ -154,7 +154,7 @@ class CheckpointStore:
     def hold(self, entry: Entry) -> Iterator[None]:
         """Keep a policy from being removed within the context; a reader that dies in it does so for an hour."""
         path = f"{HOLDS}/{secrets.token_hex(8)}"
-        self._storage.replace(path, json.dumps({"folder": entry.folder, "until": time.time() + HOLD_S}).encode())
+        self._replace(path, {"folder": entry.folder, "until": time.time() + HOLD_S})
         try:
             yield
         finally:
@@ -177,7 +177,12 @@ class CheckpointStore:
         there = self._load_entry(entry.folder)
         if there is not None and there.token == entry.token and entry.folder.startswith(POLICIES):
             raise CheckpointError(f"{entry.folder} is already published; versions only grow")
-        self._storage.write_folder(entry.folder, {**files, MANIFEST: entry.manifest()})
+        with refused_writes(f"{self.root}/{entry.folder}"):
+            self._storage.write_folder(entry.folder, {**files, MANIFEST: entry.manifest()})
+
+    def _replace(self, path: str, content: Mapping[str, Any]) -> None:
+        with refused_writes(f"{self.root}/{path}"):
+            self._storage.replace(path, json.dumps(content).encode())
 
     def _entries(self, kind: str) -> list[Entry]:
         folders = (f"{kind}/{name}" for name in self._storage.list(kind) if _ENTRY_NAME.fullmatch(name))

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,18 @@ def verify(entry: Entry, read: Callable[[str], bytes]) -> dict[str, bytes]:
     return files
 
 
+@contextmanager
+def refused_writes(path: str) -> Iterator[None]:
+    """Tell of a checkpoint that could not be written within the context (a full disk) as an `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"checkpoint {path} can't be written: {error.strerror or error}; free some space or allow writing there, "
+            "then resume"
+        ) from None
+
+
 def write_folder(
     path: Path,
     files: Mapping[str, bytes],
@@ -149,8 +162,8 @@ def write_folder(
     """Write a checkpoint that stands alone; an older one there is replaced, together with all else in its folder.
 
     Raises:
-        InputError: there is something at this path that is no checkpoint, and it is left alone.
-        OSError: it can't be written (a full disk); an older one is as it was.
+        InputError: there is something at this path that is no checkpoint, and it is left alone; or the
+            checkpoint can't be written (a full disk), and an older one is as it was.
     """
     path = path.resolve()
     if path.exists() and not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
@@ -165,7 +178,8 @@ def write_folder(
         split_hash=split_hash,
         config=config,
     )
-    LocalStorage(path.parent).write_folder(path.name, {**files, MANIFEST: entry.manifest()})
+    with refused_writes(str(path)):
+        LocalStorage(path.parent).write_folder(path.name, {**files, MANIFEST: entry.manifest()})
     return entry
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from gptrec_rl.errors import InputError
 from gptrec_rl.transport.checkpoints import CheckpointStore
 from gptrec_rl.transport.entry import CheckpointError, Entry, read_folder
 
@@ -253,10 +254,11 @@ def test_a_full_disk_leaves_what_was_there(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, call, full)
-        with pytest.raises(OSError, match="No space left"):
+        written = "LATEST" if call == "replace" else "policies/v00000002"
+        with pytest.raises(InputError, match=f"checkpoint {tmp_path}/{written} can't be written: No space left"):
             publish(local, version=2)
         if call != "replace":  # which only pointers need
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(InputError, match=r"learner/step_00000002 can't be written: No space left.*resume"):
                 save(local, step=2)
     assert local.latest_policy() == before
     assert not list(tmp_path.rglob(".*"))
@@ -269,6 +271,7 @@ def test_a_full_disk_leaves_what_was_there(
 
 ENDLESS_PUBLISHING = """
 import sys
+from gptrec_rl.errors import InputError
 from gptrec_rl.transport.checkpoints import CheckpointStore
 
 store = CheckpointStore(sys.argv[1], keep_policies=3)

@@ -54,7 +54,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path, monkeypatch: py
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match=r"student can't be written: No space left on device; free some space"):
         write_folder(tmp_path / "student", {"model.safetensors": b"better"}, **ORIGIN)
     assert read_folder(tmp_path / "student")[1] == FILES
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
