@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from gptrec_rl.data.split import SPLIT_SEED
 
@@ -28,6 +28,12 @@ class ModelConfig(Settings):
     """n: how many of a user's last items the model reads."""
     slate_length: PositiveInt = 10
     """K: how many items a list has."""
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> ModelConfig:
+        if self.width % self.n_heads:
+            raise ValueError(f"width {self.width} can't be shared by {self.n_heads} heads; give a multiple of them")
+        return self
 
 
 class SplitConfig(Settings):

@@ -33,7 +33,7 @@ def read_config(model: type[M], file: Path | None, overrides: Sequence[str] = ()
     Args:
         model: what to read, a frozen pydantic model, possibly of models.
         file: a TOML file with the fields that differ from the defaults.
-        overrides: `ppo.learning_rate=1e-5`: the value is a TOML literal, or else taken as a string.
+        overrides: `ppo.clip=0.1`: the value is a TOML literal, or else taken as a string.
         base: values that the file and the overrides build on, such as a preset's.
 
     Raises:
@@ -74,7 +74,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
 def _parse_override(override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
-        raise InputError(f"--set {override}: write KEY=VALUE, such as --set ppo.learning_rate=1e-5")
+        raise InputError(f"--set {override}: write KEY=VALUE, such as --set ppo.clip=0.1")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

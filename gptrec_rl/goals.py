@@ -118,7 +118,7 @@ def _import(name: str) -> Reward:
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # somebody else's module: whatever it raises, the message has to name it
         raise InputError(
             f"reward {name!r}: module {module_name!r} can't be imported ({error}); install it, or put its folder on "
             "PYTHONPATH"
@@ -154,12 +154,29 @@ def compute_rewards(
         Unweighted arrays by name, each [B, G, K] float32.
 
     Raises:
-        InputError: a reward returns another shape, something that isn't numbers, or values that aren't finite.
+        InputError: a reward fails, or returns another shape, no numbers, or values that aren't finite.
     """
     return {
-        name: _checked(name, reward(slates, ground_truth, histories, catalogue), slates)
+        name: _checked(name, _call(name, reward, slates, ground_truth, histories, catalogue), slates)
         for name, reward in rewards.items()
     }
+
+
+def _call(
+    name: str,
+    reward: Reward,
+    slates: np.ndarray,
+    ground_truth: np.ndarray,
+    histories: Histories,
+    catalogue: Catalogue,
+) -> object:
+    try:
+        return reward(slates, ground_truth, histories, catalogue)
+    except Exception as error:  # somebody else's code: whatever it raises, the message has to name the reward
+        raise InputError(
+            f"reward {name!r} failed with {type(error).__name__}: {error}; it is called as "
+            f"reward(slates, ground_truth, histories, catalogue) with slates of shape {slates.shape}"
+        ) from error
 
 
 def _checked(name: str, returned: object, slates: np.ndarray) -> np.ndarray:
@@ -170,6 +187,8 @@ def _checked(name: str, returned: object, slates: np.ndarray) -> np.ndarray:
             f"reward {name!r} returned shape {values.shape} of {values.dtype}; return numbers of shape {per_place}, "
             f"one a place, or {per_list}, one a list"
         )
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)  # as it is sent, where 1e300 is no finite number
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         place = tuple(int(index) for index in bad[0])
@@ -179,7 +198,7 @@ def _checked(name: str, returned: object, slates: np.ndarray) -> np.ndarray:
         )
     if values.shape == per_list:
         return place_on_last(values, slates.shape[2])
-    return values.astype(np.float32)
+    return values
 
 
 def weighted_sum(rewards: Mapping[str, np.ndarray], goal: Goal) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
-from gptrec_rl.fleet.processes import stop_event
+from gptrec_rl.fleet.processes import TERMINATED, stop_event
 from gptrec_rl.fleet.service import IDLE_S, service_options, start_service
 
 
@@ -27,6 +28,7 @@ def main(run_dir: Path, data: Path | None, redis_url: str, index: int) -> None:
             if generator.reporter.is_due:
                 generator.report()
         generator.report()
+    sys.exit(TERMINATED)
 
 
 if __name__ == "__main__":

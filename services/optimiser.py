@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gptrec_rl.fleet.processes import stop_event
+from gptrec_rl.fleet.processes import TERMINATED, stop_event
 from gptrec_rl.fleet.service import IDLE_S, service_options, start_service
 from gptrec_rl.transport.lease import DEFAULT_TTL_S, LeaseHeldError
 
@@ -42,7 +42,7 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
                 optimiser.report()
         optimiser.finish()
     if not optimiser.is_done:
-        sys.exit(143)  # stopped by SIGTERM before the end, to be resumed
+        sys.exit(TERMINATED)  # before the end, to be resumed
 
 
 def _start(optimiser: Optimiser, stop: threading.Event) -> None:

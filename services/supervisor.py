@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 def fleet_children(run_dir: Path, redis_url: str, n_generators: int, optimiser_on_gpu: bool) -> list[Child]:
     """Describe the fleet of a run: one optimiser, one validator, the generators, sharing this process's cores."""
     plan = share_cores(n_generators, psutil.Process().cpu_affinity(), optimiser_on_gpu)
-    start = (sys.executable, "-m")
+    start = (sys.executable, "-P", "-m")  # a folder `services` of the user's is not ours
     run = ("--run-dir", str(run_dir))
     secret = {REDIS_URL_VARIABLE: redis_url}
     return [

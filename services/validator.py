@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 
 import click
 
-from gptrec_rl.fleet.processes import stop_event
+from gptrec_rl.fleet.processes import TERMINATED, stop_event
+from gptrec_rl.fleet.reporter import REPORT_EVERY_S
 from gptrec_rl.fleet.service import IDLE_S, service_options, start_service
 
 
@@ -19,14 +22,17 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
         from gptrec_rl.fleet.validator import Validator
 
         validator = Validator(run.split, run.config, run.redis_transport(redis_url))
+        share = run.config.fleet.validator_share
         while not stop.is_set():
             seconds = validator.step()
-            pause_s = IDLE_S if seconds is None else seconds * (1 / run.config.fleet.validator_share - 1)
-            stop.wait(pause_s)
-            validator.reporter.waited(pause_s)
-            if validator.reporter.is_due:
-                validator.report()
+            pause_until = time.monotonic() + (IDLE_S if seconds is None else seconds * (1 / share - 1))
+            while not stop.is_set() and (pause_s := pause_until - time.monotonic()) > 0:
+                stop.wait(min(pause_s, REPORT_EVERY_S))
+                validator.reporter.waited(min(pause_s, REPORT_EVERY_S))
+                if validator.reporter.is_due:
+                    validator.report()
         validator.step()
+    sys.exit(TERMINATED)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -56,7 +57,10 @@ def tune(inputs: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Pope
         settings = [word for setting in SMALL_FLEET for word in ("--set", setting)]
         given = ("--data", str(inputs / "data.npz"), "--student", str(inputs / "student"), "--run-dir", str(run_dir))
         log = (tmp_path / "tune.log").open("a")
-        process = subprocess.Popen([*GPTREC_RL, "tune", *given, *settings, *options], stdout=log, stderr=log, text=True)
+        # What the shell says of other data is not for the children of a run that was given its own.
+        environment = {**os.environ, "GPTREC_DATA": "elsewhere.npz"}
+        command = [*GPTREC_RL, "tune", *given, *settings, *options]
+        process = subprocess.Popen(command, stdout=log, stderr=log, text=True, env=environment)
         started.append(process)
         return process
 

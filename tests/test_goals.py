@@ -163,3 +163,16 @@ def test_a_weighted_sum_by_hand() -> None:
 def test_a_goal_over_rewards_that_the_rollout_lacks_is_refused() -> None:
     with pytest.raises(InputError, match="needs reward 'ild', and the rollout carries ndcg"):
         weighted_sum({"ndcg": np.zeros((1, 1, 2), np.float32)}, parse_goal("ndcg=1,ild=1"))
+
+
+def test_an_own_reward_that_fails_is_named(split: Split) -> None:
+    def broken(slates: np.ndarray, *_: object) -> np.ndarray:
+        raise KeyError("year")
+
+    with pytest.raises(InputError, match="reward 'mine' failed with KeyError: 'year'; it is called as"):
+        computed(split, mine=broken)
+
+
+def test_a_reward_too_large_to_be_sent_is_refused(split: Split) -> None:
+    with pytest.raises(InputError, match="returned inf for list"):
+        computed(split, mine=lambda slates, *_: np.full(slates.shape, 1e300))

@@ -7,14 +7,18 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
 import pytest
 
 from gptrec_rl.checkpoint import save_policy
 from gptrec_rl.cli import main
 from gptrec_rl.config import ModelConfig
+from gptrec_rl.data import Catalogue, Histories
 from gptrec_rl.data.sources.synthetic import generate
+from gptrec_rl.goals import compute_rewards
 from gptrec_rl.models.gptrec import GPTRec
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -26,7 +30,7 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[str]:
     lines = "".join(blocks("sh")).splitlines()
-    return [line.partition(" #")[0].strip() for line in lines if line.startswith("gptrec-rl ")]
+    return [line.partition(" #")[0].strip().removeprefix("PYTHONPATH=. ") for line in lines if " " in line]
 
 
 def test_python_example_runs(tmp_path: Path) -> None:
@@ -42,7 +46,19 @@ def test_python_example_runs(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 10
 
 
-@pytest.mark.parametrize("line", commands())
+def test_own_metric_is_a_reward() -> None:
+    (example,) = (block for block in blocks("python") if "my_rewards" in block)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    ids = np.array(["a", "b", "c"])
+    catalogue = Catalogue(ids, ids, ("x", "y"), np.array([[True, False], [False, True], [True, False]]))
+    # Item 1 is of x. The list [3, 2] brings y by one of its two items; a new user has had no genre: both bring one.
+    lists = np.array([[[3, 2]], [[3, 2]]])
+    rewards = compute_rewards({"own": names["new_genres"]}, lists, np.array([2, 2]), Histories.of([[1], []]), catalogue)
+    np.testing.assert_array_equal(rewards["own"], [[[0, 0.5]], [[0, 1.0]]])  # on the last place, equation (2)
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("gptrec-rl ")])
 def test_command_has_the_options_it_is_shown_with(line: str) -> None:
     words = shlex.split(line)[1:]
     command: click.Command = main

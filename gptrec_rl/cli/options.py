@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -94,6 +94,13 @@ def config_options(command: F) -> F:
     return command
 
 
+def settings_of(options: Mapping[str, Any]) -> list[str]:
+    """Turn the options that were given into overrides as `--set` takes them: they win over files, `--set` over them."""
+    return [f"{key}={value}" for key, value in options.items() if value is not None]
+
+
 def typed_command() -> str:
-    """Return the command as it was typed, for documents: the program by its name, not by its path."""
-    return "gptrec-rl " + shlex.join(sys.argv[1:])
+    """Return the command as it was typed, for documents: the program by its name, and no password of a URL."""
+    from gptrec_rl.transport.connection import redact
+
+    return "gptrec-rl " + shlex.join(redact(word) if "://" in word else word for word in sys.argv[1:])

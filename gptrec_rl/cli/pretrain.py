@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gptrec_rl.cli.options import config_options, data_option, on_existing_option, report_option, threads_option
+from gptrec_rl.cli.options import (
+    config_options,
+    data_option,
+    on_existing_option,
+    report_option,
+    settings_of,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,11 +58,10 @@ def pretrain(
     from gptrec_rl.config_files import read_config
     from gptrec_rl.fleet.run_folder import CONFIG
 
-    given = {"max_minutes": max_minutes, "max_steps": max_steps, "seed": seed}
+    options = {"max_minutes": max_minutes, "max_steps": max_steps, "seed": seed}
     stored = run_dir / CONFIG if on_existing == "resume" and (run_dir / CONFIG).exists() else None
-    base: dict[str, Any] = read_config(PretrainConfig, stored).model_dump() if stored else {}
-    base |= {key: value for key, value in given.items() if value is not None}
-    config = read_config(PretrainConfig, config_file, overrides, base)
+    base = read_config(PretrainConfig, stored).model_dump() if stored else {}
+    config = read_config(PretrainConfig, config_file, [*settings_of(options), *overrides], base)
     train_student(data, run_dir, config, on_existing, threads, report)
 
 
@@ -63,6 +69,15 @@ def train_student(
     data: Path, run_dir: Path, config: PretrainConfig, on_existing: str, threads: int | None, report: Path | None
 ) -> Path:
     """Run stage 1 with a progress bar; return the student's folder."""
+    from gptrec_rl.fleet.run_folder import sole_user
+
+    with sole_user(run_dir):
+        return _train_student(data, run_dir, config, on_existing, threads, report)
+
+
+def _train_student(
+    data: Path, run_dir: Path, config: PretrainConfig, on_existing: str, threads: int | None, report: Path | None
+) -> Path:
     import torch
 
     from gptrec_rl.checkpoint import STUDENT, save_policy

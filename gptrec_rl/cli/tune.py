@@ -11,11 +11,11 @@ from gptrec_rl.cli.options import (
     config_options,
     on_existing_option,
     report_option,
-    threads_option,
+    settings_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from gptrec_rl.config import TuneConfig
     from gptrec_rl.fleet.run_folder import Run
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, help="Of all random streams.")
 @config_options
 @on_existing_option
-@threads_option
 @report_option
 def tune(
     data: Path | None,
@@ -56,7 +55,6 @@ def tune(
     config_file: Path | None,
     overrides: tuple[str, ...],
     on_existing: str,
-    threads: int | None,
     report: Path | None,
 ) -> None:
     """Stage 2: align a student with a goal on whole lists.
@@ -64,51 +62,39 @@ def tune(
     Starts an optimiser, a validator and generators, watches over them, and ends with the best policy by the
     validation users' mean reward. Ctrl-C stops all of it; '--on-existing resume' goes on.
     """
-    from gptrec_rl.config import PAPER
     from gptrec_rl.goals import parse_goal, parse_sweep
 
-    given: dict[str, Any] = {
-        "data": str(data.resolve()) if data else None,
-        "goal": goal,
+    options = {
+        "data": data.resolve() if data else None,
+        "goal": goal if goal or not sweep else "ndcg=1",
         "max_minutes": max_minutes,
         "steps": steps,
         "seed": seed,
-        "fleet": {"n_generators": generators} if generators else None,
+        "fleet.n_generators": generators,
     }
-    preset = PAPER if paper else {}
-    base = {**preset, **{key: value for key, value in given.items() if value is not None}}
-    if paper and generators:
-        base["fleet"] = {**PAPER["fleet"], "n_generators": generators}
-    settings = _Settings(base, config_file, overrides)
+    changes = [*settings_of(options), *overrides]
     if sweep is None:
-        run_fleet(
-            run_dir, settings.read(run_dir, on_existing), student, on_existing, serial, redis_url, threads, report
-        )
+        config = _configuration(run_dir, on_existing, paper, config_file, changes)
+        run_fleet(run_dir, config, student, on_existing, serial, redis_url, report)
         return
-    config = settings.read(run_dir, "fail")
     runs = {}
-    for each in parse_sweep(sweep, parse_goal(config.goal)):
+    for each in parse_sweep(sweep, parse_goal(_configuration(run_dir, "fail", paper, config_file, changes).goal)):
         folder = run_dir / str(each).replace(":", "_")
-        one = settings.read(folder, on_existing).model_copy(update={"goal": str(each)})
-        runs[str(each)] = run_fleet(folder, one, student, on_existing, serial, redis_url, threads, report)
+        config = _configuration(folder, on_existing, paper, config_file, [*changes, f"goal={each}"])
+        runs[str(each)] = run_fleet(folder, config, student, on_existing, serial, redis_url, report)
     _draw_front(runs, run_dir)
 
 
-class _Settings:
-    """Where a run's configuration comes from, in the order in which they win: file, --set, options, stored, preset."""
+def _configuration(
+    run_dir: Path, on_existing: str, paper: bool, file: Path | None, changes: Sequence[str]
+) -> TuneConfig:
+    """Read the configuration: changes win over the file, which wins over a resumed run's own or the preset."""
+    from gptrec_rl.config import PAPER, TuneConfig
+    from gptrec_rl.config_files import read_config
+    from gptrec_rl.fleet.run_folder import stored_settings
 
-    def __init__(self, base: Mapping[str, Any], file: Path | None, overrides: tuple[str, ...]) -> None:
-        self._base, self._file, self._overrides = base, file, overrides
-
-    def read(self, run_dir: Path, on_existing: str) -> TuneConfig:
-        from gptrec_rl.config import TuneConfig
-        from gptrec_rl.config_files import read_config
-        from gptrec_rl.fleet.run_folder import stored_settings
-
-        stored = stored_settings(run_dir) if on_existing == "resume" else {}
-        fleet = {**stored.get("fleet", {}), **self._base.get("fleet", {})}
-        base = {**stored, **self._base, **({"fleet": fleet} if fleet else {})}
-        return read_config(TuneConfig, self._file, self._overrides, base)
+    stored = stored_settings(run_dir) if on_existing == "resume" else {}
+    return read_config(TuneConfig, file, changes, stored or (PAPER if paper else {}))
 
 
 def run_fleet(
@@ -118,22 +104,37 @@ def run_fleet(
     on_existing: str,
     serial: bool = False,
     redis_url: str | None = None,
-    threads: int | None = None,
     report: Path | None = None,
 ) -> Path:
     """Run stage 2 with a progress bar, draw the validator's path, and return the run folder."""
     import logging
 
-    import torch
-
-    from gptrec_rl.fleet.run_folder import prepare_run
-    from gptrec_rl.reporting.progress import ProgressBar
+    from gptrec_rl.fleet.run_folder import sole_user
+    from gptrec_rl.transport.connection import connect
 
     if config.steps is None and config.max_minutes is None:
         raise click.UsageError("say how long to tune: --max-minutes or --steps")
+    if not config.data:
+        raise click.UsageError("say which data to tune on: --data, or GPTREC_DATA")
+    if redis_url is not None and not serial:
+        connect(redis_url).close()  # what can't work shall fail before a run folder is replaced
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    if threads is not None:
-        torch.set_num_threads(threads)
+    with sole_user(run_dir):
+        return _run_fleet(run_dir, config, student, on_existing, serial, redis_url, report)
+
+
+def _run_fleet(
+    run_dir: Path,
+    config: TuneConfig,
+    student: Path | None,
+    on_existing: str,
+    serial: bool,
+    redis_url: str | None,
+    report: Path | None,
+) -> Path:
+    from gptrec_rl.fleet.run_folder import prepare_run
+    from gptrec_rl.reporting.progress import ProgressBar
+
     run = prepare_run(run_dir, config, student, on_existing)  # type: ignore[arg-type]
     bar = ProgressBar(f"tuning {run.config.goal}")
     show = _shown_on(bar)
@@ -253,8 +254,8 @@ def _draw_front(runs: Mapping[str, Path], run_dir: Path) -> None:
     rows: list[Row] = []
     for goal, folder in runs.items():
         history = RunHistory.read(folder)
-        if not rows:
-            first = history.validations[0]
+        first = history.validations[0]
+        if not rows and first.step == 0:
             rows.append(Row("student", first.values, first.errors, "student"))
         if history.best is not None:
             rows.append(Row(goal, history.best.values, history.best.errors, "tuned"))

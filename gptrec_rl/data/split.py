@@ -64,7 +64,8 @@ class Split:
         if not 0 < n_validation_users < len(candidates):
             raise InputError(
                 f"{n_validation_users} validation users can't be drawn from {len(candidates)} users with 3 or more "
-                f"interactions, leaving some to train on; set --validation-users between 1 and {len(candidates) - 1}"
+                "interactions, leaving some to train on; set split.validation_users (--validation-users) between 1 and "
+                f"{len(candidates) - 1}"
             )
         drawn = np.random.default_rng(seed).choice(candidates, n_validation_users, replace=False)
         return cls(interactions, np.sort(drawn).astype(np.int64))

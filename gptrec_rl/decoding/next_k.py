@@ -100,13 +100,13 @@ class NextK:
     def recommend(self, histories: HistoriesLike, k: int, allowed: np.ndarray | None = None) -> Slates:
         """Write one list a history; see `Recommender`. Histories of similar length are encoded together."""
         histories = Histories.of(histories)
+        may = candidates(histories, self._policy.n_items, k, allowed)
         order = np.argsort(np.minimum(histories.lengths, self._policy.history_length), kind="stable")
         items = np.zeros((len(histories), k), dtype=np.int64)
         scores = np.zeros((len(histories), k), dtype=np.float32)
         for start in range(0, len(order), BATCH_SIZE):
             rows = order[start : start + BATCH_SIZE]
-            part = allowed[rows] if allowed is not None and allowed.ndim == 2 else allowed
-            written = generate(self._policy, histories.take(rows), k, allowed=part, precision=self._precision)
+            written = generate(self._policy, histories.take(rows), k, allowed=may[rows], precision=self._precision)
             items[rows] = written.items[:, 0].cpu().numpy()
             scores[rows] = written.log_probs[:, 0].cpu().numpy()
         return Slates(items, scores)

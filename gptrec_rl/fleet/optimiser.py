@@ -50,6 +50,7 @@ class Optimiser:
         self._elapsed_s = 0.0
         self._version = -1
         self._published_step = -1
+        self._n_skipped = 0
         self._token = 0
         self._saved_at = time.monotonic()
         self.reporter = Reporter(transport.metrics, "optimiser", 0)
@@ -135,7 +136,8 @@ class Optimiser:
     def report(self) -> None:
         """Say what was done since the last report, and how the cache's ledger stands."""
         ledger = {f"cache/{name}": float(n) for name, n in asdict(self._transport.cache.ledger()).items()}
-        self.reporter.report(self._token, self.learner.step, {**ledger, names.PROGRESS: self.fraction})
+        extra = {names.PROGRESS: self.fraction, names.PPO_SKIPPED_STEPS: float(self._n_skipped)}
+        self.reporter.report(self._token, self.learner.step, {**ledger, **extra})
 
     def _publish(self) -> None:
         self._version += 1
@@ -156,9 +158,13 @@ class Optimiser:
     def _observe(self, batch: RolloutBatch, stats: UpdateStats, lag: dict[str, float]) -> None:
         self.reporter.count(names.SPEED_STEPS_PER_S, 1)
         self.reporter.count(names.SPEED_LISTS_PER_S, batch.slates.shape[0] * batch.slates.shape[1])
+        rewards = {names.reward(name): float(values.sum(axis=-1).mean()) for name, values in batch.rewards.items()}
+        self.reporter.observe({names.REWARD_MEAN: stats.reward, **rewards, **lag})
+        self._n_skipped += stats.n_skipped
+        if stats.n_skipped == self._config.ppo.passes:
+            return
         self.reporter.observe(
             {
-                names.REWARD_MEAN: stats.reward,
                 names.LOSS_POLICY: stats.policy_loss,
                 names.LOSS_VALUE: stats.value_loss,
                 names.PPO_CLIP_FRACTION: stats.clip_fraction,
@@ -168,8 +174,5 @@ class Optimiser:
                 names.PPO_REFERENCE_KL: stats.reference_kl,
                 names.PPO_GRADIENT_NORM: stats.gradient_norm,
                 names.PPO_RATIO_ERROR: stats.ratio_error,
-                names.PPO_SKIPPED_STEPS: stats.n_skipped,
-                **lag,
-                **{names.reward(name): float(values.sum(axis=-1).mean()) for name, values in batch.rewards.items()},
             }
         )

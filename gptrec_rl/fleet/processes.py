@@ -23,6 +23,7 @@ from gptrec_rl.fleet import tether
 from gptrec_rl.fleet.cores import Share
 
 BAD_INPUT = 2  # click's exit code for what a restart can't mend
+TERMINATED = 128 + signal.SIGTERM  # how a service ends that SIGTERM stopped: done if it was asked to finish
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 HEALTHY_AFTER_S = 60.0
@@ -123,7 +124,7 @@ class _Runner:
         if code is None:
             return
         self.process = None
-        if code == 0:
+        if code == 0 or (self.is_finishing and code == TERMINATED):
             self.is_done = True
             return
         self.failures += 1

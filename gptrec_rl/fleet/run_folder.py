@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
+import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from gptrec_rl.checkpoint import STORE, STUDENT, load_policy, read_policy, save_policy
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import read_config, write_config
 from gptrec_rl.data import Interactions, Split
 from gptrec_rl.errors import InputError
-from gptrec_rl.goals import build_rewards, parse_goal
+from gptrec_rl.goals import build_rewards, compute_rewards, parse_goal
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.models.popularity import PopularityRecommender
+from gptrec_rl.rewards import Reward
 from gptrec_rl.transport.cache import CacheLimits
 from gptrec_rl.transport.hub import Transport, memory_transport, redis_transport
 
 CONFIG = "config.toml"
+
+logger = logging.getLogger(__name__)
 
 OnExisting = Literal["fail", "resume", "overwrite"]
 
@@ -81,6 +91,32 @@ def stored_settings(folder: Path) -> Mapping[str, Any]:
     return read_config(TuneConfig, folder / CONFIG).model_dump() if (folder / CONFIG).exists() else {}
 
 
+@contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Make a run folder and keep everybody else from working in it; an empty one goes again at the end.
+
+    Raises:
+        InputError: another process is at work in it, or it can't be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise InputError(f"run folder {folder} can't be used: {error.strerror}; give another --run-dir") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another process is at work in {folder}; stop it first, or give another --run-dir"
+            ) from None
+        yield
+    finally:
+        os.close(lock)
+        with suppress(OSError):
+            folder.rmdir()
+
+
 def claim_folder(folder: Path, on_existing: OnExisting) -> bool:
     """Make a run folder, or decide what happens to one that is there.
 
@@ -90,8 +126,8 @@ def claim_folder(folder: Path, on_existing: OnExisting) -> bool:
     Raises:
         InputError: the folder exists and nothing was said about it, or it is not a run folder.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(folder.iterdir()):
         return False
     if not (folder / CONFIG).exists():
         raise InputError(f"{folder} exists and is not a run folder (it has no {CONFIG}); give another --run-dir")
@@ -101,8 +137,8 @@ def claim_folder(folder: Path, on_existing: OnExisting) -> bool:
             "overwrite, or give another --run-dir"
         )
     if on_existing == "overwrite":
-        shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return on_existing == "resume"
 
 
@@ -120,7 +156,7 @@ def prepare_run(folder: Path, config: TuneConfig, student: Path | None, on_exist
     """
     interactions = Interactions.load(Path(config.data))
     split = Split.leave_one_out(interactions, config.split.validation_users, config.split.seed)
-    build_rewards(parse_goal(config.goal), split)
+    rewards = build_rewards(parse_goal(config.goal), split)
     if config.ppo.baseline == "group" and config.fleet.n_lists < 2:
         raise InputError("ppo.baseline 'group' compares the lists of a history; set fleet.n_lists to 2 or more")
     if config.ppo.kl_target is not None and config.ppo.kl_weight == 0:
@@ -136,8 +172,16 @@ def prepare_run(folder: Path, config: TuneConfig, student: Path | None, on_exist
         student = folder / STUDENT
     if student is None:
         raise InputError("there is no policy to start from; give one with --student, such as the folder of `pretrain`")
-    split.require_room(load_policy(student, split.catalogue).slate_length)
+    k = load_policy(student, split.catalogue).slate_length
+    split.require_room(k)
+    _try_rewards(rewards, split, k)
     entry, files = read_policy(student)  # before the folder is claimed: the student may lie in it
+    if entry.split_hash != split.hash:
+        logger.warning(
+            "%s was trained on another split, perhaps on these validation users, which choose the best policy; give "
+            "the split.validation_users and split.seed of its training if that is not meant",
+            student,
+        )
     claim_folder(folder, on_existing)
     if not resumes:
         config = config.model_copy(update={"run_id": secrets.token_hex(8)})
@@ -151,3 +195,11 @@ def prepare_run(folder: Path, config: TuneConfig, student: Path | None, on_exist
         )
     write_config(config, folder / CONFIG)
     return Run(folder, config, split)
+
+
+def _try_rewards(rewards: Mapping[str, Reward], split: Split, k: int) -> None:
+    """Compute the rewards of a few lists: what is wrong with one shall show before any work is done."""
+    users = np.arange(min(2, len(split.validation.users)))
+    histories, ground_truth = split.validation.histories.take(users), split.validation.ground_truth[users]
+    slates = PopularityRecommender(split).recommend(histories, k).items[:, None].repeat(2, axis=1)
+    compute_rewards(rewards, slates, ground_truth, histories, split.catalogue)

@@ -27,7 +27,7 @@ def service_options(command: F) -> F:
     """Add the options that every service has."""
     for option in (
         click.option("--redis-url", envvar="GPTREC_REDIS_URL", required=True, help="Where the fleet meets."),
-        click.option("--data", envvar="GPTREC_DATA", type=click.Path(path_type=Path), help="Left out: as configured."),
+        click.option("--data", type=click.Path(path_type=Path), help="Data file; left out: the configured one."),
         click.option("--run-dir", type=click.Path(path_type=Path), required=True, help="Made by `gptrec-rl tune`."),
     ):
         command = option(command)

@@ -42,12 +42,12 @@ class Validator:
         self.reporter = Reporter(transport.metrics, "validator", 0)
 
     def step(self) -> float | None:
-        """Score the newest policy; return the seconds that took, None when it was scored before."""
+        """Score the newest policy; return the processor seconds that took, None when it was scored before."""
         store = self._transport.store
         newest = store.latest_policy()
         if newest is None or newest == self._scored:
             return None
-        started = time.monotonic()
+        started = time.process_time()
         with store.hold(newest):
             try:
                 policy = GPTRec.from_files(store.read(newest))
@@ -57,7 +57,7 @@ class Validator:
                 return None
             values = self._score(policy)
             values[names.VAL_IS_BEST] = float(store.mark_best(newest, values[names.VAL_REWARD]))
-        seconds = time.monotonic() - started
+        seconds = time.process_time() - started
         self._scored = newest
         values |= {names.VAL_VERSION: newest.version, names.VAL_SECONDS: seconds}
         self.reporter.report(newest.token, newest.step, values)

@@ -266,7 +266,9 @@ class Learner:
             self._value.load_state_dict(state.tensors_from_bytes(files["value.safetensors"]))
             state.optimiser_from_bytes(self._value_optimiser, files["value_optimiser.safetensors"])
         counters = json.loads(files["learner.json"])
-        self.step, self._kl_weight = int(counters["step"]), float(counters["kl_weight"])
+        self.step = int(counters["step"])
+        if self._config.kl_target is not None:
+            self._kl_weight = float(counters["kl_weight"])
         self._n_skipped_in_a_row = int(counters["skipped_in_a_row"])
 
 

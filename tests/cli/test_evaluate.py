@@ -125,7 +125,7 @@ def test_a_recommender_that_breaks_the_rules_gets_no_figures(run: Run, monkeypat
         (["markov", "--baseline", "popularity"], "--baseline 'popularity' is none of the models; give one of markov"),
         (["markov", "popularity", "--per-user", "one.csv"], "one.csv is one file for 2 models"),
         (["markov", "--k", "59"], "can't be made"),
-        (["markov", "--validation-users", "60"], "set --validation-users between 1 and 59"),
+        (["markov", "--validation-users", "60"], "(--validation-users) between 1 and 59"),
     ],
 )
 def test_bad_input_is_named(run: Run, arguments: list[str], message: str) -> None:

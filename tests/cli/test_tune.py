@@ -93,7 +93,7 @@ def test_the_users_own_reward_is_tuned_for_by_its_import_path(
     assert result.exit_code == 0, result.output
     generated = [line for line in lines_of(tmp_path / "run/metrics.jsonl") if line["role"] == "generator"]
     assert generated[-1]["values"]["reward/own_rewards_of_tune:cheap"] > 0
-    for name, message in (("undefined", "returned nan for list"), ("too_short", "returned shape (15,)")):
+    for name, message in (("undefined", "returned nan for list"), ("too_short", "returned shape (2,)")):
         result = tune("--steps", 2, "--goal", f"own_rewards_of_tune:{name}=1", run_dir=tmp_path / name)
         assert result.exit_code == 2
         assert f"reward 'own_rewards_of_tune:{name}' {message}" in " ".join(result.output.split())

@@ -15,7 +15,7 @@ import pytest
 
 from gptrec_rl.fleet import tether
 from gptrec_rl.fleet.cores import Share
-from gptrec_rl.fleet.processes import MAX_FAILURES, Child, ChildFailedError, ProcessGroup
+from gptrec_rl.fleet.processes import MAX_FAILURES, TERMINATED, Child, ChildFailedError, ProcessGroup
 
 pytestmark = pytest.mark.integration
 
@@ -133,6 +133,24 @@ def test_a_child_killed_outright_comes_back_under_another_pid(tmp_path: Path) ->
         assert is_alive(group.running()[0].pid)
     assert "generator-0, attempt 2" in log_of(tmp_path)
     assert "attempt 2" not in log_of(tmp_path, "generator-1")
+
+
+def test_a_service_that_a_stray_sigterm_ended_comes_back(tmp_path: Path) -> None:
+    clock = Clock()
+    with group_of(tmp_path, shell(f"exit {TERMINATED}", "validator"), clock=clock) as group:
+        group.start()
+        until_it_ends(group)
+        assert not group.is_done("validator")
+        assert_starts_after(group, clock, 1)
+
+
+def test_a_service_that_was_asked_to_finish_is_done_when_sigterm_ends_it(tmp_path: Path) -> None:
+    script = f"trap 'exit {TERMINATED}' TERM; echo ready; while true; do sleep 0.05; done"
+    with group_of(tmp_path, shell(script, "validator")) as group:
+        group.start()
+        wait_until(lambda: "ready" in log_of(tmp_path, "validator-0"))
+        group.finish("validator")
+        wait_until(polled(group, lambda: group.is_done("validator")))
 
 
 def test_bad_input_is_not_tried_again(tmp_path: Path) -> None:

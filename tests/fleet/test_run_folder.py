@@ -12,7 +12,7 @@ from gptrec_rl.checkpoint import STUDENT, load_policy, save_policy
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Catalogue, Interactions, Split
 from gptrec_rl.errors import InputError
-from gptrec_rl.fleet.run_folder import CONFIG, Run, claim_folder, prepare_run, stored_settings
+from gptrec_rl.fleet.run_folder import CONFIG, Run, claim_folder, prepare_run, sole_user, stored_settings
 from gptrec_rl.models.gptrec import GPTRec
 
 MakeConfig = Callable[..., TuneConfig]
@@ -247,3 +247,37 @@ def test_its_transport_has_the_limits_and_keeps_checkpoints_in_the_folder(
     )
     assert load_policy(tmp_path / "run", world.catalogue).slate_length == 4
     assert (tmp_path / "run/store/LATEST").exists()
+
+
+def test_a_run_folder_has_one_user_at_a_time(tmp_path: Path) -> None:
+    with sole_user(tmp_path / "run"):
+        (tmp_path / "run" / CONFIG).write_text("")
+        with (
+            pytest.raises(InputError, match=r"another process is at work in .*run; stop it first"),
+            sole_user(tmp_path / "run"),
+        ):
+            pytest.fail("two users")
+    with sole_user(tmp_path / "run"):
+        pass
+    assert (tmp_path / "run" / CONFIG).exists()
+
+
+def test_a_folder_that_nothing_was_written_into_goes_again(tmp_path: Path) -> None:
+    with sole_user(tmp_path / "run"):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_in_the_place_of_a_run_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(InputError, match=r"run folder .*run can't be used: File exists"), sole_user(tmp_path / "run"):
+        pytest.fail("a file is no folder")
+
+
+def test_a_student_of_another_split_is_pointed_out(
+    world: Split, student: GPTRec, data: Path, make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hashes = {"catalogue_hash": world.catalogue.hash, "split_hash": "another"}
+    save_policy(tmp_path / "other", student.to_files(), step=9, config={}, **hashes)
+    prepare_run(tmp_path / "run", make_config(data=str(data)), tmp_path / "other", "fail")
+    assert "was trained on another split" in caplog.text

@@ -398,6 +398,15 @@ def test_a_resumed_learner_goes_on_bit_for_bit(
     assert resumed.to_files() == unbroken.to_files()
 
 
+def test_a_resumed_learner_takes_the_kl_weight_that_is_set_now_unless_it_adapts(make_policy: MakePolicy) -> None:
+    student = make_policy()
+    saved = make_learner(student, kl_weight=1.0).to_files()
+    for target, expected in ((None, 5.0), (0.1, 1.0)):
+        resumed = make_learner(student, kl_weight=5.0, kl_target=target)
+        resumed.resume(saved)
+        assert resumed._kl_weight == expected
+
+
 def test_skips_in_a_row_are_counted_across_a_resume(make_policy: MakePolicy, roll_out: RollOut) -> None:
     student = make_policy()
     learner, resumed = (make_learner(student, passes=1, max_skipped_steps=2) for _ in range(2))

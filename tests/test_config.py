@@ -1,0 +1,31 @@
+"""The presets and the bounds between settings."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from gptrec_rl.config import PAPER, ModelConfig, TuneConfig
+
+
+def test_the_papers_preset_is_valid_and_has_the_settings_behind_table_3() -> None:
+    paper = TuneConfig.model_validate(PAPER)
+    assert (paper.steps, paper.fleet.n_generators, paper.fleet.cache_batches, paper.fleet.publish_every) == (
+        64_000,
+        8,
+        8,
+        20,
+    )
+    assert (paper.fleet.n_histories * paper.fleet.n_lists, paper.fleet.max_staleness, paper.fleet.max_reuse) == (
+        128,
+        None,
+        None,
+    )
+    ppo = paper.ppo
+    assert (ppo.policy_learning_rate, ppo.value_learning_rate, ppo.weight_decay) == (1e-5, 1e-4, 0.01)
+    assert (ppo.clip, ppo.gamma, ppo.gae_lambda, ppo.entropy_bonus, ppo.kl_weight) == (0.2, 0.99, 0.9, 0.0, 0.0)
+
+
+def test_heads_that_do_not_share_the_width_are_refused() -> None:
+    with pytest.raises(ValidationError, match="width 250 can't be shared by 4 heads"):
+        ModelConfig(width=250)
