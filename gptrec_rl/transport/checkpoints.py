@@ -104,7 +104,7 @@ class CheckpointStore:
         latest = self._load_pointer(LATEST)
         entry = self._load_entry(latest["folder"]) if latest else None
         if entry is None or entry.token < self._highest_token:
-            policies = [policy for policy in self.policies() if policy.token >= self._highest_token]
+            policies = self._current_policies()
             entry = policies[-1] if policies else None
         if entry is not None:
             self._highest_token = entry.token
@@ -119,7 +119,7 @@ class CheckpointStore:
         return verify(entry, lambda name: self._storage.read(f"{entry.folder}/{name}"))
 
     def read_latest_policy(self) -> tuple[Entry, dict[str, bytes]] | None:
-        """Return the newest policy that is whole, with its files; None when there is none."""
+        """Return the newest policy that is whole, with its files; None when there is none; see `latest_policy`."""
         newest = self.latest_policy()
         if newest is None:
             return None
@@ -127,7 +127,7 @@ class CheckpointStore:
             return newest, self.read(newest)
         except CheckpointError as error:
             logger.warning("policy passed over: %s", error)
-        return self._read_newest([policy for policy in self.policies() if policy != newest])
+        return self._read_newest([policy for policy in self._current_policies() if policy != newest])
 
     def read_latest_learner(self) -> tuple[Entry, dict[str, bytes]] | None:
         """Return the newest learner state that is whole, with its files; None when there is none."""
@@ -167,6 +167,9 @@ class CheckpointStore:
     def highest_version(self) -> int:
         """Return the largest version of any policy, 0 without one; the next one published is larger."""
         return max((entry.version for entry in self.policies()), default=0)
+
+    def _current_policies(self) -> list[Entry]:
+        return [policy for policy in self.policies() if policy.token >= self._highest_token]
 
     def _commit(self, entry: Entry, files: Mapping[str, bytes]) -> None:
         highest = self.highest_token()

@@ -218,6 +218,15 @@ def test_damage_is_named_and_the_entry_before_is_used(
     assert [complaint in record.message for record in caplog.records] == [True, True]
 
 
+def test_no_policy_of_a_smaller_token_stands_in_for_a_damaged_one(local: CheckpointStore, tmp_path: Path) -> None:
+    publish(local, version=1, token=1)
+    publish(local, version=2, token=2)
+    damage_alter(tmp_path / "policies" / "v00000002")
+    assert local.read_latest_policy() is None
+    newest = publish(local, version=3, token=2)
+    assert local.read_latest_policy() == (newest, FILES | {"version": b"3"})
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"format_version": 1}'])
 def test_a_damaged_manifest_is_passed_over(local: CheckpointStore, tmp_path: Path, content: bytes) -> None:
     publish(local, version=1)
