@@ -30,7 +30,7 @@ class CacheLimits:
 
     capacity: int = 8
     max_staleness: int | None = 4
-    max_reuse: int | None = 4
+    max_reuse: int | None = 1
 
     def __post_init__(self) -> None:
         if self.capacity < 1:

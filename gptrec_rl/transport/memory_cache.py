@@ -98,7 +98,7 @@ class MemoryCache(RecommendationCache):
             self._counts["waiting"] -= 1
             self._counts["drawn"] += 1
         entry.draws += 1
-        if entry.draws == self.limits.max_reuse:
+        if self.limits.max_reuse is not None and entry.draws >= self.limits.max_reuse:
             self._remove(picked, "evicted")
             alive.remove(picked)
         return picked, alive

@@ -30,13 +30,13 @@ end
 -- Take an entry out of the stream; one that was never drawn goes over to another column of the ledger.
 local function remove(id, column)
   local entry = redis.call('HGET', entries, id)
-  redis.call('XDEL', stream, id)
+  local was_there = redis.call('XDEL', stream, id) == 1
   redis.call('HDEL', entries, id)
-  if not entry then  -- somebody else's, written to the stream by hand
-    count('generated', 1)
-    count(column, 1)
-  elseif select(4, parse(entry)) == 0 then
+  if entry and select(4, parse(entry)) == 0 then
     count('waiting', -1)
+    count(column, 1)
+  elseif was_there and not entry then  -- somebody else's, written to the stream by hand
+    count('generated', 1)
     count(column, 1)
   end
 end
@@ -115,7 +115,7 @@ if draws == 0 then
   count('drawn', 1)
 end
 redis.call('HSET', entries, picked, string.format('%d %d %d %d', token, version, step, draws + 1))
-if draws + 1 == max_reuse then
+if max_reuse >= 0 and draws + 1 >= max_reuse then
   remove(picked, 'evicted')
   table.remove(alive, place)
 end

@@ -83,6 +83,18 @@ def test_a_batch_is_drawn_at_most_max_reuse_times(
     assert cache.ledger() == Ledger(generated=2, drawn=2)
 
 
+def test_a_batch_drawn_more_often_than_a_lowered_bound_is_retired_by_the_next_draw(
+    make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator
+) -> None:
+    cache = make_cache(max_reuse=None)
+    cache.put(make_batch())
+    for _ in range(3):
+        cache.draw(rng)
+    cache.limits = CacheLimits(max_reuse=2)
+    assert cache.draw(rng) is not None
+    assert cache.draw(rng) is None
+
+
 def test_unbounded_reuse_draws_for_ever(make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator) -> None:
     cache = make_cache(max_reuse=None)
     cache.put(make_batch())
@@ -123,7 +135,7 @@ def test_a_full_cache_evicts_the_oldest(make_cache: CacheMaker, make_batch: Make
 def test_a_drawn_batch_that_is_pushed_out_stays_in_its_column(
     make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator
 ) -> None:
-    cache = make_cache(capacity=1)
+    cache = make_cache(capacity=1, max_reuse=None)
     cache.put(make_batch(0))
     cache.draw(rng)
     cache.put(make_batch(1))
@@ -232,7 +244,7 @@ def test_batches_of_another_origin_are_rejected(
     caplog: pytest.LogCaptureFixture,
     field: str,
 ) -> None:
-    cache = make_cache()
+    cache = make_cache(max_reuse=None)
     for number in range(2):
         cache.put(make_batch(number, **{field: "another"}))
     cache.put(make_batch(2))
@@ -279,7 +291,7 @@ def test_a_batch_is_read_once(
 def test_a_reader_keeps_no_batch_that_is_gone(
     make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator
 ) -> None:
-    cache = make_cache(capacity=1)
+    cache = make_cache(capacity=1, max_reuse=None)
     cache.put(make_batch(0))
     first = cache.draw(rng)
     assert first is not None

@@ -49,7 +49,7 @@ def test_the_stream_holds_no_more_than_m_batches(client: redis.Redis, make_batch
 
 
 def test_entries_written_by_hand_are_rejected_and_counted(client: redis.Redis, make_batch: Maker) -> None:
-    cache = open_cache(client)
+    cache = open_cache(client, max_reuse=None)
     client.xadd(STREAM, {"batch": b"garbage"})
     client.xadd(STREAM, {"another": b"field"})
     cache.put(make_batch())
@@ -74,6 +74,22 @@ def test_a_connection_lost_while_rejecting_skips_no_batch(
             cache.draw(np.random.default_rng(0))
     assert cache.draw(np.random.default_rng(0)) is not None
     assert cache.ledger() == Ledger(generated=2, drawn=1, rejected=1)
+
+
+def test_a_batch_that_leaves_before_it_is_rejected_is_counted_once(
+    client: redis.Redis, make_batch: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = open_cache(client, capacity=1), open_cache(client, capacity=1)
+    writer.put(make_batch(0, run_id="another"))
+    reject = reader._reject
+
+    def reject_late(entry_id: str) -> None:
+        writer.put(make_batch(1))
+        reject(entry_id)
+
+    monkeypatch.setattr(reader, "_reject", reject_late)
+    reader.draw(np.random.default_rng(0))
+    assert reader.ledger() == Ledger(generated=2, waiting=1, evicted=1)
 
 
 def test_entries_written_by_hand_are_pushed_out_and_counted(client: redis.Redis, make_batch: Maker) -> None:
@@ -102,14 +118,14 @@ def test_a_batch_evicted_between_two_draws_is_not_drawn(client: redis.Redis, mak
 
 def test_the_ledger_sums_up_with_many_writers_at_once(redis_url: str, client: redis.Redis, make_batch: Maker) -> None:
     def generate(generator_id: int) -> None:
-        cache = open_cache(connect(redis_url), capacity=4)
+        cache = open_cache(connect(redis_url), capacity=4, max_reuse=4)
         for number in range(30):
             cache.put(make_batch(number, generator_id=generator_id))
 
     writers = [threading.Thread(target=generate, args=(generator_id,)) for generator_id in range(4)]
     for writer in writers:
         writer.start()
-    reader, rng = open_cache(client, capacity=4), np.random.default_rng(0)
+    reader, rng = open_cache(client, capacity=4, max_reuse=4), np.random.default_rng(0)
     n_drawn = 0
     while any(writer.is_alive() for writer in writers):
         n_drawn += reader.draw(rng) is not None
