@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import redis
 
 DEFAULT_TTL_S = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 class LeaseHeldError(RuntimeError):
@@ -21,10 +26,10 @@ class LeaseLostError(RuntimeError):
 
 
 class LearnerLease(ABC):
-    """Who may train. Nothing renews it in the background: the optimiser does so in its loop, well within `ttl_s`.
+    """Who may train. The optimiser renews it in its loop, within `kept`, as a step may take longer than `ttl_s`.
 
     Args:
-        ttl_s: seconds after the last renewal at which another may take it.
+        ttl_s: seconds after the last renewal or extension at which another may take it.
     """
 
     def __init__(self, ttl_s: float = DEFAULT_TTL_S) -> None:
@@ -50,6 +55,31 @@ class LearnerLease(ABC):
         Raises:
             LeaseLostError: somebody has taken a newer one.
         """
+
+    @abstractmethod
+    def extend(self, holder: str, token: int) -> None:
+        """Keep a lease that is still held for `ttl_s` more; one that ran out, was given back or taken is left alone."""
+
+    @contextmanager
+    def kept(self, holder: str, token: int) -> Iterator[None]:
+        """Extend the lease from a thread within the context, so that it runs out only when this process dies.
+
+        It tells nobody that the lease was lost: `renew` does.
+        """
+        is_over = threading.Event()
+
+        def keep() -> None:
+            while not is_over.wait(self.ttl_s / 3):
+                try:
+                    self.extend(holder, token)
+                except redis.RedisError as error:
+                    logger.warning("lease not extended: %s", error)
+
+        threading.Thread(target=keep, name="lease", daemon=True).start()
+        try:
+            yield
+        finally:
+            is_over.set()  # An extension under way does no harm: it can't bring back what is released.
 
     @abstractmethod
     def release(self, holder: str, token: int) -> None:
@@ -88,6 +118,12 @@ class MemoryLease(LearnerLease):
             raise _lost(holder, token, self._token)
         self._held = _Held(holder, self._clock() + self.ttl_s)
 
+    def extend(self, holder: str, token: int) -> None:
+        """Keep the lease if it is held; see `LearnerLease.extend`."""
+        held, now = self._held, self._clock()
+        if token == self._token and held and held.holder == holder and held.expires_at > now:
+            held.expires_at = now + self.ttl_s
+
     def release(self, holder: str, token: int) -> None:
         """Give the lease back."""
         if token == self._token and self._held and self._held.holder == holder:
@@ -113,11 +149,9 @@ if token == tonumber(ARGV[2]) then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARG
 return token
 """
 
-_RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] and tonumber(redis.call('GET', KEYS[2])) == tonumber(ARGV[2]) then
-  redis.call('DEL', KEYS[1])
-end
-"""
+_IS_HELD = "redis.call('GET', KEYS[1]) == ARGV[1] and tonumber(redis.call('GET', KEYS[2])) == tonumber(ARGV[2])"
+_EXTEND = f"if {_IS_HELD} then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end"
+_RELEASE = f"if {_IS_HELD} then redis.call('DEL', KEYS[1]) end"
 
 
 class RedisLease(LearnerLease):
@@ -126,7 +160,8 @@ class RedisLease(LearnerLease):
     def __init__(self, client: redis.Redis, run_id: str, ttl_s: float = DEFAULT_TTL_S) -> None:
         super().__init__(ttl_s)
         self._keys = [f"gptrec:{{{run_id}}}:lease", f"gptrec:{{{run_id}}}:token"]
-        self._acquire, self._renew, self._release = map(client.register_script, (_ACQUIRE, _RENEW, _RELEASE))
+        scripts = (_ACQUIRE, _RENEW, _EXTEND, _RELEASE)
+        self._acquire, self._renew, self._extend, self._release = map(client.register_script, scripts)
 
     @property
     def _ttl_ms(self) -> int:
@@ -144,6 +179,10 @@ class RedisLease(LearnerLease):
         newest = int(self._renew(keys=self._keys, args=[holder, token, self._ttl_ms]))
         if newest != token:
             raise _lost(holder, token, newest)
+
+    def extend(self, holder: str, token: int) -> None:
+        """Keep the lease if it is held; see `LearnerLease.extend`."""
+        self._extend(keys=self._keys, args=[holder, token, self._ttl_ms])
 
     def release(self, holder: str, token: int) -> None:
         """Give the lease back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -90,6 +91,79 @@ def test_tokens_grow_beyond_the_store_s_when_redis_lost_its_data(lease: LearnerL
     assert lease.acquire("a", above=7) == 8
     lease.release("a", 8)
     assert lease.acquire("b", above=3) == 9
+
+
+@pytest.mark.parametrize("is_released", [False, True])
+def test_an_extension_does_not_bring_a_lease_back(
+    lease: LearnerLease, expire: Callable[[], None], is_released: bool
+) -> None:
+    lease.acquire("a")
+    lease.release("a", 1) if is_released else expire()
+    lease.extend("a", 1)
+    assert lease.acquire("b") == 2
+
+
+def test_an_extension_leaves_somebody_else_s_lease_alone(lease: LearnerLease, expire: Callable[[], None]) -> None:
+    lease.acquire("a")
+    expire()
+    lease.acquire("b")
+    lease.extend("a", 1)
+    lease.renew("b", 2)
+    with pytest.raises(LeaseHeldError, match="optimiser b"):
+        lease.acquire("c")
+    with pytest.raises(LeaseLostError):
+        lease.renew("a", 1)
+
+
+def test_a_kept_lease_outlives_a_step_longer_than_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, extended = [0.0], threading.Event()
+    lease = MemoryLease(ttl_s=0.03, clock=lambda: now[0])
+    extend = lease.extend
+
+    def extend_and_tell(holder: str, token: int) -> None:
+        extend(holder, token)
+        extended.set()
+
+    monkeypatch.setattr(lease, "extend", extend_and_tell)
+    lease.acquire("a")
+    with lease.kept("a", 1):
+        for _ in range(3):
+            now[0] += 0.02
+            for _ in range(2):  # the second one began after the clock went on
+                extended.clear()
+                assert extended.wait(timeout=30)
+        with pytest.raises(LeaseHeldError):
+            lease.acquire("b")
+
+
+def test_a_lease_is_kept_on_after_a_lost_connection_and_no_longer_than_the_context(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lease, attempts = MemoryLease(ttl_s=0.03), threading.Semaphore(0)
+
+    def lose_connection(holder: str, token: int) -> None:
+        attempts.release()
+        raise redis.ConnectionError
+
+    monkeypatch.setattr(lease, "extend", lose_connection)
+    others = set(threading.enumerate())
+    with lease.kept("a", lease.acquire("a")):
+        assert all(attempts.acquire(timeout=30) for _ in range(2))
+        (keeper,) = set(threading.enumerate()) - others
+    keeper.join(timeout=30)
+    assert not keeper.is_alive()
+
+
+@pytest.mark.integration
+def test_a_kept_lease_in_redis_gets_its_time_anew(client: redis.Redis) -> None:
+    lease = RedisLease(client, "run", ttl_s=0.3)
+    lease.acquire("a")
+    client.persist("gptrec:{run}:lease")
+    with lease.kept("a", 1):
+        deadline = time.monotonic() + 30
+        while client.pttl("gptrec:{run}:lease") == -1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert client.pttl("gptrec:{run}:lease") != -1  # the extension gave it an end again
 
 
 @pytest.mark.integration
