@@ -5,7 +5,6 @@ from __future__ import annotations
 REWARD_MEAN = "reward/mean"
 REWARD_NDCG = "reward/ndcg"
 REWARD_ILD = "reward/ild"
-REWARD_PCOUNT = "reward/pcount"
 
 PPO_APPROX_KL = "ppo/approx_kl"
 PPO_CLIP_FRACTION = "ppo/clip_fraction"
@@ -39,11 +38,6 @@ VAL_VERSION = "val/version"
 VAL_SECONDS = "val/seconds"
 VAL_IS_BEST = "val/is_best"
 VAL_REWARD = "val/reward"
-VAL_NDCG = "val/ndcg@10"
-VAL_RECALL = "val/recall@10"
-VAL_ILD = "val/ild@10"
-VAL_PCOUNT = "val/pcount@10"
-VAL_NPCOUNT = "val/npcount@10"
 
 
 def reward(metric: str) -> str:
