@@ -33,14 +33,15 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
         student = run.student().to(best_device())
         optimiser = Optimiser(student, run.split, run.config, run.redis_transport(redis_url), holder)
         _start(optimiser, stop)
-        while not (stop.is_set() or optimiser.is_done):
-            waits_since = time.monotonic()
-            if optimiser.step() is None:
-                stop.wait(IDLE_S)
-                optimiser.waited(time.monotonic() - waits_since)
-            if optimiser.reporter.is_due:
-                optimiser.report()
-        optimiser.finish()
+        with optimiser.lease_kept():
+            while not (stop.is_set() or optimiser.is_done):
+                waits_since = time.monotonic()
+                if optimiser.step() is None:
+                    stop.wait(IDLE_S)
+                    optimiser.waited(time.monotonic() - waits_since)
+                if optimiser.reporter.is_due:
+                    optimiser.report()
+            optimiser.finish()
     if not optimiser.is_done:
         sys.exit(TERMINATED)  # before the end, to be resumed
 

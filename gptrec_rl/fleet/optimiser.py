@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
 
@@ -74,6 +75,10 @@ class Optimiser:
         if store.latest_policy() is not None:
             self._version = store.highest_version()
         self._publish()
+
+    def lease_kept(self) -> AbstractContextManager[None]:
+        """Keep the lease while a step or a checkpoint takes longer than it lasts."""
+        return self._transport.lease.kept(self._holder, self._token)
 
     @property
     def fraction(self) -> float:

@@ -151,8 +151,8 @@ def test_the_fleet_has_its_roles_and_the_password_is_on_no_command_line(tmp_path
     ]
     assert all(child.environment == {"GPTREC_REDIS_URL": url} for child in children)
     assert not any("secret" in word for child in children for word in child.argv)
-    assert children[0].argv[1:] == ("-m", "services.optimiser", "--run-dir", str(tmp_path))
-    assert children[3].argv[1:] == ("-m", "services.generator", "--run-dir", str(tmp_path), "--index", "1")
+    assert children[0].argv[1:] == ("-P", "-m", "services.optimiser", "--run-dir", str(tmp_path))
+    assert children[3].argv[1:] == ("-P", "-m", "services.generator", "--run-dir", str(tmp_path), "--index", "1")
 
 
 def test_a_fleet_without_a_redis_gets_one_that_a_resumed_run_finds_again(
