@@ -236,7 +236,7 @@ def _report(document: Path, run: Run, history: RunHistory, picture: Path) -> Non
         f"{best.version}, after {best.step:,} steps."
     ]
     section = Section(
-        title=f"Stage 2: {run.config.goal}",
+        title=f"Stage 2: {run.config.goal} ({run.folder.name})",
         command=typed_command(),
         seconds=history.seconds,
         notes=notes,
