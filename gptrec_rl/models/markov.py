@@ -34,25 +34,42 @@ class MarkovChain:
     def score(self, histories: HistoriesLike) -> np.ndarray:
         """Return the discounted sum of log-probabilities, [B, I] float32."""
         histories = Histories.of(histories)
-        recent = [history[::-1][:MAX_DISTANCE].astype(np.int64) - 1 for history in histories]
-        known = [self._counts[sources] > 0 for sources in recent]
-        rows = np.repeat(np.arange(len(recent)), [int(which.sum()) for which in known])
-        sources = np.concatenate([s[which] for s, which in zip(recent, known, strict=True)] or [np.zeros(0, np.int64)])
-        distances = np.concatenate([np.flatnonzero(which) for which in known] or [np.zeros(0, np.int64)])
-        weights = (DISCOUNT ** (distances + 1)).astype(np.float32)
-        query = sparse.csr_matrix(
-            (weights, (rows, distances * self.n_items + sources)), shape=(len(recent), self._corrections.shape[0])
-        )
-        scores: np.ndarray = (query @ self._corrections).toarray()
+        owners, distances, sources = _recent(histories)  # each [N]
+        known = self._counts[sources] > 0
+        owners, distances, sources = owners[known], distances[known], sources[known]
+        weights = (DISCOUNT**distances).astype(np.float32)
+        scores = self._weighted_corrections(weights, (distances - 1) * self.n_items + sources, owners, len(histories))
         constants = weights * (np.log(SMOOTHING) - np.log(self._counts[sources])).astype(np.float32)
-        scores += np.bincount(rows, constants, minlength=len(recent)).astype(np.float32)[:, None]
-        scores[[not which.any() for which in known]] = self._popularity
+        scores += np.bincount(owners, constants, minlength=len(histories)).astype(np.float32)[:, None]
+        scores[np.bincount(owners, minlength=len(histories)) == 0] = self._popularity
+        return scores
+
+    def _weighted_corrections(self, weights: np.ndarray, rows: np.ndarray, owners: np.ndarray, n: int) -> np.ndarray:
+        """Add up weighted rows of the corrections for their owners, [n, I] float32.
+
+        One matrix whose columns are the rows asked for, each moved down to its owner's place in the flat result, times
+        the vector of weights: that adds into dense memory, where a product of two sparse matrices would not.
+        """
+        chosen = self._corrections[rows]
+        starts = (owners * self.n_items).astype(sparse.get_index_dtype(maxval=n * self.n_items))
+        places = chosen.indices + np.repeat(starts, np.diff(chosen.indptr))
+        shape = (n * self.n_items, len(rows))
+        moved = sparse.csc_matrix((chosen.data, places, chosen.indptr), shape=shape, copy=False)
+        scores: np.ndarray = (moved @ weights).reshape(n, self.n_items)
         return scores
 
     def recommend(self, histories: HistoriesLike, k: int, allowed: np.ndarray | None = None) -> Slates:
         """Recommend the K best scored items that are not in the history; see `Recommender`."""
         histories = Histories.of(histories)
         return top_k(self.score(histories), candidates(histories, self.n_items, k, allowed), k)
+
+
+def _recent(histories: Histories) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lay out the last 50 items of each history: owner 0..B-1, distance from the end 1..50, item - 1, each [N]."""
+    lengths = np.minimum(histories.lengths, MAX_DISTANCE)
+    owners = np.repeat(np.arange(len(histories)), lengths)
+    distances = np.arange(1, len(owners) + 1) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return owners, distances, histories.values[histories.offsets[1:][owners] - distances].astype(np.int64) - 1
 
 
 def _transitions(training: Histories, distance: int, n_items: int) -> sparse.csr_matrix:

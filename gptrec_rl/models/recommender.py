@@ -79,15 +79,10 @@ def top_k(scores: np.ndarray, may: np.ndarray, k: int) -> Slates:
         may: [B, I] bool, True where the item is a candidate; at least K a row.
         k: length of the lists.
     """
-    masked = np.where(may, scores, -np.inf).astype(np.float32)
-    if k < masked.shape[1]:
-        # Everything that could be in the first K: all above the K-th value, then its ties with the smaller ids.
-        threshold = -np.partition(-masked, k - 1, axis=1)[:, k - 1 : k]
-        above, tied = masked > threshold, may & (masked == threshold)
-        kept = above | (tied & (np.cumsum(tied, axis=1) <= k - above.sum(axis=1, keepdims=True)))
-    else:
-        kept = np.ones_like(may)
-    places = np.nonzero(kept)[1].reshape(len(masked), k)
-    order = np.argsort(-np.take_along_axis(masked, places, axis=1), axis=1, kind="stable")
-    places = np.take_along_axis(places, order, axis=1)
-    return Slates(places.astype(np.int64) + 1, np.take_along_axis(masked, places, axis=1))
+    masked = np.where(may, scores, np.float32(-np.inf))
+    threshold = -np.partition(-masked, k - 1, axis=1)[:, k - 1 : k]
+    rows, places = np.nonzero(may & (masked >= threshold))  # the best K of each row, and all that tie with the K-th
+    order = np.lexsort((-masked[rows, places], rows))  # stable: the smaller id stays in front
+    first = np.searchsorted(rows, np.arange(len(masked)))
+    best = places[order[first[:, None] + np.arange(k)]]  # [B, K]
+    return Slates(best + 1, np.take_along_axis(masked, best, axis=1))

@@ -79,6 +79,12 @@ def test_histories_without_a_known_item_are_ranked_by_popularity() -> None:
     assert items.tolist() == [[3, 1, 5, 2]] * 3
 
 
+def test_no_histories_make_no_lists() -> None:
+    chain = MarkovChain(make_split([[1, 2, 3, 8], [2, 4, 8]]))
+    assert chain.score([]).shape == (0, N_ITEMS)
+    assert chain.recommend([], 3).items.shape == (0, 3)
+
+
 def test_lists_leave_out_the_history_and_what_is_not_allowed() -> None:
     chain = MarkovChain(make_split([[1, 2, 3, 4, 8], [1, 2, 3, 5, 8]]))
     assert chain.recommend([[1, 2]], 1).items.tolist() == [[3]]
