@@ -118,10 +118,12 @@ class GPTRec(nn.Module):
             InputError: the files are not those of a GPTRec policy.
         """
         try:
-            network = GPT2LMHeadModel(GPT2Config.from_dict(json.loads(files[CONFIG_FILE])))
+            with torch.device("meta"):  # no memory and no random numbers for weights that are about to be replaced
+                network = GPT2LMHeadModel(GPT2Config.from_dict(json.loads(files[CONFIG_FILE])))
             weights = load_tensors(files[WEIGHTS_FILE])
             weights["lm_head.weight"] = weights["transformer.wte.weight"]
-            network.load_state_dict(weights)
+            network.load_state_dict(weights, assign=True)
+            network.tie_weights()
             return cls(network).eval()
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
             raise InputError(f"these are not the files of a GPTRec policy ({error}); train or fetch it again") from None
