@@ -18,13 +18,17 @@ endif
 # The extra index may be out of reach: torch is installed alone, so that this costs seconds and no other package.
 TORCH_FLAGS := $(if $(findstring +cpu,$(TORCH)),--extra-index-url $(TORCH_CPU_INDEX) --retries 1 --timeout 10)
 
-.PHONY: run test lint format clean
+.PHONY: run test bench lint format clean
 
 run: $(INSTALLED)
 	$(BIN)/gptrec-rl demo --run-dir runs/demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks curves
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

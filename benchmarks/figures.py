@@ -1,0 +1,153 @@
+"""What was measured: figures with their bounds, as JSON beside the document, as a table, and against the last ones."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+COLUMNS = ("work", "bound", "now", "spread", "met", "last committed", "notes")
+MISSING = "-"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure.
+
+    Attributes:
+        name: the work.
+        value: median over the rounds; None when it was not measured.
+        low: smallest of the rounds.
+        high: largest of the rounds.
+        unit: `times`, `s`, `lists/s`, ...; empty for a plain number.
+        bound: what it has to reach.
+        sense: whether the bound is the least or the most.
+        notes: rates and memory behind it, or why it was not measured.
+        is_binding: False where the bound is for other hardware.
+    """
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    unit: str
+    bound: float
+    sense: Literal["at least", "at most"]
+    notes: str = ""
+    is_binding: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        values: Sequence[float],
+        unit: str,
+        sense: Literal["at least", "at most"],
+        bound: float,
+        notes: str = "",
+        is_binding: bool = True,
+    ) -> Figure:
+        """Summarise the values of several rounds."""
+        median, low, high = float(np.median(values)), float(min(values)), float(max(values))
+        return cls(name, median, low, high, unit, bound, sense, notes, is_binding)
+
+    @property
+    def verdict(self) -> str:
+        """`yes`, `no`, `report only`, or nothing where nothing was measured."""
+        if self.value is None:
+            return MISSING
+        if not self.is_binding:
+            return "report only"
+        return "yes" if (self.value >= self.bound) == (self.sense == "at least") or self.value == self.bound else "no"
+
+    def cells(self, last: Figure | None) -> list[str]:
+        """Return the line of the table."""
+        return [
+            self.name,
+            f"{self.sense} {number(self.bound)} {self.unit}".rstrip(),
+            f"{number(self.value)} {self.unit}".rstrip(),
+            MISSING if self.low is None else f"{number(self.low)} to {number(self.high)}",
+            self.verdict,
+            number(last.value) if last else MISSING,
+            self.notes,
+        ]
+
+
+def unmeasured(name: str, unit: str, sense: Literal["at least", "at most"], bound: float, reason: str) -> Figure:
+    """Return the figure of work that could not be done."""
+    return Figure(name, None, None, None, unit, bound, sense, f"not measured: {reason}")
+
+
+def number(value: float | None) -> str:
+    """Write a number with three digits that count, thousands with commas."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def table(figures: Sequence[Figure], last: Mapping[str, Figure]) -> list[list[str]]:
+    """Return the lines of the table, headings first."""
+    return [list(COLUMNS), *(figure.cells(last.get(figure.name)) for figure in figures)]
+
+
+def text(lines: Sequence[Sequence[str]]) -> str:
+    """Align a table for the terminal."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    ]
+    return "\n".join([aligned[0], "-" * len(aligned[0]), *aligned[1:]])
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Write a table in Markdown."""
+    ruler = ["---", "---:", "---:", "---:", "---", "---:", "---"]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ruler, *lines[1:]])
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that has been measured, over several calls if need be.
+
+    Attributes:
+        machine: what it was measured on.
+        figures: by name.
+        curves: the points of each curve, by what grows.
+    """
+
+    machine: str
+    figures: Mapping[str, Figure]
+    curves: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, content: str) -> Results:
+        """Read what `json` returned."""
+        facts = json.loads(content)
+        figures = {facts["name"]: Figure(**facts) for facts in facts["figures"]}
+        return cls(facts["machine"], figures, facts["curves"])
+
+    def json(self) -> str:
+        """Return all of it as JSON."""
+        figures = [asdict(figure) for figure in self.figures.values()]
+        return json.dumps({"machine": self.machine, "figures": figures, "curves": self.curves}, indent=2) + "\n"
+
+
+def read_results(path: Path) -> Results | None:
+    """Return what a file holds; None where there is none."""
+    return Results.read(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def last_committed(path: Path) -> Results | None:
+    """Return what the last commit holds at a path; None outside a checkout or before the first one."""
+    shown = subprocess.run(
+        ["git", "show", f"HEAD:./{path.name}"], cwd=path.parent, capture_output=True, text=True, check=False
+    )
+    return Results.read(shown.stdout) if shown.returncode == 0 else None

@@ -1,0 +1,111 @@
+"""The table: what is compared with what, on how many cores, and what it has to reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from benchmarks import ways, work
+from benchmarks.figures import Figure, unmeasured
+from benchmarks.measure import Way
+from benchmarks.rows import Alone, Race, Setting, Statistic, promptness, rate
+
+Benchmark = Callable[[Setting], Sequence[Figure]]
+
+N_HISTORIES, N_LISTS = 16, 8
+"""Of a batch of the fleet; what is compared without groups has as many lists, each of a history of its own."""
+
+
+def generation_of_groups(setting: Setting) -> Sequence[Figure]:
+    """A generator's batch against one list after the other."""
+    histories = work.full_histories(N_HISTORIES)
+    plain = Way(ways.plain_generation, (histories,), calls=4)
+    ours = Way(ways.generation, (histories, N_LISTS), calls=3)
+    return _race(setting, ours, plain, 1, "generation, 8 lists a history (a)", 200, "lists/s")
+
+
+def generation_of_singles(setting: Setting) -> Sequence[Figure]:
+    """A list a history against a batch with the network's own cache."""
+    histories = work.full_histories(N_HISTORIES * N_LISTS)
+    ours, cached = Way(ways.generation, (histories, 1)), Way(ways.cached_generation, (histories,))
+    return _race(setting, ours, cached, 1, "generation, 1 list a history (a), against cached", 2, "lists/s")
+
+
+def generation_for_short_histories(setting: Setting) -> Sequence[Figure]:
+    """The same, where the batch is padded for the sake of one long history."""
+    histories = work.steam_like_histories(N_HISTORIES * N_LISTS)
+    ours, cached = Way(ways.generation, (histories, 1), calls=2), Way(ways.cached_generation, (histories,))
+    return _race(setting, ours, cached, 1, "generation, 1 list a history (c), against cached", 5, "lists/s")
+
+
+def latency(setting: Setting) -> Sequence[Figure]:
+    """One list for one user who waits for it."""
+    histories = work.full_histories(N_HISTORIES)
+    race = Race(
+        (Way(ways.single_list, (histories,), calls=150), Way(ways.plain_generation, (histories,), calls=20)),
+        n_cores=1,
+        statistics=(
+            Statistic("latency of one list (a), median", 15, promptness(50), "lists/s"),
+            Statistic("latency of one list (a), 99th percentile", 15, promptness(99), "lists/s"),
+        ),
+    )
+    return race.run(setting)
+
+
+def update(setting: Setting) -> Sequence[Figure]:
+    """One gradient step of policy and value model on 128 lists."""
+    rollout = work.rollout(work.full_histories(N_HISTORIES), N_LISTS)
+    ours, plain = Way(ways.update, (rollout,), calls=4), Way(ways.plain_update, (rollout,))
+    return _race(setting, ours, plain, 2, "update, 16 x 8 lists (a)", 25, "updates/s")
+
+
+def update_for_short_histories(setting: Setting) -> Sequence[Figure]:
+    """The same, where the plain batch is padded for the sake of one long history."""
+    rollout = work.rollout(work.steam_like_histories(N_HISTORIES), N_LISTS)
+    ours, plain = Way(ways.update, (rollout,), calls=8), Way(ways.plain_update, (rollout,))
+    return _race(setting, ours, plain, 2, "update, 16 x 8 lists (c)", 60, "updates/s")
+
+
+def stage_1(setting: Setting) -> Sequence[Figure]:
+    """Steps of stage 1 with batches of 128 examples; both include the teacher."""
+    ours, plain = Way(ways.stage_1, (setting.data,)), Way(ways.plain_stage_1, (setting.data,))
+    return _race(setting, ours, plain, 2, f"stage 1 ({_cuts(setting)})", 8, "examples/s")
+
+
+def teacher(setting: Setting) -> Sequence[Figure]:
+    """Lists of the Markov chain for the batches of stage 1."""
+    way = Way(ways.teacher_lists, (setting.data,), calls=8)
+    name = f"lists of the Markov chain, one core ({_cuts(setting)})"
+    return Alone(name, way, 1, rate, "lists/s", "at least", 5000, n_rounds=5).run(setting)
+
+
+def evaluation(setting: Setting) -> Sequence[Figure]:
+    """All test users with all metrics."""
+    name = "evaluation of 6,040 test users with metrics, two processes"
+    if setting.data is None:
+        return [unmeasured(name, "s", "at most", 60, "MovieLens-1M is absent")]
+    way = Way(ways.evaluation, (setting.data,))
+    return Alone(name, way, 2, lambda turn: sum(turn.seconds), "s", "at most", 60, n_rounds=1).run(setting)
+
+
+def _race(
+    setting: Setting, ours: Way, plain: Way, n_cores: int, name: str, at_least: float, unit: str
+) -> Sequence[Figure]:
+    threads = f"{n_cores} thread{'s' * (n_cores > 1)}"
+    return Race((ours, plain), n_cores, [Statistic(f"{name}, {threads}", at_least, rate, unit)]).run(setting)
+
+
+def _cuts(setting: Setting) -> str:
+    return "b" if setting.data is not None else "b, made up"
+
+
+SUITE: dict[str, Benchmark] = {
+    "generation-groups": generation_of_groups,
+    "generation-singles": generation_of_singles,
+    "generation-short": generation_for_short_histories,
+    "latency": latency,
+    "update": update,
+    "update-short": update_for_short_histories,
+    "evaluation": evaluation,
+    "stage-1": stage_1,
+    "teacher": teacher,
+}

@@ -1,0 +1,192 @@
+"""The ways of doing the work: this library's as its services call it, and the plain ones on the same work."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import GPT2LMHeadModel
+
+from benchmarks import plain, work
+from gptrec_rl.config import ModelConfig, PpoConfig, PretrainConfig
+from gptrec_rl.data import Histories, Interactions, Split
+from gptrec_rl.decoding import NextK
+from gptrec_rl.decoding.next_k import generate
+from gptrec_rl.evaluation import evaluate
+from gptrec_rl.goals import parse_goal
+from gptrec_rl.learning.learner import Learner
+from gptrec_rl.learning.pretraining import Pretraining
+from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.models.markov import MarkovChain
+from gptrec_rl.models.precision import keep_memory
+from gptrec_rl.transport.messages import RolloutBatch
+
+CACHED_BATCH = 64
+STAGE_1_STEPS = 5
+
+
+def policy(n_items: int = work.N_ITEMS, model: ModelConfig = work.MODEL) -> GPTRec:
+    """Make an untrained policy; one without training costs what a trained one costs."""
+    torch.manual_seed(0)
+    return GPTRec.create(n_items, model).eval()
+
+
+def generation(
+    histories: Histories, n_lists: int, n_items: int = work.N_ITEMS, model: ModelConfig = work.MODEL
+) -> Callable[[], float]:
+    """Sample lists as a generator does; the unit is a list."""
+    keep_memory()
+    writer, sampler = policy(n_items, model), torch.Generator().manual_seed(0)
+
+    def run() -> float:
+        generate(writer, histories, model.slate_length, n_lists, generator=sampler, precision="auto")
+        return float(len(histories) * n_lists)
+
+    return run
+
+
+def plain_generation(histories: Histories) -> Callable[[], float]:
+    """Sample one list the plain way, for another history each time."""
+    network, sampler = plain.network(work.N_ITEMS), torch.Generator().manual_seed(0)
+    turns = itertools.cycle([history.tolist() for history in histories])
+
+    def run() -> float:
+        plain.generate(network, [next(turns)], work.N, work.K, sampler)
+        return 1.0
+
+    return run
+
+
+def cached_generation(histories: Histories) -> Callable[[], float]:
+    """Sample a list a history with the network's own cache, in batches, in the faster of fp32 and bf16."""
+    rows = [history.tolist() for history in histories]
+    batches = [rows[start : start + CACHED_BATCH] for start in range(0, len(rows), CACHED_BATCH)]
+    networks = [plain.network(work.N_ITEMS), plain.network(work.N_ITEMS).bfloat16()]
+    sampler = torch.Generator().manual_seed(0)
+
+    def seconds(network: GPT2LMHeadModel) -> float:
+        plain.generate_cached(network, batches[0], work.N, work.K, sampler)
+        started = time.perf_counter()
+        plain.generate_cached(network, batches[0], work.N, work.K, sampler)
+        return time.perf_counter() - started
+
+    fastest = min(networks, key=seconds)
+
+    def run() -> float:
+        for batch in batches:
+            plain.generate_cached(fastest, batch, work.N, work.K, sampler)
+        return float(len(rows))
+
+    return run
+
+
+def single_list(histories: Histories) -> Callable[[], float]:
+    """Write the most probable list for one history, another one each time."""
+    keep_memory()
+    writer = policy()
+    turns = itertools.cycle([Histories.of([history]) for history in histories])
+
+    def run() -> float:
+        generate(writer, next(turns), work.K, precision="auto")
+        return 1.0
+
+    return run
+
+
+def update(rollout: RolloutBatch, n_items: int = work.N_ITEMS, model: ModelConfig = work.MODEL) -> Callable[[], float]:
+    """Learn from a batch: one gradient step of policy and value model."""
+    keep_memory()
+    learner = Learner(policy(n_items, model), parse_goal("ndcg=1"), PpoConfig(passes=1))
+
+    def run() -> float:
+        learner.update(rollout)
+        return 1.0
+
+    return run
+
+
+def plain_update(rollout: RolloutBatch) -> Callable[[], float]:
+    """Learn from the same batch the plain way."""
+    learner, flat = plain.Ppo(plain.network(work.N_ITEMS), work.N), flattened(rollout)
+
+    def run() -> float:
+        learner.update(flat)
+        return 1.0
+
+    return run
+
+
+def flattened(rollout: RolloutBatch) -> plain.Rollout:
+    """Give each list its own copy of its history."""
+    n_lists, k = rollout.slates.shape[1:]
+    return plain.Rollout(
+        [history.tolist() for history in rollout.histories for _ in range(n_lists)],
+        torch.from_numpy(rollout.slates).long().view(-1, k),
+        torch.from_numpy(rollout.log_probs).view(-1, k),
+        torch.from_numpy(rollout.rewards["ndcg"]).view(-1, k),
+    )
+
+
+def stage_1(data: Path | None) -> Callable[[], float]:
+    """Take a few steps of stage 1, teacher included; the unit is an example."""
+    keep_memory()
+    split = _with_few_validation_users(work.open_data(data))
+    student, teacher = policy(split.catalogue.n_items), MarkovChain(split)
+    seeds = itertools.count()
+
+    def run() -> float:
+        config = PretrainConfig(max_steps=STAGE_1_STEPS, seed=next(seeds))
+        Pretraining(student, teacher, split, config).run()
+        return float(STAGE_1_STEPS * config.batch_size)
+
+    return run
+
+
+def _with_few_validation_users(split: Split) -> Split:
+    """The validation that ends a run of stage 1 is not what is measured."""
+    return Split.leave_one_out(split.interactions, 1)
+
+
+def plain_stage_1(data: Path | None) -> Callable[[], float]:
+    """Take one step of stage 1 the plain way, with the same teacher."""
+    split = work.open_data(data)
+    teacher = MarkovChain(split)
+    student = plain.Pretraining(plain.network(split.catalogue.n_items), work.N)
+    seeds = itertools.count()
+
+    def run() -> float:
+        histories = work.cut_histories(split, PretrainConfig().batch_size, next(seeds))
+        lists = torch.from_numpy(teacher.recommend(histories, work.K).items)
+        student.update([history.tolist() for history in histories], lists)
+        return float(len(histories))
+
+    return run
+
+
+def teacher_lists(data: Path | None) -> Callable[[], float]:
+    """Let the Markov chain write lists for a batch as stage 1 asks for them; the unit is a list."""
+    split = work.open_data(data)
+    teacher = MarkovChain(split)
+    batches = itertools.cycle([work.cut_histories(split, PretrainConfig().batch_size, seed) for seed in range(8)])
+
+    def run() -> float:
+        histories = next(batches)
+        teacher.recommend(histories, work.K)
+        return float(len(histories))
+
+    return run
+
+
+def evaluation(data: Path) -> Callable[[], float]:
+    """Evaluate a policy on all test users with all metrics; the unit is a user."""
+    keep_memory()
+    split = Split.leave_one_out(Interactions.load(data))
+    recommender = NextK(policy(split.catalogue.n_items))
+
+    def run() -> float:
+        return float(len(evaluate(recommender, split.test, split, name="policy").user_ids))
+
+    return run
