@@ -103,7 +103,8 @@ def evaluate(
         progress: called with the users done and their total after each batch.
 
     Raises:
-        InputError: a user has fewer than K items left, or the recommender returns another shape or ids outside 1..I.
+        InputError: there are no users, one of them has fewer than K items left, or the recommender returns another
+            shape or ids outside 1..I.
     """
     n_users = len(cases.users)
     items = np.empty((n_users, k), dtype=np.int64)
@@ -124,7 +125,12 @@ def measure(items: np.ndarray, cases: Cases, split: Split, *, name: str) -> Eval
         cases: the users, their histories and held-out items.
         split: as in `evaluate`.
         name: the recommender's name in tables.
+
+    Raises:
+        InputError: there are no users.
     """
+    if not len(items):
+        raise InputError(f"there is no user to measure {name} on; give one or more")
     k = items.shape[1]
     popular = PopularityRecommender(split).recommend(cases.histories, k).items
     popularity_pcounts = metrics.pcount(popular, split.frequencies, k)

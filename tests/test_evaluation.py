@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from gptrec_rl import metrics
-from gptrec_rl.data import Catalogue, Histories, Interactions, Split
+from gptrec_rl.data import Cases, Catalogue, Histories, Interactions, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable, count_invalid, evaluate, write_per_user
 from gptrec_rl.models.popularity import PopularityRecommender
@@ -126,6 +126,12 @@ def test_lists_of_another_length_are_refused(split: Split) -> None:
 def test_k_larger_than_what_is_left_is_refused(split: Split) -> None:
     with pytest.raises(InputError, match="K = 4"):
         evaluate(PopularityRecommender(split), split.test, split, name="popularity", k=4)
+
+
+def test_no_users_are_refused(split: Split) -> None:
+    nobody = Cases(np.zeros(0, np.int64), Histories.of([]), np.zeros(0, np.int64))
+    with pytest.raises(InputError, match="no user to measure popularity on"):
+        evaluate(PopularityRecommender(split), nobody, split, name="popularity", k=2)
 
 
 def test_without_genres_only_ild_is_undefined() -> None:

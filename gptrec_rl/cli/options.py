@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -33,7 +34,7 @@ precision_option = click.option(
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "bf16", "fp32"]),
-    help="Of matrix products; auto: bf16 where the hardware has it.",
+    help="Of matrix products; auto: bf16 where the hardware has it, fp32 elsewhere, which is faster there.",
 )
 strategy_choice = click.Choice(["next-k", "top-k"])
 
@@ -76,8 +77,23 @@ on_existing_option = click.option(
     show_default=True,
     help="What to do with a run folder that is there.",
 )
+
+
+def _no_more_than_cores(context: click.Context, parameter: click.Parameter, threads: int | None) -> int | None:
+    """Refuse more threads than cores: they would wait for each other."""
+    n_cores = len(os.sched_getaffinity(0))
+    if threads is not None and threads > n_cores:
+        raise click.BadParameter(
+            f"{threads} threads are more than the {n_cores} cores that this process may use; give {n_cores} or fewer"
+        )
+    return threads
+
+
 threads_option = click.option(
-    "--threads", type=click.IntRange(min=1), help="Numerical threads of this process; left out: one a core."
+    "--threads",
+    type=click.IntRange(min=1),
+    callback=_no_more_than_cores,
+    help="Numerical threads of this process, at most one a core; left out: one a core.",
 )
 report_option = click.option("--report", type=FILE, help="Markdown document to write command, time and figures into.")
 

@@ -16,7 +16,7 @@ BARS = "▁▂▃▄▅▆▇█"
 TREND_WIDTH = 32
 ACTIVE_S = 60.0
 """A process counts while its last record is no older than this before the run's last one."""
-NOTABLE_WAIT = 0.1
+NOTABLE_WAIT = 0.05
 """Share of waiting below which a process is not held up."""
 
 

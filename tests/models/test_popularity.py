@@ -18,3 +18,4 @@ def test_items_are_ranked_by_their_share_of_training() -> None:
     assert recommender.score([[], [1]]).tolist() == [pytest.approx([0.4, 0.0, 0.6, 0.0])] * 2
     assert recommender.recommend([[], [3]], 3).items.tolist() == [[3, 1, 2], [1, 2, 4]]  # ties: the smaller id
     assert recommender.recommend([[]], 2, np.array([True, True, False, True])).items.tolist() == [[1, 2]]
+    assert recommender.recommend([], 3).items.shape == (0, 3)

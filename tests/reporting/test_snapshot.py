@@ -81,7 +81,9 @@ def test_the_best_policy_is_named_when_its_row_is_not_shown() -> None:
     [
         (0.5, 0.0, "the generators are the bottleneck"),
         (0.0, 0.5, "the optimiser is the bottleneck"),
-        (0.05, 0.09, "nobody is held up"),
+        (0.06, 0.0, "the generators are the bottleneck"),
+        (0.0, 0.06, "the optimiser is the bottleneck"),
+        (0.03, 0.04, "nobody is held up"),
     ],
 )
 def test_who_waits_is_not_the_bottleneck(optimiser: float, generators: float, words: str) -> None:
