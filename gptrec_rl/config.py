@@ -66,6 +66,7 @@ class PretrainConfig(Settings):
     checkpoint_every_s: PositiveFloat = 60.0
     """Seconds between two saved states to resume from."""
     precision: Precision = "auto"
+    """Of matrix products; bf16 where the hardware lacks it is obeyed, more slowly than fp32, after one warning."""
     seed: int = 0
 
 
@@ -140,6 +141,7 @@ class TuneConfig(Settings):
     ppo: PpoConfig = PpoConfig()
     fleet: FleetConfig = FleetConfig()
     precision: Precision = "auto"
+    """Of matrix products; bf16 where the hardware lacks it is obeyed, more slowly than fp32, after one warning."""
     seed: int = 0
 
 
