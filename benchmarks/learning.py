@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,7 +47,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "128x1-value": {"fleet": {"n_histories": 128, "n_lists": 1}, "ppo": {"baseline": "value"}},
 }
 PUBLISH_EVERY = 10
-"""Steps between two policies: a batch is learned from at most 9 steps, or one policy, after the one that made it."""
+"""Learner steps between two published policies."""
 N_SMOOTHED = 3
 """Validations in a mean; one alone is as noisy as what policies gain in between."""
 REFERENCE_GAIN = 0.9
@@ -136,9 +136,9 @@ def learn(student: GPTRec, split: Split, config: TuneConfig, n_lists: int, valid
     """
     sizes = config.fleet
     assert sizes.max_reuse is not None
-    n_publish = sizes.n_histories * sizes.n_lists * sizes.publish_every
-    n_turns = max(1, round(validate_every / n_publish)) * sizes.publish_every
-    n_validations = math.ceil(n_lists / (n_turns * sizes.n_histories * sizes.n_lists))
+    batch = sizes.n_histories * sizes.n_lists
+    n_turns = max(1, round(validate_every / (batch * sizes.publish_every))) * sizes.publish_every
+    n_validations = math.ceil(n_lists / (batch * n_turns))
     steps = n_validations * n_turns * sizes.max_reuse
     config = config.model_copy(update={"steps": steps, "run_id": secrets.token_hex(8)})
     limits = CacheLimits(sizes.cache_batches, sizes.max_staleness, sizes.max_reuse)
@@ -215,22 +215,21 @@ class Curve:
         Raises:
             InputError: they were validated after different numbers of lists.
         """
-        n_points = min(len(run) for run in runs)
-        lists = np.array([[point.lists_generated for point in run[:n_points]] for run in runs])
+        first, n_points = runs[0][0], min(map(len, runs))
+
+        def column(value: Callable[[Point], float]) -> np.ndarray:  # [S, P]
+            return np.array([[value(point) for point in run[:n_points]] for run in runs])
+
+        lists = column(lambda point: point.lists_generated)
         if (lists != lists[0]).any():
-            first = runs[0][0]
             raise InputError(
                 f"runs of {first.arm} on {first.data} were validated after different numbers of lists; give all seeds "
                 "the same --lists and --validate-every"
             )
-        return cls(
-            runs[0][0].arm,
-            runs[0][0].max_reuse,
-            lists[0],
-            np.mean([[point.seconds for point in run[:n_points]] for run in runs], axis=0),
-            np.mean([[point.generation_s for point in run[:n_points]] for run in runs], axis=0),
-            np.array([[point.values["reward"] for point in run[:n_points]] for run in runs]),
-        )
+        seconds = column(lambda point: point.seconds).mean(axis=0)
+        generation_s = column(lambda point: point.generation_s).mean(axis=0)
+        rewards = column(lambda point: point.values["reward"])
+        return cls(first.arm, first.max_reuse, lists[0], seconds, generation_s, rewards)
 
     @property
     def name(self) -> str:
@@ -249,14 +248,11 @@ class Curve:
 
 def first_reached(x: np.ndarray, y: np.ndarray, level: float) -> float:
     """Return where the line through the points (x, y), both [P], first reaches a level; NaN if it never does."""
-    reached = np.flatnonzero(y >= level)
-    if not len(reached):
+    if y.max() < level:
         return math.nan
-    place = int(reached[0])
-    if place == 0:
-        return float(x[0])
-    share = (level - y[place - 1]) / (y[place] - y[place - 1])
-    return float(x[place - 1] + share * (x[place] - x[place - 1]))
+    place = int(np.argmax(y >= level))
+    around = slice(max(place - 1, 0), place + 1)
+    return float(np.interp(level, y[around], x[around]))
 
 
 def read_curves(files: Sequence[Path]) -> dict[str, list[Curve]]:
@@ -281,23 +277,17 @@ def table(curves: Sequence[Curve]) -> str:
     start = float(np.mean([curve.rewards[:, 0].mean() for curve in curves]))
     finals = [float(curve.smoothed[:, -1].mean()) for curve in curves]
     reference = start + REFERENCE_GAIN * (max(finals) - start)
-    lines = [
-        f"| Arm | seeds | final reward | lists until {reference:.4f} | seconds until then | s per 1,000 lists: "
-        "generating | learning |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    header = f"| Arm | seeds | lists | final reward | lists until {reference:.4f} | s until then | s per 1,000 lists |"
+    lines = [f"{header} of it learning |", "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for curve, final in zip(curves, finals, strict=True):
-        seeds = curve.smoothed[:, -1]
+        seeds, mean = curve.smoothed[:, -1], curve.smoothed.mean(axis=0)
         spread = f" ({seeds.min():.4f} to {seeds.max():.4f})" if len(seeds) > 1 else ""
-        mean = curve.smoothed.mean(axis=0)
-        costs = (first_reached(curve.lists, mean, reference), first_reached(curve.seconds, mean, reference))
+        costs = [first_reached(x, mean, reference) for x in (curve.lists, curve.seconds)]
         lists, seconds = ("not reached" if math.isnan(cost) else f"{cost:,.0f}" for cost in costs)
-        thousands = curve.lists[-1] / 1000
-        generating = curve.generation_s[-1] / thousands
-        learning = curve.seconds[-1] / thousands - generating
+        total, generating = curve.seconds[-1] / curve.lists[-1], curve.generation_s[-1] / curve.lists[-1]
         lines.append(
-            f"| {curve.name} | {len(seeds)} | {final:.4f}{spread} | {lists} | {seconds} | {generating:.2f} | "
-            f"{learning:.2f} |"
+            f"| {curve.name} | {len(seeds)} | {curve.lists[-1]:,} | {final:.4f}{spread} | {lists} | {seconds} | "
+            f"{1000 * total:.2f} | {1000 * (total - generating):.2f} |"
         )
     return "\n".join(lines)
 
@@ -313,14 +303,14 @@ def picture(worlds: Mapping[str, Sequence[Curve]], path: Path) -> None:
         figure = Figure(figsize=(11, 3.6 * len(worlds) + 0.6), layout="constrained")
         FigureCanvasAgg(figure)
         rows = figure.subplots(len(worlds), 2, squeeze=False, sharey="row")
-    for (by_lists, by_seconds), (world, curves) in zip(rows, worlds.items(), strict=True):
-        for curve in curves:
-            for panel, x in ((by_lists, curve.lists), (by_seconds, curve.seconds)):
-                _draw_curve(panel, x, curve, COLOURS[arms.index(curve.arm) % len(COLOURS)])
-        by_lists.set(title=world, xlabel="lists generated", ylabel="validation reward")
-        by_seconds.set(title=world, xlabel="seconds of one core, generating and learning")
-        by_lists.xaxis.set_major_formatter("{x:,.0f}")
-        by_seconds.xaxis.set_major_formatter("{x:,.0f}")
+    axes = {"lists": "lists generated", "seconds": "seconds of one core, generating and learning"}
+    for row, (world, curves) in zip(rows, worlds.items(), strict=True):
+        row[0].set_ylabel("validation reward")
+        for panel, (name, label) in zip(row, axes.items(), strict=True):
+            for curve in curves:
+                _draw_curve(panel, getattr(curve, name), curve, COLOURS[arms.index(curve.arm) % len(COLOURS)])
+            panel.set(title=world, xlabel=label)
+            panel.xaxis.set_major_formatter("{x:,.0f}")
     lines = {line.get_label(): line for row in rows for line in row[0].get_lines()}
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=3, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -375,9 +365,8 @@ def run(
         with out.open("w", encoding="utf-8") as lines:
             for point in learn(policy, split, config, lists, validate_every):
                 print(json.dumps(asdict(point)), file=lines, flush=True)
-                click.echo(
-                    f"{point.lists_generated:>9,} lists {point.seconds:>7.0f} s  reward {point.values['reward']:.4f}"
-                )
+                reward = point.values["reward"]
+                click.echo(f"{point.lists_generated:>9,} lists {point.seconds:>7.0f} s  reward {reward:.4f}")
     except InputError as error:
         raise BadInput(str(error)) from error
 
