@@ -29,7 +29,7 @@ class Figure:
         bound: what it has to reach.
         sense: whether the bound is the least or the most.
         notes: rates and memory behind it, or why it was not measured.
-        is_binding: False where the bound is for other hardware.
+        verdict: whether the bound is met.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Figure:
     bound: float
     sense: Literal["at least", "at most"]
     notes: str = ""
-    is_binding: bool = True
+    verdict: str = MISSING
 
     @classmethod
     def of(
@@ -53,18 +53,14 @@ class Figure:
         notes: str = "",
         is_binding: bool = True,
     ) -> Figure:
-        """Summarise the values of several rounds."""
-        median, low, high = float(np.median(values)), float(min(values)), float(max(values))
-        return cls(name, median, low, high, unit, bound, sense, notes, is_binding)
+        """Summarise the values of several rounds.
 
-    @property
-    def verdict(self) -> str:
-        """`yes`, `no`, `report only`, or nothing where nothing was measured."""
-        if self.value is None:
-            return MISSING
-        if not self.is_binding:
-            return "report only"
-        return "yes" if (self.value >= self.bound) == (self.sense == "at least") or self.value == self.bound else "no"
+        Without `is_binding` the bound is meant for other hardware, and the figure is reported only.
+        """
+        median, low, high = float(np.median(values)), float(min(values)), float(max(values))
+        is_met = median >= bound if sense == "at least" else median <= bound
+        verdict = ("yes" if is_met else "no") if is_binding else "report only"
+        return cls(name, median, low, high, unit, bound, sense, notes, verdict)
 
     def cells(self, last: Figure | None) -> list[str]:
         """Return the line of the table."""

@@ -29,6 +29,11 @@ class Setting:
     cores: Sequence[int]
     rounds: int
 
+    @property
+    def cuts(self) -> str:
+        """What the random cuts are of."""
+        return "b" if self.data is not None else "b, made up"
+
 
 @dataclass(frozen=True)
 class Statistic:

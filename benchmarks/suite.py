@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from benchmarks import ways, work
+from benchmarks import accuracy, fleet, ways, work
 from benchmarks.figures import Figure, unmeasured
 from benchmarks.measure import Way
 from benchmarks.rows import Alone, Race, Setting, Statistic, promptness, rate
@@ -68,13 +68,13 @@ def update_for_short_histories(setting: Setting) -> Sequence[Figure]:
 def stage_1(setting: Setting) -> Sequence[Figure]:
     """Steps of stage 1 with batches of 128 examples; both include the teacher."""
     ours, plain = Way(ways.stage_1, (setting.data,)), Way(ways.plain_stage_1, (setting.data,))
-    return _race(setting, ours, plain, 2, f"stage 1 ({_cuts(setting)})", 8, "examples/s")
+    return _race(setting, ours, plain, 2, f"stage 1 ({setting.cuts})", 8, "examples/s")
 
 
 def teacher(setting: Setting) -> Sequence[Figure]:
     """Lists of the Markov chain for the batches of stage 1."""
     way = Way(ways.teacher_lists, (setting.data,), calls=8)
-    name = f"lists of the Markov chain, one core ({_cuts(setting)})"
+    name = f"lists of the Markov chain, one core ({setting.cuts})"
     return Alone(name, way, 1, rate, "lists/s", "at least", 5000, n_rounds=5).run(setting)
 
 
@@ -94,10 +94,6 @@ def _race(
     return Race((ours, plain), n_cores, [Statistic(f"{name}, {threads}", at_least, rate, unit)]).run(setting)
 
 
-def _cuts(setting: Setting) -> str:
-    return "b" if setting.data is not None else "b, made up"
-
-
 SUITE: dict[str, Benchmark] = {
     "generation-groups": generation_of_groups,
     "generation-singles": generation_of_singles,
@@ -108,4 +104,9 @@ SUITE: dict[str, Benchmark] = {
     "evaluation": evaluation,
     "stage-1": stage_1,
     "teacher": teacher,
+    "scaling": fleet.scaling,
+    "start-up": fleet.start_up,
+    "waiting": fleet.waiting,
+    "exactness": accuracy.exactness,
+    "ndcg": accuracy.ndcg,
 }

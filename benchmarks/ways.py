@@ -19,7 +19,6 @@ from gptrec_rl.evaluation import evaluate
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.learning.learner import Learner
 from gptrec_rl.learning.pretraining import Pretraining
-from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.markov import MarkovChain
 from gptrec_rl.models.precision import keep_memory
 from gptrec_rl.transport.messages import RolloutBatch
@@ -28,18 +27,12 @@ CACHED_BATCH = 64
 STAGE_1_STEPS = 5
 
 
-def policy(n_items: int = work.N_ITEMS, model: ModelConfig = work.MODEL) -> GPTRec:
-    """Make an untrained policy; one without training costs what a trained one costs."""
-    torch.manual_seed(0)
-    return GPTRec.create(n_items, model).eval()
-
-
 def generation(
     histories: Histories, n_lists: int, n_items: int = work.N_ITEMS, model: ModelConfig = work.MODEL
 ) -> Callable[[], float]:
     """Sample lists as a generator does; the unit is a list."""
     keep_memory()
-    writer, sampler = policy(n_items, model), torch.Generator().manual_seed(0)
+    writer, sampler = work.policy(n_items, model), torch.Generator().manual_seed(0)
 
     def run() -> float:
         generate(writer, histories, model.slate_length, n_lists, generator=sampler, precision="auto")
@@ -86,7 +79,7 @@ def cached_generation(histories: Histories) -> Callable[[], float]:
 def single_list(histories: Histories) -> Callable[[], float]:
     """Write the most probable list for one history, another one each time."""
     keep_memory()
-    writer = policy()
+    writer = work.policy()
     turns = itertools.cycle([Histories.of([history]) for history in histories])
 
     def run() -> float:
@@ -99,7 +92,7 @@ def single_list(histories: Histories) -> Callable[[], float]:
 def update(rollout: RolloutBatch, n_items: int = work.N_ITEMS, model: ModelConfig = work.MODEL) -> Callable[[], float]:
     """Learn from a batch: one gradient step of policy and value model."""
     keep_memory()
-    learner = Learner(policy(n_items, model), parse_goal("ndcg=1"), PpoConfig(passes=1))
+    learner = Learner(work.policy(n_items, model), parse_goal("ndcg=1"), PpoConfig(passes=1))
 
     def run() -> float:
         learner.update(rollout)
@@ -134,7 +127,7 @@ def stage_1(data: Path | None) -> Callable[[], float]:
     """Take a few steps of stage 1, teacher included; the unit is an example."""
     keep_memory()
     split = _with_few_validation_users(work.open_data(data))
-    student, teacher = policy(split.catalogue.n_items), MarkovChain(split)
+    student, teacher = work.policy(split.catalogue.n_items), MarkovChain(split)
     seeds = itertools.count()
 
     def run() -> float:
@@ -184,7 +177,7 @@ def evaluation(data: Path) -> Callable[[], float]:
     """Evaluate a policy on all test users with all metrics; the unit is a user."""
     keep_memory()
     split = Split.leave_one_out(Interactions.load(data))
-    recommender = NextK(policy(split.catalogue.n_items))
+    recommender = NextK(work.policy(split.catalogue.n_items))
 
     def run() -> float:
         return float(len(evaluate(recommender, split.test, split, name="policy").user_ids))

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from gptrec_rl.checkpoint import load_policy
 from gptrec_rl.config import ModelConfig
 from gptrec_rl.data import Histories, Interactions, Split
 from gptrec_rl.data.sources import synthetic
 from gptrec_rl.learning.examples import draw_cuts
+from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport.messages import RolloutBatch
 
 N_ITEMS = 3416
@@ -52,6 +55,19 @@ def open_data(path: Path | None) -> Split:
     if path is not None:
         return Split.leave_one_out(Interactions.load(path))
     return Split.leave_one_out(synthetic.generate(n_users=6040, n_items=N_ITEMS, mean_length=165.0))
+
+
+def policy(n_items: int = N_ITEMS, model: ModelConfig = MODEL) -> GPTRec:
+    """Make an untrained policy; one without training costs what a trained one costs."""
+    torch.manual_seed(0)
+    return GPTRec.create(n_items, model).eval()
+
+
+def trained_policy(data: Path | None, student: Path | None, split: Split) -> tuple[GPTRec, str]:
+    """Return the trained student and what it is, or an untrained policy where there is none."""
+    if data is None or student is None:
+        return policy(split.catalogue.n_items), "untrained"
+    return load_policy(student, split.catalogue), "trained student"
 
 
 def rollout(histories: Histories, n_lists: int, n_items: int = N_ITEMS, k: int = K, seed: int = 0) -> RolloutBatch:
