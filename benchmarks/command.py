@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "bench.json"
+PICTURE = ROOT / "docs" / "images" / "cost.png"
 DATA = ROOT / "data" / "ml1m.npz"
 STUDENT = ROOT / "runs" / "student"
 
@@ -58,30 +59,57 @@ def main(
     _show(out, figures, time.monotonic() - started)
 
 
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), default=RESULTS, help="Gets the numbers; a .md beside it.")
+@click.option("--picture", type=click.Path(path_type=Path), default=PICTURE, help="Gets the curves, as a PNG.")
+def curves(out: Path, picture: Path) -> None:
+    """Measure and draw how cost grows."""
+    from benchmarks.curves import draw, measure, table
+    from benchmarks.figures import text
+    from gptrec_rl.reporting.results import duration
+
+    started = time.monotonic()
+    measured = measure(sorted(os.sched_getaffinity(0)))
+    draw(measured, picture)
+    before = _before(out)
+    points = {name: [asdict(point) for point in line] for name, line in measured.items()}
+    _write(out, replace(before, curves=points))
+    click.echo(text(table(measured)))
+    click.echo(f"took {duration(time.monotonic() - started)}; wrote {out} and {picture}")
+
+
+def _before(out: Path) -> Results:
+    """Return what the file holds, as of this machine."""
+    from benchmarks.figures import Results, read_results
+    from gptrec_rl.reporting.results import machine_description
+
+    return replace(read_results(out) or Results("", {}, {}), machine=machine_description())
+
+
 def _existing(path: Path) -> Path | None:
     return path.resolve() if path.exists() else None
 
 
 def _merge(out: Path, figures: Sequence[Figure]) -> Results:
     """Put figures in the place of those with their names."""
-    from benchmarks.figures import Results, read_results
-    from gptrec_rl.reporting.results import machine_description
-
-    before = read_results(out) or Results("", {}, {})
-    return replace(
-        before, machine=machine_description(), figures={**before.figures, **{each.name: each for each in figures}}
-    )
+    before = _before(out)
+    return replace(before, figures={**before.figures, **{figure.name: figure for figure in figures}})
 
 
 def _write(out: Path, results: Results) -> None:
+    from benchmarks import curves
     from benchmarks.figures import markdown, table
 
+    points = {name: [curves.Point(**point) for point in line] for name, line in results.curves.items()}
+    parts = [
+        "# Benchmark",
+        f"On {results.machine}, by `make bench`.",
+        markdown(table(list(results.figures.values()), {})),
+        *(["How cost grows:", markdown(curves.table(points))] if points else []),
+    ]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(results.json(), encoding="utf-8")
-    lines = table(list(results.figures.values()), {})
-    out.with_suffix(".md").write_text(
-        f"# Benchmark\n\nOn {results.machine}, by `make bench`.\n\n{markdown(lines)}\n", encoding="utf-8"
-    )
+    out.with_suffix(".md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def _show(out: Path, figures: Sequence[Figure], seconds: float) -> None:

@@ -104,8 +104,8 @@ def text(lines: Sequence[Sequence[str]]) -> str:
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Write a table in Markdown."""
-    ruler = ["---", "---:", "---:", "---:", "---", "---:", "---"]
+    """Write a table in Markdown, numbers to the right."""
+    ruler = ["---", *["---:"] * (len(lines[0]) - 1)]
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ruler, *lines[1:]])
 
 
@@ -116,12 +116,12 @@ class Results:
     Attributes:
         machine: what it was measured on.
         figures: by name.
-        curves: the points of each curve, by what grows.
+        curves: the points of each curve (`benchmarks.curves.Point`), by what grows.
     """
 
     machine: str
     figures: Mapping[str, Figure]
-    curves: Mapping[str, Any]
+    curves: Mapping[str, Sequence[Mapping[str, Any]]]
 
     @classmethod
     def read(cls, content: str) -> Results:
