@@ -219,7 +219,9 @@ def draw(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
                 rates = [point.update for point in learned]
                 panel.loglog([point.x for point in learned], rates, marker="s", color=COLOURS[1], label="update")
             panel.set_xticks(xs, [f"{x:,}" for x in xs])
-            panel.minorticks_off()
+            panel.xaxis.minorticks_off()
+            panel.yaxis.set_major_formatter("{x:,.0f}")
+            panel.yaxis.set_minor_formatter("{x:,.0f}")
             panel.set_xlabel(titles[name])
             panel.set_ylabel("lists per second")
             panel.legend(frameon=False)
