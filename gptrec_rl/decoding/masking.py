@@ -5,27 +5,37 @@ It is one and the same in generation, supervised learning and PPO; were it not, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+ROWS_AT_ONCE = 128
+"""Logits of about so many choices are computed at a time: they stay in a processor's caches."""
+NEVER = -1e30
+"""Stands for minus infinity where 0 times it has to be 0."""
 
-def mask_taken(logits: torch.Tensor, may: torch.Tensor, slates: torch.Tensor) -> torch.Tensor:
-    """Put minus infinity where an item may not stand.
+
+def mask_taken(
+    logits: torch.Tensor, may: torch.Tensor, slates: torch.Tensor, never: float = float("-inf")
+) -> torch.Tensor:
+    """Put minus infinity where an item may not stand, in place.
 
     Args:
-        logits: [B, G, K, I], the choice of each of the K places.
+        logits: [B, G, K, I], the choice of each of the K places; changed and returned.
         may: [B, I] bool, True for items that may be recommended (not those of the whole history).
         slates: the lists, [B, G, K] int64; items of earlier places may not come again.
+        never: what to put.
 
     Returns:
         [B, G, K, I].
     """
-    masked = logits.masked_fill(~may[:, None, None, :], float("-inf"))
+    logits.masked_fill_(~may[:, None, None, :], never)
     n_histories, n_lists, k = slates.shape
     later, earlier = torch.tril_indices(k, k, -1, device=logits.device)
     histories = torch.arange(n_histories, device=logits.device)[:, None, None]
     lists = torch.arange(n_lists, device=logits.device)[None, :, None]
-    masked[histories, lists, later, slates[:, :, earlier] - 1] = float("-inf")
-    return masked
+    logits[histories, lists, later, slates[:, :, earlier] - 1] = never
+    return logits
 
 
 def slate_log_probs(
@@ -33,6 +43,94 @@ def slate_log_probs(
 ) -> torch.Tensor:
     """Return log pi(g_i | h, g^(i-1)) of every item at every place (equation 3), [B, G, K, I] float32.
 
-    Arguments as in `mask_taken`; minus infinity where an item may not stand.
+    Arguments as in `mask_taken`, but the logits are left alone; minus infinity where an item may not stand.
     """
-    return torch.log_softmax(mask_taken(logits, may, slates) / temperature, dim=-1, dtype=torch.float32)
+    return torch.log_softmax(mask_taken(logits / temperature, may, slates), dim=-1)
+
+
+def chosen_log_probs(
+    states: torch.Tensor,
+    item_weights: torch.Tensor,
+    may: torch.Tensor,
+    slates: torch.Tensor,
+    temperature: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the log-probabilities of the lists' own items (equation 3) and the entropies of their choices.
+
+    The same numbers as from `slate_log_probs`, without ever keeping more of [B, G, K, I] than the probabilities, for
+    the backward pass.
+
+    Args:
+        states: from which each item is chosen, [B, G, K, D] float32.
+        item_weights: output embeddings, [I, D] float32.
+        may: [B, I] bool, True for items that may be recommended.
+        slates: [B, G, K] int64.
+        temperature: divides the logits.
+        dtype: of the probabilities and matrix products of the backward pass; logits and softmax are fp32.
+
+    Returns:
+        log-probabilities and entropies in nats, both [B, G, K] float32; gradients flow through both.
+    """
+    log_probs, entropies = _ChosenLogProbs.apply(states, item_weights, may, slates, temperature, dtype)
+    return log_probs, entropies
+
+
+class _ChosenLogProbs(torch.autograd.Function):
+    """Softmax, choice and entropy of many places.
+
+    With p = softmax(z / temperature), H its entropy and c the chosen item:
+    d log p_c / dz = (1_c - p) / temperature and dH / dz = -p (log p + H) / temperature.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        states: torch.Tensor,
+        item_weights: torch.Tensor,
+        may: torch.Tensor,
+        slates: torch.Tensor,
+        temperature: float,
+        dtype: torch.dtype,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        n_histories, n_lists, k = slates.shape
+        needs_gradient = any(ctx.needs_input_grad)
+        log_probs, entropies = states.new_empty(slates.shape), states.new_empty(slates.shape)
+        kept = states.new_empty((*slates.shape, len(item_weights)), dtype=dtype) if needs_gradient else None
+        step = max(1, ROWS_AT_ONCE // (n_lists * k))
+        for start in range(0, n_histories, step):
+            part = slice(start, start + step)
+            logits = torch.nn.functional.linear(states[part], item_weights)  # [b, G, K, I]
+            if temperature != 1:
+                logits /= temperature
+            mask_taken(logits, may[part], slates[part], NEVER)
+            logits -= logits.amax(dim=-1, keepdim=True)
+            probabilities = logits.exp()
+            total = probabilities.sum(dim=-1)
+            probabilities /= total[..., None]
+            log_probs[part] = logits.gather(-1, slates[part, ..., None] - 1).squeeze(-1) - total.log()
+            if kept is not None:
+                kept[part] = probabilities
+            entropies[part] = total.log() - (probabilities.mul_(logits)).sum(dim=-1)
+        ctx.save_for_backward(states, item_weights, slates, kept, entropies)
+        ctx.temperature = temperature
+        ctx.set_materialize_grads(False)
+        return log_probs, entropies
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, of_log_probs: torch.Tensor | None, of_entropies: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
+        states, item_weights, slates, kept, entropies = ctx.saved_tensors
+        of_logits = torch.zeros_like(kept)
+        if of_log_probs is not None:
+            chosen, scale = slates[..., None] - 1, of_log_probs[..., None]
+            of_logits = kept * -scale.to(kept.dtype)
+            of_logits.scatter_(-1, chosen, (scale * (1 - kept.gather(-1, chosen))).to(kept.dtype))
+        if of_entropies is not None:
+            inner = torch.special.xlogy(kept, kept).add_(kept * entropies[..., None].to(kept.dtype))
+            of_logits -= inner.mul_(of_entropies[..., None].to(kept.dtype))
+        of_logits = of_logits.flatten(0, 2) / ctx.temperature if ctx.temperature != 1 else of_logits.flatten(0, 2)
+        of_states = (of_logits @ item_weights.to(kept.dtype)).to(states.dtype).view_as(states)
+        of_weights = (of_logits.T @ states.flatten(0, 2).to(kept.dtype)).to(item_weights.dtype)
+        return of_states, of_weights, None, None, None, None

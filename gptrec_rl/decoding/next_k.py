@@ -6,16 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from gptrec_rl.config import Precision
 from gptrec_rl.data import Histories
 from gptrec_rl.errors import InputError
-from gptrec_rl.models import backbone
+from gptrec_rl.models.backbone import Branches
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.precision import autocast
+from gptrec_rl.models.precision import product_dtype
 from gptrec_rl.models.recommender import HistoriesLike, Slates, candidates
+from gptrec_rl.models.sequence import parts_of
 
-BATCH_SIZE = 64
+BLOCK = 64
+"""Sampling looks for an item among the sums of so many items, then among these."""
+FEW = 8
+"""So few lists grow in fp32: products of so few rows are as fast in it, and need no conversions."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,130 @@ class Generation:
     log_probs: torch.Tensor
 
 
-@torch.inference_mode()
+class Writer:
+    """Writes lists with a policy as it is now; to be made anew when its weights have changed.
+
+    Args:
+        policy: the model; its training mode is the caller's business (eval mode has no dropout).
+        precision: of the matrix products; logits and softmax are fp32.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, policy: GPTRec, precision: Precision = "fp32") -> None:
+        self._policy = policy
+        self._backbone = policy.backbone(product_dtype(precision, policy.device))
+        self._backbone_of_few = policy.backbone(torch.float32)
+        spare = -policy.n_items % BLOCK
+        self._item_weights = functional.pad(policy.item_weights.T, (0, spare)).contiguous()  # [D, I + spare]
+
+    @torch.inference_mode()
+    def write(
+        self,
+        histories: Histories,
+        k: int,
+        n_lists: int = 1,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        allowed: np.ndarray | None = None,
+    ) -> Generation:
+        """Write G lists behind each history, which is run once.
+
+        Args:
+            histories: B whole histories; the model reads the last n items, the mask knows all.
+            k: length of the lists, at most the policy's `slate_length`.
+            n_lists: G.
+            temperature: divides the logits before the softmax, > 0.
+            generator: source of the samples, on the policy's device; None takes the most probable item at each place,
+                of equally probable ones that with the smaller id.
+            allowed: [I] or [B, I] bool, column i - 1 says whether item i may be recommended.
+
+        Raises:
+            InputError: K is longer than the policy's lists, or a history leaves fewer than K items.
+        """
+        policy = self._policy
+        if k > policy.slate_length:
+            raise InputError(
+                f"K = {k} is longer than the lists of {policy.slate_length} items that this model was trained to "
+                "write; ask for fewer items or train with a longer model.slate_length"
+            )
+        may = candidates(histories, policy.n_items, k, allowed)
+        shape = (len(histories), n_lists, k)
+        items = torch.empty(shape, dtype=torch.int64, device=policy.device)
+        log_probs = torch.empty(shape, device=policy.device)
+        for rows in parts_of(np.minimum(histories.lengths, policy.history_length) + 1):
+            encoded = self._backbone.encode(policy.lay_out(histories.take(rows)))
+            is_few = len(rows) * n_lists < FEW
+            branches = Branches(self._backbone_of_few if is_few else self._backbone, encoded, n_lists, k - 1)
+            taken = self._taken(may[rows])  # [b, I + spare]
+            chosen, chances = self._choose(encoded.states, taken, temperature, n_lists, generator)
+            taken = taken.repeat_interleave(n_lists, dim=0)
+            for place in range(k):
+                if place:
+                    states = branches.append(chosen.view(-1, n_lists), policy.position(place - 1))
+                    chosen, chances = self._choose(states.flatten(0, 1), taken, temperature, 1, generator)
+                taken.scatter_(-1, chosen[:, None] - 1, float("-inf"))
+                items[rows, :, place] = chosen.view(-1, n_lists)
+                log_probs[rows, :, place] = chances.view(-1, n_lists)
+        return Generation(items, log_probs)
+
+    def _taken(self, may: np.ndarray) -> torch.Tensor:
+        """Return minus infinity at what may not be recommended and 0 elsewhere, [b, I + spare]."""
+        taken = torch.full((len(may), self._item_weights.shape[1]), float("-inf"), device=self._policy.device)
+        taken[:, : may.shape[1]].masked_fill_(torch.from_numpy(may).to(taken.device), 0.0)
+        return taken
+
+    def _choose(
+        self,
+        states: torch.Tensor,
+        taken: torch.Tensor,
+        temperature: float,
+        n: int,
+        generator: torch.Generator | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Choose n items at each of S places from states [S, D], where `taken` [S, I + spare] allows it.
+
+        Returns:
+            items [S n] int64 and their log-probabilities [S n] float32.
+        """
+        logits = torch.addmm(taken, states, self._item_weights)
+        if temperature != 1:
+            logits /= temperature
+        if generator is None:
+            columns = logits.argmax(dim=-1, keepdim=True).expand(-1, n)
+            log_probs = logits.log_softmax(dim=-1).gather(-1, columns)
+        else:
+            probabilities = logits.softmax(dim=-1)
+            columns = _sample(probabilities, n, generator)
+            log_probs = probabilities.gather(-1, columns).log()
+        return columns.flatten() + 1, log_probs.flatten()
+
+
+def _sample(probabilities: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw n columns of each row of [S, blocks x BLOCK], [S, n]: first the block, then the place there.
+
+    `torch.multinomial` draws a random number a column, which takes longer than the whole network.
+    """
+    blocks = probabilities.unflatten(-1, (-1, BLOCK))
+    until = blocks.sum(dim=-1).cumsum(dim=-1, dtype=torch.float64)  # [S, blocks]
+    uniform = torch.rand(len(until), n, dtype=torch.float64, generator=generator, device=until.device)
+    level = uniform * until[:, -1:]
+    block = _first_above(until, level)
+    rest = level - functional.pad(until, (1, 0)).gather(-1, block)
+    inner = blocks.gather(1, block[:, :, None].expand(-1, -1, BLOCK)).cumsum(dim=-1, dtype=torch.float64)
+    return block * BLOCK + _first_above(inner, rest[:, :, None]).squeeze(-1)
+
+
+def _first_above(until: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    """Return the first place of cumulative sums above each level, at most the last place that adds something.
+
+    Args:
+        until: [..., C].
+        level: [..., n].
+    """
+    total = until[..., -1:]
+    return torch.searchsorted(until, torch.minimum(level, total.nextafter(torch.zeros_like(total))), right=True)
+
+
 def generate(
     policy: GPTRec,
     histories: Histories,
@@ -42,71 +170,17 @@ def generate(
     allowed: np.ndarray | None = None,
     precision: Precision = "fp32",
 ) -> Generation:
-    """Write G lists behind each history, which is encoded once, with a cache of keys and values.
-
-    Args:
-        policy: the model; its training mode is the caller's business (eval mode has no dropout).
-        histories: B whole histories; the model reads the last n items, the mask knows all.
-        k: length of the lists, at most the policy's `slate_length`.
-        n_lists: G.
-        temperature: divides the logits before the softmax, > 0.
-        generator: source of the samples, on the policy's device; None takes the most probable item at each place,
-            of equally probable ones that with the smaller id.
-        allowed: [I] or [B, I] bool, column i - 1 says whether item i may be recommended.
-        precision: of the matrix products; logits and softmax are fp32.
-
-    Raises:
-        InputError: K is longer than the policy's lists, or a history leaves fewer than K items.
-    """
-    if k > policy.slate_length:
-        raise InputError(
-            f"K = {k} is longer than the lists of {policy.slate_length} items that this model was trained to write; "
-            "ask for fewer items or train with a longer model.slate_length"
-        )
-    may = torch.from_numpy(candidates(histories, policy.n_items, k, allowed)).to(policy.device)
-    is_taken = ~may[:, None].repeat(1, n_lists, 1)  # [B, G, I]
-    items, log_probs = [], []
-    gpt2 = policy.network.transformer
-    with autocast(precision, policy.device):
-        encoded = backbone.encode(gpt2, policy.tokens(histories))
-        state = encoded.state[:, None, None].expand(-1, n_lists, 1, -1)  # [B, G, 1, D]
-        past = None
-        for place in range(k):
-            logits = policy.item_logits(state[:, :, 0]).masked_fill(is_taken, float("-inf"))  # [B, G, I]
-            choices = torch.log_softmax(logits / temperature, dim=-1)
-            chosen = _choose(choices, generator)  # [B, G, 1]
-            is_taken.scatter_(-1, chosen, True)
-            items.append(chosen + 1)
-            log_probs.append(choices.gather(-1, chosen))
-            if place < k - 1:
-                state, past = backbone.extend(gpt2, encoded, items[-1], policy.positions(place, place + 1), past)
-    return Generation(torch.cat(items, dim=-1), torch.cat(log_probs, dim=-1))
-
-
-def _choose(log_probs: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    """Take the most probable or a sampled place of the last dimension, which is kept with size 1."""
-    if generator is None:
-        return log_probs.argmax(dim=-1, keepdim=True)
-    return torch.multinomial(log_probs.exp().flatten(0, 1), 1, generator=generator).unflatten(0, log_probs.shape[:2])
+    """Write lists with a policy once; see `Writer`."""
+    return Writer(policy, precision).write(histories, k, n_lists, temperature, generator, allowed)
 
 
 class NextK:
-    """A GPTRec policy as a recommender that writes its lists greedily; the scores are log-probabilities."""
+    """A GPTRec policy, as it is now, as a recommender that writes greedily; the scores are log-probabilities."""
 
     def __init__(self, policy: GPTRec, precision: Precision = "auto") -> None:
-        self._policy = policy.eval()
-        self._precision = precision
+        self._writer = Writer(policy.eval(), precision)
 
     def recommend(self, histories: HistoriesLike, k: int, allowed: np.ndarray | None = None) -> Slates:
-        """Write one list a history; see `Recommender`. Histories of similar length are encoded together."""
-        histories = Histories.of(histories)
-        may = candidates(histories, self._policy.n_items, k, allowed)
-        order = np.argsort(np.minimum(histories.lengths, self._policy.history_length), kind="stable")
-        items = np.zeros((len(histories), k), dtype=np.int64)
-        scores = np.zeros((len(histories), k), dtype=np.float32)
-        for start in range(0, len(order), BATCH_SIZE):
-            rows = order[start : start + BATCH_SIZE]
-            written = generate(self._policy, histories.take(rows), k, allowed=may[rows], precision=self._precision)
-            items[rows] = written.items[:, 0].cpu().numpy()
-            scores[rows] = written.log_probs[:, 0].cpu().numpy()
-        return Slates(items, scores)
+        """Write one list a history; see `Recommender`."""
+        written = self._writer.write(Histories.of(histories), k, allowed=allowed)
+        return Slates(written.items[:, 0].cpu().numpy(), written.log_probs[:, 0].cpu().numpy())

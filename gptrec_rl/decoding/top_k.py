@@ -7,11 +7,10 @@ import torch
 
 from gptrec_rl.config import Precision
 from gptrec_rl.data import Histories
-from gptrec_rl.decoding.next_k import BATCH_SIZE
-from gptrec_rl.models import backbone
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.precision import autocast
+from gptrec_rl.models.precision import product_dtype
 from gptrec_rl.models.recommender import HistoriesLike, Slates, candidates, top_k
+from gptrec_rl.models.sequence import parts_of
 
 
 class TopK:
@@ -24,14 +23,12 @@ class TopK:
     @torch.inference_mode()
     def score(self, histories: HistoriesLike) -> np.ndarray:
         """Return the logits after the separator, [B, I] float32."""
-        histories = Histories.of(histories)
-        scores = np.zeros((len(histories), self._policy.n_items), dtype=np.float32)
-        order = np.argsort(np.minimum(histories.lengths, self._policy.history_length), kind="stable")
-        with autocast(self._precision, self._policy.device):
-            for start in range(0, len(order), BATCH_SIZE):
-                rows = order[start : start + BATCH_SIZE]
-                encoded = backbone.encode(self._policy.network.transformer, self._policy.tokens(histories.take(rows)))
-                scores[rows] = self._policy.item_logits(encoded.state).cpu().numpy()
+        histories, policy = Histories.of(histories), self._policy
+        scores = np.zeros((len(histories), policy.n_items), dtype=np.float32)
+        backbone = policy.backbone(product_dtype(self._precision, policy.device))
+        for rows in parts_of(np.minimum(histories.lengths, policy.history_length) + 1):
+            states = backbone.encode(policy.lay_out(histories.take(rows))).states
+            scores[rows] = policy.item_logits(states).cpu().numpy()
         return scores
 
     def recommend(self, histories: HistoriesLike, k: int, allowed: np.ndarray | None = None) -> Slates:

@@ -7,17 +7,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
 from gptrec_rl.config import PpoConfig, Precision
-from gptrec_rl.decoding.masking import slate_log_probs
+from gptrec_rl.decoding.masking import chosen_log_probs, slate_log_probs
 from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.goals import Goal, weighted_sum
 from gptrec_rl.learning import gae, losses, state
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.precision import autocast
+from gptrec_rl.models.precision import product_dtype
 from gptrec_rl.models.recommender import candidates
+from gptrec_rl.models.sequence import Sequences
 from gptrec_rl.models.value import ValueModel
 from gptrec_rl.transport.messages import RolloutBatch
 
@@ -55,12 +57,24 @@ class UpdateStats:
 
 @dataclass(frozen=True)
 class _Batch:
-    """A rollout on the learner's device with its targets; [B, G, K] unless said otherwise."""
+    """A rollout on the learner's device, laid out once for all models and passes; [B, G, K] unless said otherwise.
 
-    rollout: RolloutBatch
+    The histories are sorted by length, which is how they have the least padding.
+    """
+
+    sequences: Sequences
     slates: torch.Tensor
     may: torch.Tensor  # [B, I]
+    ground_truth: torch.Tensor  # [B]
+    rewards: torch.Tensor
     behaviour_log_probs: torch.Tensor
+    temperature: float
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """What all passes over a batch aim at; [B, G, K]."""
+
     returns: torch.Tensor
     advantages: torch.Tensor
     old_values: torch.Tensor
@@ -84,7 +98,7 @@ class Learner:
         self.step = 0
         self._goal = goal
         self._config = config
-        self._precision = precision
+        self._dtype = product_dtype(precision, student.device)
         self._kl_weight = config.kl_weight
         self._n_skipped_in_a_row = 0
         self._reference = copy.deepcopy(student).eval() if config.kl_weight > 0 else None
@@ -106,10 +120,14 @@ class Learner:
             DivergedError: `max_skipped_steps` losses in a row were not finite.
             InputError: the batch can't be learned from with these settings.
         """
-        batch, first = self._prepare(rollout)
+        batch = self._laid_out(rollout)
+        targets: _Targets | None = None
         passes = []
         for _ in range(self._config.passes):
-            stats = self._pass(batch)
+            values = self._values(batch)
+            if targets is None:  # the first pass's values are those that GAE needs: nothing has been learned since
+                targets = self._targets(batch, values)
+            stats = self._pass(batch, targets, values)
             if stats is None:
                 self._n_skipped_in_a_row += 1
                 if self._n_skipped_in_a_row >= self._config.max_skipped_steps:
@@ -120,6 +138,7 @@ class Learner:
             else:
                 self._n_skipped_in_a_row = 0
                 passes.append(stats)
+        assert targets is not None
         self.step += 1
         n = max(len(passes), 1)
         means = {name: sum(stats[name] for stats in passes) / n for name in (passes[0] if passes else {})}
@@ -127,45 +146,60 @@ class Learner:
             means["ratio_error"] = passes[0]["ratio_error"]
         if self._config.kl_target is not None and passes:
             self._kl_weight = losses.adapted_kl_weight(self._kl_weight, means["reference_kl"], self._config.kl_target)
-        return UpdateStats(**first, **means, n_skipped=self._config.passes - len(passes))
+        return UpdateStats(
+            reward=batch.rewards.sum(dim=-1).mean().item(),
+            explained_variance=losses.explained_variance(targets.old_values, targets.returns) if self._value else 0.0,
+            n_skipped=self._config.passes - len(passes),
+            **means,
+        )
 
-    def _prepare(self, rollout: RolloutBatch) -> tuple[_Batch, dict[str, float]]:
-        """Compute values, returns and advantages once: they stay the same for all passes."""
-        device, config = self.policy.device, self._config
-        slates = torch.from_numpy(rollout.slates).long().to(device)
-        rewards = torch.from_numpy(weighted_sum(rollout.rewards, self._goal)).to(device)
-        behaviour = torch.from_numpy(rollout.log_probs).to(device)
-        returns = gae.discounted_returns(rewards, config.gamma)
-        if self._value is None:
-            if slates.shape[1] < 2:
+    def _laid_out(self, rollout: RolloutBatch) -> _Batch:
+        """Sort a batch by length of history and put it on the device; masks follow from the whole histories."""
+        policy = self.policy
+        order = np.argsort(-np.minimum(rollout.histories.lengths, policy.history_length), kind="stable")
+        histories, slates = rollout.histories.take(order), rollout.slates[order]
+        may = candidates(histories, policy.n_items, slates.shape[2], None)
+
+        def moved(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(array).to(policy.device)
+
+        return _Batch(
+            sequences=policy.lay_out(histories, slates),
+            slates=moved(slates).long(),
+            may=moved(may),
+            ground_truth=moved(rollout.ground_truth[order]),
+            rewards=moved(weighted_sum(rollout.rewards, self._goal)[order]),
+            behaviour_log_probs=moved(rollout.log_probs[order]),
+            temperature=rollout.temperature,
+        )
+
+    def _targets(self, batch: _Batch, values: torch.Tensor | None) -> _Targets:
+        """Compute returns and advantages; they stay the same for all passes."""
+        config = self._config
+        returns = gae.discounted_returns(batch.rewards, config.gamma)
+        if values is None:
+            if batch.slates.shape[1] < 2:
                 raise InputError(
                     "ppo.baseline is 'group' and the batch has 1 list a history, so there is nothing to compare it "
                     "with; set fleet.n_lists to 2 or more, or ppo.baseline to 'value'"
                 )
-            old_values = torch.zeros_like(rewards)
-            advantages = gae.leave_one_out_advantages(rewards, config.gamma)
+            old_values = torch.zeros_like(batch.rewards)
+            advantages = gae.leave_one_out_advantages(batch.rewards, config.gamma)
         else:
-            with torch.no_grad():
-                old_values = self._values(rollout, slates)
-            advantages = gae.generalised_advantages(rewards, old_values, config.gamma, config.gae_lambda)
-        first = {
-            "reward": rewards.sum(dim=-1).mean().item(),
-            "explained_variance": losses.explained_variance(old_values, returns) if self._value else 0.0,
-        }
+            old_values = values.detach()
+            advantages = gae.generalised_advantages(batch.rewards, old_values, config.gamma, config.gae_lambda)
         if config.normalise_advantages:
             advantages = losses.normalised(advantages)
-        return _Batch(rollout, slates, self._may(rollout), behaviour, returns, advantages, old_values), first
+        return _Targets(returns, advantages, old_values)
 
-    def _pass(self, batch: _Batch) -> dict[str, float] | None:
+    def _pass(self, batch: _Batch, targets: _Targets, values: torch.Tensor | None) -> dict[str, float] | None:
         """Take one gradient step of each model; return what was seen, or None for a loss that is not finite."""
-        policy_loss, stats = self._policy_loss(batch)
-        value_loss = torch.zeros((), device=policy_loss.device)
-        if self._value is not None:
-            values = self._values(batch.rollout, batch.slates)
-            value_loss = losses.value_loss(values, batch.returns, batch.old_values, self._config.value_clip)
         self._policy_optimiser.zero_grad(set_to_none=True)
-        if self._value_optimiser is not None:
+        policy_loss, stats = self._policy_loss(batch, targets)
+        value_loss = torch.zeros((), device=policy_loss.device)
+        if values is not None and self._value_optimiser is not None:
             self._value_optimiser.zero_grad(set_to_none=True)
+            value_loss = losses.value_loss(values, targets.returns, targets.old_values, self._config.value_clip)
         if not torch.isfinite(policy_loss + value_loss):
             return None
         (policy_loss + value_loss).backward()  # equation (13): the two share no parameter
@@ -179,25 +213,24 @@ class Learner:
         self._policy_optimiser.step()
         return {**stats, "value_loss": value_loss.item(), "gradient_norm": norm.item()}
 
-    def _policy_loss(self, batch: _Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        config, rollout = self._config, batch.rollout
-        with autocast(self._precision, self.policy.device):
-            logits = self.policy.slate_logits(rollout.histories, batch.slates)
-        log_probs = slate_log_probs(logits, batch.may, batch.slates, rollout.temperature)
-        clipped = losses.clipped_policy_loss(
-            _chosen(log_probs, batch.slates), batch.behaviour_log_probs, batch.advantages, config.clip
-        )
-        loss = clipped.loss
-        entropy = losses.mean_entropy(log_probs if config.entropy_bonus else log_probs.detach())
+    def _policy_loss(self, batch: _Batch, targets: _Targets) -> tuple[torch.Tensor, dict[str, float]]:
+        config = self._config
+        states = self._states(self.policy, batch)
+        log_probs, entropies = self._chosen(states, batch.may, batch.slates, batch.temperature)
+        clipped = losses.clipped_policy_loss(log_probs, batch.behaviour_log_probs, targets.advantages, config.clip)
+        loss, entropy = clipped.loss, entropies.mean()
         if config.entropy_bonus:
             loss = loss - config.entropy_bonus * entropy
         reference_kl = 0.0
         if self._reference is not None:
-            kl = losses.mean_kl(log_probs, self._reference_log_probs(batch))
+            with torch.no_grad():
+                reference = self._all_log_probs(self._reference, self._states(self._reference, batch), batch)
+            kl = losses.mean_kl(self._all_log_probs(self.policy, states, batch), reference)
             loss, reference_kl = loss + self._kl_weight * kl, kl.item()
         if config.guidance:
-            truth = torch.from_numpy(rollout.ground_truth).to(loss.device)
-            loss = loss - config.guidance * log_probs[torch.arange(len(truth)), 0, 0, truth - 1].mean()
+            truth = batch.ground_truth[:, None, None]
+            guided, _ = self._chosen(states[:, :1, :1], batch.may, truth, batch.temperature)
+            loss = loss - config.guidance * guided.mean()
         return loss, {
             "policy_loss": clipped.loss.item(),
             "clip_fraction": clipped.clip_fraction,
@@ -207,25 +240,22 @@ class Learner:
             "reference_kl": reference_kl,
         }
 
-    def _values(self, rollout: RolloutBatch, slates: torch.Tensor) -> torch.Tensor:
-        assert self._value is not None
-        with autocast(self._precision, self.policy.device):
-            values: torch.Tensor = self._value(
-                self.policy.tokens(rollout.histories), slates, self.policy.positions(0, slates.shape[2] - 1)
-            )
+    def _states(self, policy: GPTRec, batch: _Batch) -> torch.Tensor:
+        return policy.backbone(self._dtype).slate_states(batch.sequences)
+
+    def _chosen(
+        self, states: torch.Tensor, may: torch.Tensor, slates: torch.Tensor, temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return chosen_log_probs(states, self.policy.item_weights, may, slates, temperature, self._dtype)
+
+    def _all_log_probs(self, policy: GPTRec, states: torch.Tensor, batch: _Batch) -> torch.Tensor:
+        return slate_log_probs(policy.item_logits(states), batch.may, batch.slates, batch.temperature)
+
+    def _values(self, batch: _Batch) -> torch.Tensor | None:
+        if self._value is None:
+            return None
+        values: torch.Tensor = self._value(batch.sequences, self._dtype)
         return values
-
-    @torch.no_grad()
-    def _reference_log_probs(self, batch: _Batch) -> torch.Tensor:
-        assert self._reference is not None
-        with autocast(self._precision, self.policy.device):
-            logits = self._reference.slate_logits(batch.rollout.histories, batch.slates)
-        return slate_log_probs(logits, batch.may, batch.slates, batch.rollout.temperature)
-
-    def _may(self, rollout: RolloutBatch) -> torch.Tensor:
-        """Masks are not shipped: they follow from the whole history, [B, I] bool."""
-        may = candidates(rollout.histories, self.policy.n_items, rollout.slates.shape[2], None)
-        return torch.from_numpy(may).to(self.policy.device)
 
     def _clip(self, model: nn.Module) -> torch.Tensor:
         return nn.utils.clip_grad_norm_(model.parameters(), self._config.gradient_clip or float("inf"))

@@ -13,21 +13,14 @@ import torch
 
 from gptrec_rl.config import PretrainConfig
 from gptrec_rl.data import Histories, Split
-from gptrec_rl.decoding.masking import slate_log_probs
+from gptrec_rl.decoding.masking import chosen_log_probs
 from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.learning import state
 from gptrec_rl.learning.examples import draw_cuts
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.precision import autocast
+from gptrec_rl.models.precision import product_dtype
 from gptrec_rl.models.recommender import Recommender, candidates
-
-TOKENS_PER_PART = 4096
-"""A batch is computed in parts of histories of about equal length, of so many tokens at most with padding.
-
-Its gradient is the same; there is next to no padding, and what a part needs stays in a processor's caches.
-"""
-ROWS_STEP = 8
-"""A part has a multiple of so many histories, so that few shapes recur (see `packing.STEP`)."""
+from gptrec_rl.models.sequence import parts_of
 
 
 @dataclass(frozen=True)
@@ -37,11 +30,11 @@ class Example:
     Attributes:
         histories: B histories.
         slates: [B, 1, K] int64.
-        may: items that may be recommended, [B, I] bool.
+        may: items that may be recommended, [B, I] bool, on the model's device.
     """
 
     histories: Histories
-    slates: torch.Tensor
+    slates: np.ndarray
     may: torch.Tensor
 
 
@@ -60,11 +53,19 @@ class Progress:
     examples_per_s: float
 
 
-def slate_loss(policy: GPTRec, example: Example) -> torch.Tensor:
-    """Return equation 6 as a mean over lists and places, over the masked distribution, in nats per item."""
-    logits = policy.slate_logits(example.histories, example.slates)
-    log_probs = slate_log_probs(logits, example.may, example.slates)
-    return -log_probs.gather(-1, example.slates[..., None] - 1).mean()
+def slate_loss(policy: GPTRec, example: Example, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return equation 6 as a mean over lists and places, over the masked distribution, in nats per item.
+
+    Args:
+        policy: the student.
+        example: histories and the teacher's lists.
+        dtype: of the matrix products.
+    """
+    sequences = policy.lay_out(example.histories, example.slates)
+    states = policy.backbone(dtype).slate_states(sequences)
+    slates = torch.from_numpy(example.slates).to(policy.device)
+    log_probs, _ = chosen_log_probs(states, policy.item_weights, example.may, slates, dtype=dtype)
+    return -log_probs.mean()
 
 
 class Pretraining:
@@ -94,6 +95,7 @@ class Pretraining:
         self._split = split
         self._rng = np.random.default_rng(config.seed)
         self._torch_seed = config.seed
+        self._dtype = product_dtype(config.precision, student.device)
         self._optimiser = torch.optim.Adam(student.parameters(), lr=config.learning_rate, fused=True)
         self._validation = list(self._parts(split.validation.histories))
 
@@ -143,8 +145,7 @@ class Pretraining:
         self._optimiser.zero_grad(set_to_none=True)
         total = 0.0
         for example in self._parts(histories):
-            with autocast(self.config.precision, self.student.device):
-                loss = slate_loss(self.student, example) * (len(example.histories) / len(histories))
+            loss = slate_loss(self.student, example, self._dtype) * (len(example.histories) / len(histories))
             loss.backward()
             total += loss.item()
         if not math.isfinite(total):
@@ -163,8 +164,7 @@ class Pretraining:
     @torch.no_grad()
     def _validate(self) -> float:
         self.student.eval()
-        with autocast(self.config.precision, self.student.device):
-            losses = [slate_loss(self.student, example).item() for example in self._validation]
+        losses = [slate_loss(self.student, example, self._dtype).item() for example in self._validation]
         loss = float(np.average(losses, weights=[len(example.histories) for example in self._validation]))
         self._validations_since_best += 1
         if loss < self.best_loss:
@@ -172,21 +172,16 @@ class Pretraining:
         return loss
 
     def _parts(self, histories: Histories) -> Iterator[Example]:
-        """Cut a batch into parts of histories of about equal length, the longest first."""
+        """Cut a batch into parts, whose gradients add up to the batch's."""
         lengths = np.minimum(histories.lengths, self.student.history_length) + self.student.slate_length
-        order = np.argsort(-lengths, kind="stable")
-        start = 0
-        while start < len(order):
-            stop = start + max(1, TOKENS_PER_PART // int(lengths[order[start]]) // ROWS_STEP) * ROWS_STEP
-            yield self._example(histories.take(order[start:stop]))
-            start = stop
+        for rows in parts_of(lengths, rows_step=8):
+            yield self._example(histories.take(rows))
 
     def _example(self, histories: Histories) -> Example:
         k = self.student.slate_length
         slates = self._teacher.recommend(histories, k).items
         may = candidates(histories, self.student.n_items, k, None)
-        device = self.student.device
-        return Example(histories, torch.from_numpy(slates)[:, None].to(device), torch.from_numpy(may).to(device))
+        return Example(histories, slates[:, None], torch.from_numpy(may).to(self.student.device))
 
     def to_files(self) -> dict[str, bytes]:
         """Return everything that resuming needs: weights, best weights, moments, counters, random state."""

@@ -1,179 +1,297 @@
-"""Exact forward passes through a Hugging Face GPT-2 that use what Appendix B makes final.
+"""The engine: exact passes through a Hugging Face GPT-2 that use what Appendix B makes final.
 
-A position id belongs to the token and attention is causal, so keys and values of a history never change while a list
-is written behind it. A history is encoded once (`encode`), and any number of lists grow behind it as branches that see
-the history and themselves (`extend`): token by token when decoding, all at once when learning.
+A position id belongs to the token and attention is causal, so nothing that was computed for a history, or for an
+earlier item of a list, changes while the list grows. Three things follow, and all of them are exact:
+
+- **A history is run once** (`encode`), and what is kept of it are its keys and values. Of the last layer these are all
+  that anything needs, but for the separator, from whose state the first item is chosen.
+- **Lists are branches** behind the history that they share: a token sees the history and the earlier items of its own
+  list, and a mask hides the other lists. When decoding, lists grow an item at a time behind the history's keys and
+  values (`Branches`); when learning, a history and all its lists are one row (`slate_states`).
+- **Only the separator and the first K - 1 items of a list choose an item.** No other state leaves the last layer.
+
+With b rows of width w in a bucket, H heads, width D and d = D / H, what lives where:
+
+| tensor | shape | precision |
+|---|---|---|
+| hidden states, N tokens in buckets | [N, D] | fp32 |
+| queries, keys, values of a bucket | [b H, w, d] | of the products |
+| learning: scores of a bucket | [b H, w, w] | of the products |
+| decoding: keys and values, with room for K items of G lists, `(place, list)` | [b H, w + K G, d] | of the products |
+| decoding: scores | [b H, G, w + K G] | of the products |
+
+Matrix products run in bf16 or fp32 (`precision.product_dtype`), residual stream and norms in fp32, as do the head and
+its softmax (`decoding`). Attention of histories alone is PyTorch's fused one, which is the fastest forward on
+processors; where gradients are wanted it is written as plain matrix products, because the backward pass of the fused
+one takes several times as long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
+from torch import nn
 from torch.nn import functional
 from transformers import GPT2Model
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
-from gptrec_rl.models.packing import Packing
-from gptrec_rl.models.sequence import HistoryTokens
+from gptrec_rl.models.sequence import Bucket, Sequences
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
+KEYS_STEP = 32
+"""Room for keys is a multiple of so many: processors take a softmax in steps of that size."""
+
 
 @dataclass(frozen=True)
-class EncodedHistories:
+class Encoded:
     """What lists need to know of B histories.
 
     Attributes:
-        layers: keys and values of each layer, each [B, H, S, D / H] with H heads.
-        is_real: [B, S] bool, False at padding.
-        state: final hidden state after the separator, [B, D].
+        states: final hidden states of the separators, [B, D] float32.
+        buckets: the histories' buckets.
+        layers: for each layer, for each bucket: keys and values, each [b, H, w, d].
     """
 
-    layers: Sequence[KeysValues]
-    is_real: torch.Tensor
-    state: torch.Tensor
+    states: torch.Tensor
+    buckets: tuple[Bucket, ...]
+    layers: Sequence[Sequence[KeysValues]]
 
 
-def encode(gpt2: GPT2Model, history: HistoryTokens) -> EncodedHistories:
-    """Run histories and separators; in the last layer only the separator needs more than keys and values.
+class Backbone:
+    """A GPT-2 with its matrices in the precision of the products; gradients flow back to the GPT-2's own.
 
-    Attention sees the padded batch; everything else, most of the work, runs on packed tokens without padding.
-    """
-    packing = Packing.of(history.is_real)
-    n_tokens = history.tokens.shape[1]
-    is_causal = torch.ones(n_tokens, n_tokens, dtype=torch.bool, device=history.tokens.device).tril()
-    # Padding sees itself, so that no row of the softmax is empty; nothing else sees padding.
-    is_self = torch.eye(n_tokens, dtype=torch.bool, device=history.tokens.device)
-    may_attend = is_causal & history.is_real[:, None, :] | is_self  # [B, S, S]
-    tokens, positions = packing.pack(history.tokens), packing.pack(history.positions.expand_as(history.tokens))
-    hidden = gpt2.drop(gpt2.wte(tokens) + gpt2.wpe(positions))  # [N, D]
-    bias = torch.zeros_like(may_attend, dtype=hidden.dtype).masked_fill(~may_attend, float("-inf"))
-    layers: list[KeysValues] = []
-    for block in _blocks(gpt2)[:-1]:
-        projected = packing.pad(_project(block, block.ln_1(hidden), 0, 3))  # [B, S, 3 D]
-        queries, keys, values = (_heads(block, part) for part in projected.chunk(3, dim=-1))
-        layers.append((keys, values))
-        attended = _attend_to_history(block, queries, keys, values, bias).transpose(1, 2).flatten(2)
-        hidden = _finish(block, hidden, packing.pack(attended))
-    block = _blocks(gpt2)[-1]
-    normed = block.ln_1(hidden)
-    projected = packing.pad(_project(block, normed, 1, 3))  # [B, S, 2 D]
-    keys, values = (_heads(block, part) for part in projected.chunk(2, dim=-1))
-    layers.append((keys, values))
-    separators = packing.separators
-    queries = _heads(block, _project(block, normed[separators], 0, 1)[:, None])  # [B, H, 1, D / H]
-    attended = _attend_to_history(block, queries, keys, values, bias[:, -1:]).transpose(1, 2).flatten(1)
-    return EncodedHistories(layers, history.is_real, gpt2.ln_f(_finish(block, hidden[separators], attended)))
-
-
-def extend(
-    gpt2: GPT2Model,
-    encoded: EncodedHistories,
-    tokens: torch.Tensor,
-    positions: torch.Tensor,
-    past: Sequence[KeysValues] | None = None,
-) -> tuple[torch.Tensor, list[KeysValues]]:
-    """Run the next S items of G lists a history, each list behind the history and its own earlier items.
+    To be made anew whenever the weights have changed.
 
     Args:
-        gpt2: the backbone.
-        encoded: the B histories.
-        tokens: [B, G, S] int64.
-        positions: position ids of the S items, [S] int64.
-        past: what the previous call returned second; None at the start of the lists.
-
-    Returns:
-        Final hidden states, [B, G, S, D], and the keys and values of the lists so far, each [B, H, G, so far, D / H].
+        gpt2: the weights, fp32; its training mode decides about dropout.
+        dtype: of the matrix products, float32 or bfloat16.
     """
-    hidden = gpt2.drop(gpt2.wte(tokens) + gpt2.wpe(positions))  # [B, G, S, D]
-    grown: list[KeysValues] = []
-    for number, block in enumerate(_blocks(gpt2)):
-        projected = _project(block, block.ln_1(hidden), 0, 3).chunk(3, dim=-1)
-        queries, keys, values = (_branch_heads(block, part) for part in projected)  # [B, H, G, S, D / H]
-        if past is not None:
-            keys = torch.cat([past[number][0], keys], dim=3)
-            values = torch.cat([past[number][1], values], dim=3)
-        grown.append((keys, values))
-        attended = _attend_to_both(block, queries, encoded.layers[number], encoded.is_real, (keys, values))
-        hidden = _finish(block, hidden, attended.permute(0, 2, 3, 1, 4).flatten(3))
-    return gpt2.ln_f(hidden), grown
+
+    def __init__(self, gpt2: GPT2Model, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.layers = [Layer(cast(GPT2Block, block), dtype) for block in gpt2.h]
+        self._gpt2 = gpt2
+
+    def encode(self, sequences: Sequences) -> Encoded:
+        """Run histories without lists."""
+        buckets, separators = sequences.buckets, sequences.chosen_from[:, 0]
+        hidden = self.embed(sequences.tokens, sequences.positions)
+        layers: list[list[KeysValues]] = []
+        for layer in self.layers[:-1]:
+            *parts, spare = layer.project(layer.normed(hidden), 0, 3).split(sequences.sizes)
+            split = [layer.split(part, bucket.n_rows, 3) for part, bucket in zip(parts, buckets, strict=True)]
+            attended = [layer.attend_fused(*three) for three in split]
+            hidden = layer.finish(hidden, _join([*attended, spare[:, : hidden.shape[-1]]]))
+            layers.append([(keys, values) for _, keys, values in split])
+        layer, normed = self.layers[-1], self.layers[-1].normed(hidden)
+        *parts, spare = layer.project(normed, 1, 3).split(sequences.sizes)
+        split = [layer.split(part, bucket.n_rows, 2) for part, bucket in zip(parts, buckets, strict=True)]
+        layers.append([(keys, values) for keys, values in split])
+        queries = layer.project(normed[separators], 0, 1)  # [B, D]
+        attended = []
+        for bucket, (keys, values) in zip(buckets, layers[-1], strict=True):
+            (own,) = layer.split(queries[bucket.rows], bucket.n_rows, 1)  # [b, H, 1, d]
+            attended.append(layer.attend_fused(own, keys, values, ~bucket.is_padding[:, None, None]))
+        return Encoded(self.last_norm(layer.finish(hidden[separators], _join(attended))), buckets, layers)
+
+    def slate_states(self, sequences: Sequences) -> torch.Tensor:
+        """Return the states from which each of K items of G lists is chosen, [B, G, K, D] float32."""
+        n_lists, n_own, buckets = sequences.n_lists, sequences.n_own, sequences.buckets
+        if not n_own:
+            return self.encode(sequences).states[:, None, None].expand(-1, n_lists, -1, -1)
+        hidden = self.embed(sequences.tokens, sequences.positions)
+        hides = [_hides(bucket, sequences) for bucket in buckets]
+        masks = [self.additive(is_hidden) for is_hidden in hides]
+        for layer in self.layers[:-1]:
+            *parts, spare = layer.project(layer.normed(hidden), 0, 3).split(sequences.sizes)
+            split = [layer.heads(part, bucket.n_rows, 3) for part, bucket in zip(parts, buckets, strict=True)]
+            attended = [layer.attend(*three, mask) for three, mask in zip(split, masks, strict=True)]
+            hidden = layer.finish(hidden, _join([*attended, spare[:, : hidden.shape[-1]]]))
+        layer, chosen_from = self.layers[-1], sequences.chosen_from.flatten()
+        normed = layer.normed(hidden)
+        parts = layer.project(normed, 1, 3).split(sequences.sizes)
+        queries = layer.project(normed[chosen_from], 0, 1).split([b.n_rows * (1 + n_own) for b in buckets])
+        attended = []
+        for bucket, is_hidden, part, own in zip(buckets, hides, parts, queries, strict=False):
+            from_separator = bucket.is_padding.clone()[:, None]
+            from_separator[:, :, -n_own:] = True
+            mask = self.additive(torch.cat([from_separator, is_hidden[:, -n_own:]], dim=1))
+            heads = (*layer.heads(own, bucket.n_rows, 1), *layer.heads(part, bucket.n_rows, 2))
+            attended.append(layer.attend(*heads, mask))
+        states = self.last_norm(layer.finish(hidden[chosen_from], _join(attended))).unflatten(0, (-1, 1 + n_own))
+        first = states[:, None, :1].expand(-1, n_lists, -1, -1)
+        return torch.cat([first, states[:, 1:].unflatten(1, (n_lists, -1))], dim=2)
+
+    def embed(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """[N] and [N] or [1] -> [N, D]."""
+        return self._gpt2.drop(self._gpt2.wte(tokens) + self._gpt2.wpe(positions))
+
+    def last_norm(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[N, D] -> [N, D] float32."""
+        return self._gpt2.ln_f(hidden)
+
+    def additive(self, is_hidden: torch.Tensor) -> torch.Tensor:
+        """Return minus infinity where something is hidden, [b, Q, S] -> [b H, Q, S]; [1, Q, S] stays."""
+        mask = torch.zeros(is_hidden.shape, dtype=self.dtype, device=is_hidden.device)
+        mask.masked_fill_(is_hidden, float("-inf"))
+        return mask.repeat_interleave(self.layers[0].n_heads, dim=0) if len(mask) > 1 else mask
 
 
-def slate_states(
-    gpt2: GPT2Model, history: HistoryTokens, slates: torch.Tensor, positions: torch.Tensor
-) -> torch.Tensor:
-    """Return the hidden states from which each of K items is chosen: after h, after h and g_1, ... [B, G, K, D].
+class Branches:
+    """G lists behind each of B histories that grow an item at a time, without gradient.
+
+    Keys and values of the lists' items are written behind those of the histories, into tensors with room for all.
 
     Args:
-        gpt2: the backbone.
-        history: B histories.
-        slates: G lists a history, [B, G, K] int64.
-        positions: position ids of the first K - 1 items, [K - 1] int64.
+        backbone: the engine.
+        encoded: the histories; their keys and values may be in another precision.
+        n_lists: G.
+        k: how many items are appended to each list at most.
     """
-    encoded = encode(gpt2, history)
-    first = encoded.state[:, None, None].expand(-1, slates.shape[1], 1, -1)  # [B, G, 1, D]
-    if slates.shape[2] == 1:
-        return first
-    later, _ = extend(gpt2, encoded, slates[:, :, :-1], positions)
-    return torch.cat([first, later], dim=2)
+
+    def __init__(self, backbone: Backbone, encoded: Encoded, n_lists: int, k: int) -> None:
+        self._backbone = backbone
+        self._n_lists = n_lists
+        self._n_appended = 0
+        self._buckets = encoded.buckets
+        room = [n_lists * k + -(bucket.width + n_lists * k) % KEYS_STEP for bucket in encoded.buckets]
+        self._layers = [
+            [self._with_room(both, more) for both, more in zip(layer, room, strict=True)] for layer in encoded.layers
+        ]  # keys and values together, [2, b H, w + K G, d]
+        self._masks = []  # [b H, G, w + K G]
+        for bucket, more in zip(encoded.buckets, room, strict=True):
+            own = torch.ones(bucket.n_rows, n_lists, more, dtype=torch.bool, device=encoded.states.device)
+            prefix = bucket.is_padding[:, None].expand(bucket.n_rows, n_lists, -1)
+            self._masks.append(backbone.additive(torch.cat([prefix, own], dim=-1)).contiguous())
+
+    def _with_room(self, keys_values: KeysValues, room: int) -> torch.Tensor:
+        """[b, H, w, d] of keys and values -> [2, b H, w + room, d], with zeros behind."""
+        n_rows, n_heads, width, size = keys_values[0].shape
+        both = keys_values[0].new_zeros(2, n_rows, n_heads, width + room, size, dtype=self._backbone.dtype)
+        for place, kept in enumerate(keys_values):
+            both[place, :, :, :width] = kept
+        return both.flatten(1, 2)
+
+    def append(self, items: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        """Append an item to each list.
+
+        Args:
+            items: [B, G] int64.
+            position: its position id, [1] int64.
+
+        Returns:
+            The states from which the next items are chosen, [B, G, D] float32.
+        """
+        hidden = self._backbone.embed(items.flatten(), position)
+        n_lists, sizes = self._n_lists, [bucket.n_rows * self._n_lists for bucket in self._buckets]
+        starts = [bucket.width + self._n_appended * n_lists for bucket in self._buckets]
+        for mask, start in zip(self._masks, starts, strict=True):
+            mask[:, :, start : start + n_lists].diagonal(dim1=1, dim2=2).zero_()  # a list sees its own new item
+        for layer, kept in zip(self._backbone.layers, self._layers, strict=True):
+            parts = layer.project(layer.normed(hidden), 0, 3).split(sizes)
+            attended = []
+            for bucket, start, part, mask, both in zip(self._buckets, starts, parts, self._masks, kept, strict=True):
+                new = layer.heads(part, bucket.n_rows, 3)  # [3, b H, G, d]
+                both[:, :, start : start + n_lists] = new[1:]
+                attended.append(layer.attend(new[0], both[0], both[1], mask))
+            hidden = layer.finish(hidden, _join(attended))
+        self._n_appended += 1
+        return self._backbone.last_norm(hidden).view(*items.shape, -1)
 
 
-def _attend_to_history(
-    block: GPT2Block, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor
-) -> torch.Tensor:
-    """Attend with an additive bias [B, S', S], [B, H, S', D / H].
+class Layer:
+    """One block of a GPT-2, its four matrices in the precision of the products."""
 
-    Plain matrix products: on processors the backward pass of PyTorch's fused attention takes two to five times as long.
-    """
-    n_heads, width = queries.shape[1], queries.shape[-1]
-    bias = bias[:, None].expand(-1, n_heads, -1, -1).flatten(0, 1)
-    scores = torch.baddbmm(bias, queries.flatten(0, 1) * width**-0.5, keys.flatten(0, 1).transpose(1, 2))
-    probabilities = block.attn.attn_dropout(scores.softmax(dim=-1))
-    return (probabilities @ values.flatten(0, 1)).unflatten(0, (-1, n_heads))
+    def __init__(self, block: GPT2Block, dtype: torch.dtype) -> None:
+        attention, mlp = block.attn, block.mlp
+        self.n_heads = attention.num_heads
+        self._scale = attention.head_dim**-0.5
+        self._dtype = dtype
+        self._norm_1, self._norm_2 = (
+            (list(norm.normalized_shape), norm.weight, norm.bias, norm.eps) for norm in (block.ln_1, block.ln_2)
+        )
+        self._activation = mlp.act.forward
+        self._drop = _dropout(attention.resid_dropout)
+        self._drop_attention = _dropout(attention.attn_dropout)
+        self._in, self._out, self._up, self._down = (
+            (matrix.bias.to(dtype), matrix.weight.to(dtype))
+            for matrix in (attention.c_attn, attention.c_proj, mlp.c_fc, mlp.c_proj)
+        )
+
+    def normed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return what the projections see, [N, D]."""
+        return torch.layer_norm(hidden, *self._norm_1).to(self._dtype)
+
+    def project(self, normed: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        """Return queries (0), keys (1) and values (2) start..stop-1, [N, (stop - start) D]; GPT-2 keeps them as one."""
+        bias, matrix = self._in
+        if stop - start < 3:
+            columns = slice(start * normed.shape[-1], stop * normed.shape[-1])
+            bias, matrix = bias[columns], matrix[:, columns]
+        return torch.addmm(bias, normed, matrix)
+
+    def split(self, projected: torch.Tensor, n_rows: int, n_parts: int) -> torch.Tensor:
+        """[b S, parts D] -> [parts, b, H, S, d], without a copy."""
+        width = projected.shape[-1] // (n_parts * self.n_heads)
+        return projected.view(n_rows, -1, n_parts, self.n_heads, width).permute(2, 0, 3, 1, 4)
+
+    def heads(self, projected: torch.Tensor, n_rows: int, n_parts: int) -> torch.Tensor:
+        """[b S, parts D] -> [parts, b H, S, d], with one copy for all."""
+        return self.split(projected, n_rows, n_parts).flatten(1, 2)
+
+    def attend_fused(
+        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sees: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Attend from [b, H, Q, d] to [b, H, S, d], to what is seen ([b or 1, 1, Q, S] bool) or causally; [b Q, D]."""
+        mixed = functional.scaled_dot_product_attention(queries, keys, values, sees, is_causal=sees is None)
+        return self._drop_attention(mixed).transpose(1, 2).flatten(2).flatten(0, 1)
+
+    def attend(
+        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Attend from [b H, Q, d] to [b H, S, d] under an additive mask ([b H, Q, S] or [1, Q, S]); [b Q, D]."""
+        scores = torch.baddbmm(mask, queries, keys.transpose(1, 2), alpha=self._scale)
+        mixed = torch.bmm(self._drop_attention(scores.softmax(dim=-1)), values)
+        n_tokens, width = queries.shape[1:]
+        return mixed.view(-1, self.n_heads, n_tokens, width).transpose(1, 2).reshape(-1, self.n_heads * width)
+
+    def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """Add attention and feed-forward network to the residual stream, [N, D]; without gradients in place."""
+        hidden = _sum(hidden, self._drop(torch.addmm(self._out[0], attended, self._out[1])))
+        normed = torch.layer_norm(hidden, *self._norm_2).to(self._dtype)
+        inner = self._activation(torch.addmm(self._up[0], normed, self._up[1]))
+        return _sum(hidden, self._drop(torch.addmm(self._down[0], inner, self._down[1])))
 
 
-def _attend_to_both(
-    block: GPT2Block, queries: torch.Tensor, prefix: KeysValues, is_real: torch.Tensor, own: KeysValues
-) -> torch.Tensor:
-    """Attend with one softmax to the shared history and to the branch's own items, [B, H, G, S, D / H]."""
-    n_lists, n_new = queries.shape[2:4]
-    queries = queries * queries.shape[-1] ** -0.5
-    to_prefix = queries.flatten(2, 3) @ prefix[0].transpose(-1, -2)  # [B, H, G S, P]
-    to_prefix = to_prefix.masked_fill(~is_real[:, None, None, :], float("-inf")).unflatten(2, (n_lists, n_new))
-    to_own = queries @ own[0].transpose(-1, -2)  # [B, H, G, S, so far]
-    n_own = to_own.shape[-1]
-    is_later = torch.ones(n_new, n_own, dtype=torch.bool, device=queries.device).triu(n_own - n_new + 1)
-    scores = torch.cat([to_prefix, to_own.masked_fill(is_later, float("-inf"))], dim=-1)
-    probabilities = block.attn.attn_dropout(scores.softmax(dim=-1))
-    from_prefix, from_own = probabilities.split([to_prefix.shape[-1], n_own], dim=-1)
-    return (from_prefix.flatten(2, 3) @ prefix[1]).unflatten(2, (n_lists, n_new)) + from_own @ own[1]
+def _sum(hidden: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
+    """Add in fp32, the fastest way there is."""
+    return hidden + more.float() if torch.is_grad_enabled() else hidden.add_(more)
 
 
-def _blocks(gpt2: GPT2Model) -> list[GPT2Block]:
-    return cast("list[GPT2Block]", list(gpt2.h))
+def _dropout(dropout: nn.Dropout) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what the module does, without the time of calling a module that does nothing."""
+    return dropout if dropout.training and dropout.p > 0 else _same
 
 
-def _project(block: GPT2Block, normed: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    """Apply the query (0), key (1) and value (2) projections start..stop-1 of a block: GPT-2 keeps the three as one."""
-    width = normed.shape[-1]
-    columns = slice(start * width, stop * width)
-    return functional.linear(normed, block.attn.c_attn.weight[:, columns].T, block.attn.c_attn.bias[columns])
+def _same(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
 
 
-def _heads(block: GPT2Block, projected: torch.Tensor) -> torch.Tensor:
-    """[B, S, D] -> [B, H, S, D / H]."""
-    return projected.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2)
+def _hides(bucket: Bucket, sequences: Sequences) -> torch.Tensor:
+    """Return what each token of a bucket's rows doesn't see, [b, w, w] bool, or [1, w, w] where all rows are alike."""
+    is_padding, n_own = bucket.is_padding, sequences.n_own
+    is_hidden = torch.ones(bucket.width, bucket.width, dtype=torch.bool, device=is_padding.device).triu(1)
+    lists = torch.arange(n_own, device=is_padding.device) // (n_own // sequences.n_lists)
+    is_hidden[-n_own:, -n_own:] |= lists[:, None] != lists
+    is_other = ~torch.eye(bucket.width, dtype=torch.bool, device=is_padding.device)  # no row of a softmax is empty
+    return is_hidden | (is_padding[:, None] & is_other)
 
 
-def _branch_heads(block: GPT2Block, projected: torch.Tensor) -> torch.Tensor:
-    """[B, G, S, D] -> [B, H, G, S, D / H]."""
-    return projected.unflatten(-1, (block.attn.num_heads, -1)).permute(0, 3, 1, 2, 4)
-
-
-def _finish(block: GPT2Block, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-    """Add attention and feed-forward network to the residual stream."""
-    hidden = hidden + block.attn.resid_dropout(block.attn.c_proj(attended))
-    return hidden + block.mlp(block.ln_2(hidden))
+def _join(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Concatenate along the first axis."""
+    filled = [part for part in parts if len(part)]
+    return filled[0] if len(filled) == 1 else torch.cat(filled)

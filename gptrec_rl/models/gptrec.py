@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -16,8 +17,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from gptrec_rl.config import ModelConfig
 from gptrec_rl.data import Histories
 from gptrec_rl.errors import InputError
-from gptrec_rl.models import backbone
-from gptrec_rl.models.sequence import HistoryTokens, history_tokens, slate_positions
+from gptrec_rl.models.backbone import Backbone
+from gptrec_rl.models.sequence import Sequences, lay_out
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -51,7 +52,7 @@ class GPTRec(nn.Module):
                     n_embd=config.width,
                     n_layer=config.n_layers,
                     n_head=config.n_heads,
-                    activation_function="gelu_pytorch_tanh",  # GPT-2's gelu_new, as one fused operation
+                    activation_function="gelu",  # GPT-2's own approximates it and takes three times as long
                     resid_pdrop=dropout,
                     embd_pdrop=dropout,
                     attn_pdrop=dropout,
@@ -73,33 +74,42 @@ class GPTRec(nn.Module):
         """Where the weights are."""
         return self.network.device
 
-    def tokens(self, histories: Histories) -> HistoryTokens:
-        """Lay out the last n items of each history on the model's device."""
-        return history_tokens(histories, self.history_length, self.separator, self.device)
+    def lay_out(self, histories: Histories, slates: np.ndarray | None = None) -> Sequences:
+        """Lay out the last n items of B histories, and lists [B, G, K] behind them, on the model's device."""
+        return lay_out(histories, self.history_length, self.separator, self.device, slates)
 
-    def positions(self, start: int, stop: int) -> torch.Tensor:
-        """Position ids of the list's items start..stop-1 (counted from 0), [stop - start] int64."""
-        return slate_positions(start, stop, self.history_length, self.device)
+    def position(self, place: int) -> torch.Tensor:
+        """Return the position id of a list's item, the first one being at place 0, [1] int64 (Appendix B: n + i)."""
+        return torch.tensor([self.history_length + 1 + place], device=self.device)
 
-    def slate_logits(self, histories: Histories, slates: torch.Tensor) -> torch.Tensor:
+    def backbone(self, dtype: torch.dtype) -> Backbone:
+        """Return the engine that runs the present weights, with matrix products in `dtype`."""
+        return Backbone(self.network.transformer, dtype)
+
+    def slate_logits(
+        self, histories: Histories, slates: torch.Tensor, dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
         """Return the logits from which each item of given lists is chosen.
 
         Args:
             histories: B whole histories.
-            slates: [B, G, K] int64.
+            slates: [B, G, K] int64, on the processor.
+            dtype: of the matrix products.
 
         Returns:
             [B, G, K, I] float32, unmasked; column i - 1 is item i.
         """
-        states = backbone.slate_states(
-            self.network.transformer, self.tokens(histories), slates, self.positions(0, slates.shape[2] - 1)
-        )
-        return self.item_logits(states)
+        sequences = self.lay_out(histories, slates.numpy())
+        return self.item_logits(self.backbone(dtype).slate_states(sequences))
+
+    @property
+    def item_weights(self) -> torch.Tensor:
+        """The output embeddings of items 1..I, [I, D] float32."""
+        return self.network.lm_head.weight[1 : self.n_items + 1]
 
     def item_logits(self, states: torch.Tensor) -> torch.Tensor:
         """Project hidden states [..., D] on the items, [..., I], always in fp32: logits tie in bf16."""
-        with torch.autocast(states.device.type, enabled=False):
-            return functional.linear(states.float(), self.network.lm_head.weight[1 : self.n_items + 1].float())
+        return functional.linear(states, self.item_weights)
 
     def to_files(self) -> dict[str, bytes]:
         """Return config.json and model.safetensors as `GPT2LMHeadModel.from_pretrained` reads them."""

@@ -1,13 +1,17 @@
-"""Where to compute and how precisely: bf16 autocast where the hardware has it, fp32 elsewhere; logits always fp32."""
+"""Where to compute and how precisely: matrix products in bf16 where the hardware has it, else fp32; logits in fp32."""
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import sys
+from functools import cache
 
 import torch
 
 from gptrec_rl.config import Precision
+
+logger = logging.getLogger(__name__)
 
 
 def best_device() -> torch.device:
@@ -22,10 +26,21 @@ def has_bf16(device: torch.device) -> bool:
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
-def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """Return the context to run models in."""
+def product_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the type of the models' matrix products; bf16 that the hardware hasn't works, slowly, after a warning."""
+    if precision == "bf16" and not has_bf16(device):
+        _warn_of_slow_bf16(device.type)
     use_bf16 = precision == "bf16" or (precision == "auto" and has_bf16(device))
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bf16)
+    return torch.bfloat16 if use_bf16 else torch.float32
+
+
+@cache
+def _warn_of_slow_bf16(device_type: str) -> None:
+    """Say once a process what a wish for bf16 costs here."""
+    logger.warning(
+        "precision bf16 on a %s without bf16 units is slower than fp32; use auto or fp32 unless that is meant",
+        device_type,
+    )
 
 
 def keep_memory() -> None:

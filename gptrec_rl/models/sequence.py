@@ -1,8 +1,15 @@
-"""The input sequence of Appendix B: padding, history, separator, recommended items, each with its position id."""
+"""The input sequence of Appendix B, history, separator and recommended items, and how batches of it are laid out.
+
+Histories of one batch differ in length from 0 to n. They are laid out one behind the other in a single row of tokens,
+in buckets of about equal length: all that treats tokens one by one sees little padding, and attention sees dense
+blocks. Batches that are sorted by length have the least padding; the results don't depend on it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -10,45 +17,140 @@ import torch
 from gptrec_rl.data import Histories
 
 PADDING = 0
+ROWS_STEP = 4
+"""Rows are padded in fours, widths and numbers of tokens in the steps below, so that few shapes recur: processors
+prepare a matrix product anew for each new shape, which takes longer than a small product itself."""
+WIDTH_STEP = 16
+TOKENS_STEP = 256
+TOKENS_PER_PART = 4096
+"""Batches are cut into parts of so many tokens at most: what a part needs stays in a processor's caches."""
 
 
 @dataclass(frozen=True)
-class HistoryTokens:
-    """B histories, cut to their last n items, as tokens; the separator is the last one of each row.
+class Bucket:
+    """Consecutive rows of a batch, padded to the same width: `history, separator, padding, lists`.
 
     Attributes:
-        tokens: [B, S] int64, padded on the left; S = 1 + the longest (cut) history, rounded up by `padded_width`.
-        is_real: [B, S] bool, True where the token is not padding.
+        rows: which rows of the batch, b of them.
+        width: w, tokens a row.
+        is_padding: [b, w] bool; [1, w] where all rows are alike.
+    """
+
+    rows: slice
+    width: int
+    is_padding: torch.Tensor
+
+    @property
+    def n_rows(self) -> int:
+        """Return b."""
+        return int(self.rows.stop - self.rows.start)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """B histories, cut to their last n items, each ended by the separator, and perhaps lists behind it.
+
+    Lists lack their last items, from which nothing is chosen. They are branches: a token of a list sees the history and
+    the earlier items of its own list alone. Padding comes after the separator, so a history's causal attention never
+    sees it.
+
+    Attributes:
+        tokens: [N] int64: the buckets' rows one behind the other, [b_1 w_1 + b_2 w_2 + ...], and spare padding.
+        positions: position ids, [N] int64: the separator has 0, the last item of the history 1, the one before it 2,
+            ...; the i-th item of a list has n + i, whatever the length of the history.
+        chosen_from: the places in `tokens` from which items are chosen: each row's separator, then its lists, the first
+            list first, [B, 1 + G (K - 1)] int64.
+        buckets: all rows in order.
+        n_lists: G; 0 for histories alone.
+        n_own: tokens of lists in a row, G (K - 1).
     """
 
     tokens: torch.Tensor
-    is_real: torch.Tensor
+    positions: torch.Tensor
+    chosen_from: torch.Tensor
+    buckets: tuple[Bucket, ...]
+    n_lists: int
+    n_own: int
 
     @property
-    def positions(self) -> torch.Tensor:
-        """Position ids, [S] int64: the separator has 0, the last item 1, the one before it 2, ..."""
-        return torch.arange(self.tokens.shape[1] - 1, -1, -1, device=self.tokens.device)
+    def sizes(self) -> list[int]:
+        """Return how many tokens each bucket has, and last the spare ones."""
+        used = [bucket.n_rows * bucket.width for bucket in self.buckets]
+        return [*used, len(self.tokens) - sum(used)]
 
 
-def history_tokens(histories: Histories, history_length: int, separator: int, device: torch.device) -> HistoryTokens:
-    """Lay out the last n = `history_length` items of each history and the separator."""
+def lay_out(
+    histories: Histories,
+    history_length: int,
+    separator: int,
+    device: torch.device,
+    slates: np.ndarray | None = None,
+) -> Sequences:
+    """Lay out the last n = `history_length` items of B histories, separators, and lists.
+
+    Args:
+        histories: B whole histories.
+        history_length: n.
+        separator: its token.
+        device: where to put the result.
+        slates: G lists a history, [B, G, K] int; None for histories alone.
+    """
+    n_lists, n_later = (0, 0) if slates is None else (slates.shape[1], slates.shape[2] - 1)
+    n_own = n_lists * n_later
     lengths = np.minimum(histories.lengths, history_length)
-    width = min(padded_width(int(lengths.max(initial=0)) + 1) - 1, history_length)
-    tokens = np.full((len(histories), width + 1), PADDING, dtype=np.int64)
-    columns = np.arange(width) - (width - lengths[:, None])  # [B, width]: place within the cut history, < 0 in padding
-    kept = columns >= 0
-    sources = (histories.offsets[1:] - lengths)[:, None] + columns
-    tokens[:, :width][kept] = histories.values[sources[kept]]
-    tokens[:, width] = separator
-    real = np.concatenate([kept, np.ones((len(histories), 1), dtype=bool)], axis=1)
-    return HistoryTokens(torch.from_numpy(tokens).to(device), torch.from_numpy(real).to(device))
+    widths = _widths(lengths + 1 + n_own)  # [B]
+    starts = np.cumsum(widths) - widths
+    n_used = int(widths.sum())
+    step = TOKENS_STEP if n_used > TOKENS_STEP else 1
+    tokens = np.full(-(-n_used // step) * step, PADDING, dtype=np.int64)
+    positions = np.zeros(len(tokens), dtype=np.int64)
+    owners = np.repeat(np.arange(len(histories)), lengths)
+    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(owners))  # T, T - 1, ..., 1 for each history
+    separators = starts + lengths
+    tokens[separators[owners] - left] = histories.values[histories.offsets[1:][owners] - left]
+    positions[separators[owners] - left] = left
+    tokens[separators] = separator
+    own = (starts + widths - n_own)[:, None] + np.arange(n_own)  # [B, G (K - 1)]
+    if slates is not None:
+        tokens[own] = slates[:, :, :-1].reshape(own.shape)
+        positions[own] = np.tile(history_length + 1 + np.arange(n_later), n_lists)
+    edges = [0, *(np.flatnonzero(np.diff(widths)) + 1).tolist(), len(widths)] if len(widths) else [0]
+    buckets = []
+    for first, last in pairwise(edges):
+        columns = np.arange(widths[first])
+        sizes = np.unique(lengths[first:last])
+        is_padding = (columns > (sizes if len(sizes) == 1 else lengths[first:last])[:, None]) & (
+            columns < widths[first] - n_own
+        )
+        buckets.append(Bucket(slice(first, last), int(widths[first]), torch.from_numpy(is_padding).to(device)))
+    chosen_from = np.concatenate([separators[:, None], own], axis=1)
+    laid_out = (torch.from_numpy(array).to(device) for array in (tokens, positions, chosen_from))
+    return Sequences(*laid_out, tuple(buckets), n_lists, n_own)
 
 
-def padded_width(width: int) -> int:
-    """Round the width of a batch up, beyond 32 to a multiple of 16: a new shape is slow (see `packing.STEP`)."""
-    return width if width <= 32 else -(-width // 16) * 16
+def _widths(sizes: np.ndarray) -> np.ndarray:
+    """Return the width that each row is padded to, [B]: that of the longest of its four, rounded up."""
+    if not len(sizes):
+        return sizes
+    longest = np.maximum.reduceat(sizes, np.arange(0, len(sizes), ROWS_STEP))
+    steps = np.where(longest <= 2 * WIDTH_STEP, WIDTH_STEP // 2, WIDTH_STEP)
+    return np.repeat(-(-longest // steps) * steps, ROWS_STEP)[: len(sizes)]
 
 
-def slate_positions(start: int, stop: int, history_length: int, device: torch.device) -> torch.Tensor:
-    """Position ids of recommended items start..stop-1, counted from 0: the i-th of the list has n + i (Appendix B)."""
-    return torch.arange(history_length + 1 + start, history_length + 1 + stop, device=device)
+def parts_of(lengths: np.ndarray, rows_step: int = ROWS_STEP) -> Iterator[np.ndarray]:
+    """Cut a batch into parts of rows of about equal length, the longest first.
+
+    Args:
+        lengths: tokens of each row, [B] int.
+        rows_step: a part has a multiple of so many rows, unless it is the last.
+
+    Yields:
+        places of the rows of a part in the batch, int64; `TOKENS_PER_PART` tokens at most unless `rows_step` rows have
+        more.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + max(1, TOKENS_PER_PART // (int(lengths[order[start]]) * rows_step)) * rows_step
+        yield order[start:stop]
+        start = stop

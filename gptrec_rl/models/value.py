@@ -7,9 +7,9 @@ import copy
 import torch
 from torch import nn
 
-from gptrec_rl.models import backbone
+from gptrec_rl.models.backbone import Backbone
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.sequence import HistoryTokens
+from gptrec_rl.models.sequence import Sequences
 
 
 class ValueModel(nn.Module):
@@ -20,18 +20,15 @@ class ValueModel(nn.Module):
         self.backbone = copy.deepcopy(student.network.transformer)
         self.head = nn.Linear(student.network.config.n_embd, 1).to(student.device)
 
-    def forward(self, history: HistoryTokens, slates: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def forward(self, sequences: Sequences, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Return V(s_t) for t = 0..K-1: after the separator and after each of the first K - 1 items.
 
         Args:
-            history: B histories.
-            slates: [B, G, K] int64.
-            positions: position ids of the first K - 1 items, [K - 1] int64.
+            sequences: B histories with G lists each.
+            dtype: of the matrix products.
 
         Returns:
             [B, G, K] float32.
         """
-        states = backbone.slate_states(self.backbone, history, slates, positions)
-        with torch.autocast(states.device.type, enabled=False):
-            values: torch.Tensor = self.head(states.float()).squeeze(-1)
+        values: torch.Tensor = self.head(Backbone(self.backbone, dtype).slate_states(sequences)).squeeze(-1)
         return values

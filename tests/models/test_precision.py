@@ -19,6 +19,23 @@ def test_auto_follows_the_hardware_and_the_others_are_obeyed(
     wanted: precision.Precision, has_bf16: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "has_bf16", lambda device: has_bf16)
-    with precision.autocast(wanted, CPU):
-        product = torch.ones(2, 2) @ torch.ones(2, 2)
-    assert product.dtype == expected
+    assert precision.product_dtype(wanted, CPU) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "has_bf16", "n_warnings"), [("bf16", False, 1), ("bf16", True, 0), ("auto", False, 0)]
+)
+def test_bf16_without_the_hardware_is_warned_of_once(
+    wanted: precision.Precision,
+    has_bf16: bool,
+    n_warnings: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda device: has_bf16)
+    precision._warn_of_slow_bf16.cache_clear()
+    for _ in range(3):
+        precision.product_dtype(wanted, CPU)
+    assert [record.message.partition(" is ")[0] for record in caplog.records] == [
+        "precision bf16 on a cpu without bf16 units"
+    ] * n_warnings
