@@ -38,14 +38,18 @@ def generation_for_short_histories(setting: Setting) -> Sequence[Figure]:
 
 
 def latency(setting: Setting) -> Sequence[Figure]:
-    """One list for one user who waits for it."""
+    """One list for one user who waits for it; how soon a guess is right depends on what the policy has learned."""
     histories = work.full_histories(N_HISTORIES)
+    policy = "untrained" if setting.data is None or setting.student is None else "trained student"
     race = Race(
-        (Way(ways.single_list, (histories,), calls=150), Way(ways.plain_generation, (histories,), calls=20)),
+        (
+            Way(ways.single_list, (setting.data, setting.student), calls=150),
+            Way(ways.plain_generation, (histories,), calls=20),
+        ),
         n_cores=1,
         statistics=(
-            Statistic("latency of one list (a), median", 15, promptness(50), "lists/s"),
-            Statistic("latency of one list (a), 99th percentile", 15, promptness(99), "lists/s"),
+            Statistic(f"latency of one list (a), median, {policy}", 15, promptness(50), "lists/s"),
+            Statistic(f"latency of one list (a), 99th percentile, {policy}", 15, promptness(99), "lists/s"),
         ),
     )
     return race.run(setting)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
@@ -14,7 +15,7 @@ from benchmarks import plain, work
 from gptrec_rl.config import ModelConfig, PpoConfig, PretrainConfig
 from gptrec_rl.data import Histories, Interactions, Split
 from gptrec_rl.decoding import NextK
-from gptrec_rl.decoding.next_k import generate
+from gptrec_rl.decoding.next_k import Writer
 from gptrec_rl.evaluation import evaluate
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.learning.learner import Learner
@@ -32,10 +33,10 @@ def generation(
 ) -> Callable[[], float]:
     """Sample lists as a generator does; the unit is a list."""
     keep_memory()
-    writer, sampler = work.policy(n_items, model), torch.Generator().manual_seed(0)
+    writer, sampler = Writer(work.policy(n_items, model), "auto"), torch.Generator().manual_seed(0)
 
     def run() -> float:
-        generate(writer, histories, model.slate_length, n_lists, generator=sampler, precision="auto")
+        writer.write(histories, model.slate_length, n_lists, generator=sampler)
         return float(len(histories) * n_lists)
 
     return run
@@ -76,14 +77,17 @@ def cached_generation(histories: Histories) -> Callable[[], float]:
     return run
 
 
-def single_list(histories: Histories) -> Callable[[], float]:
-    """Write the most probable list for one history, another one each time."""
+def single_list(data: Path | None, student: Path | None) -> Callable[[], float]:
+    """Write the most probable list for one history, another one each time, with a recommender that is made once."""
     keep_memory()
-    writer = work.policy()
-    turns = itertools.cycle([Histories.of([history]) for history in histories])
+    split = work.open_data(data)
+    policy, _ = work.trained_policy(data, student, split)
+    recommender = NextK(policy)
+    histories = split.test.histories
+    turns = itertools.cycle(histories.take([user]) for user in np.flatnonzero(histories.lengths >= work.N))
 
     def run() -> float:
-        generate(writer, next(turns), work.K, precision="auto")
+        recommender.recommend(next(turns), work.K)
         return 1.0
 
     return run

@@ -11,7 +11,7 @@ from torch.nn import functional
 from gptrec_rl.config import Precision
 from gptrec_rl.data import Histories
 from gptrec_rl.errors import InputError
-from gptrec_rl.models.backbone import Branches
+from gptrec_rl.models.backbone import Branches, Encoded
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.precision import product_dtype
 from gptrec_rl.models.recommender import HistoriesLike, Slates, candidates
@@ -20,7 +20,7 @@ from gptrec_rl.models.sequence import parts_of
 BLOCK = 64
 """Sampling looks for an item among the sums of so many items, then among these."""
 FEW = 8
-"""So few lists grow in fp32: products of so few rows are as fast in it, and need no conversions."""
+"""Fewer lists than these grow in fp32: products of so few rows are as fast in it, and need no conversions."""
 
 
 @dataclass(frozen=True)
@@ -88,25 +88,79 @@ class Writer:
         log_probs = torch.empty(shape, device=policy.device)
         for rows in parts_of(np.minimum(histories.lengths, policy.history_length) + 1):
             encoded = self._backbone.encode(policy.lay_out(histories.take(rows)))
-            is_few = len(rows) * n_lists < FEW
-            branches = Branches(self._backbone_of_few if is_few else self._backbone, encoded, n_lists, k - 1)
-            taken = self._taken(may[rows])  # [b, I + spare]
-            chosen, chances = self._choose(encoded.states, taken, temperature, n_lists, generator)
-            taken = taken.repeat_interleave(n_lists, dim=0)
-            for place in range(k):
-                if place:
-                    states = branches.append(chosen.view(-1, n_lists), policy.position(place - 1))
-                    chosen, chances = self._choose(states.flatten(0, 1), taken, temperature, 1, generator)
-                taken.scatter_(-1, chosen[:, None] - 1, float("-inf"))
-                items[rows, :, place] = chosen.view(-1, n_lists)
-                log_probs[rows, :, place] = chances.view(-1, n_lists)
+            taken = self._taken(may[rows])
+            if generator is None and len(rows) < FEW:
+                items[rows], log_probs[rows] = self._guess_and_check(encoded, taken, k, temperature)
+            else:
+                items[rows], log_probs[rows] = self._in_turn(encoded, taken, k, n_lists, temperature, generator)
         return Generation(items, log_probs)
+
+    def _in_turn(
+        self,
+        encoded: Encoded,
+        taken: torch.Tensor,
+        k: int,
+        n_lists: int,
+        temperature: float,
+        generator: torch.Generator | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write one item after the other; items and log-probabilities, both [b, G, K]."""
+        few = len(taken) * n_lists < FEW
+        branches = Branches(self._backbone_of_few if few else self._backbone, encoded, n_lists, k - 1)
+        chosen, log_prob = self._choose(encoded.states, taken, temperature, n_lists, generator)
+        items, log_probs = [chosen], [log_prob]
+        taken = taken.repeat_interleave(n_lists, dim=0)
+        for place in range(k - 1):
+            taken.scatter_(-1, chosen.view(-1, 1) - 1, float("-inf"))
+            states = branches.append(chosen.view(-1, n_lists), self._policy.positions(place, place + 1))
+            chosen, log_prob = self._choose(states.flatten(0, 1), taken, temperature, 1, generator)
+            items.append(chosen.view(-1, n_lists))
+            log_probs.append(log_prob.view(-1, n_lists))
+        return torch.stack(items, dim=-1), torch.stack(log_probs, dim=-1)
+
+    def _guess_and_check(
+        self, encoded: Encoded, taken: torch.Tensor, k: int, temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the most probable lists of few histories in fewer passes; items and log-probabilities, both [b, 1, K].
+
+        One item takes as long as ten, because the weights have to be read. So the list is guessed, at first as the
+        Top-K, and one pass tells what would follow each of its items: up to the first difference the guess was right,
+        and what would follow is the next guess. At the latest after K - 1 passes, mostly after a third of them, nothing
+        differs, and the list is the one that is written item by item.
+        """
+        branches = Branches(self._backbone_of_few, encoded, 1, k - 1)
+        logits = self._logits(encoded.states, taken, temperature)[:, None]  # [b, 1, I + spare]
+        items = logits[:, 0].topk(k).indices + 1  # [b, K]
+        log_probs = logits.log_softmax(dim=-1).gather(-1, items[:, None, :1] - 1)[:, 0].repeat(1, k)  # [b, K]
+        n_right = 1
+        while n_right < k:
+            states = branches.replace(
+                n_right - 1, items[:, n_right - 1 : -1], self._policy.positions(n_right - 1, k - 1)
+            )
+            logits = self._logits(states.flatten(0, 1), taken.repeat_interleave(k - n_right, dim=0), temperature)
+            logits = logits.unflatten(0, (-1, k - n_right))  # [b, S, I + spare]
+            is_right = torch.ones_like(items[:, 0], dtype=torch.bool)
+            start = n_right
+            for place in range(start, k):
+                choices = logits[:, place - start].scatter_(-1, items[:, :place] - 1, float("-inf"))
+                following = choices.argmax(dim=-1) + 1
+                is_right &= following == items[:, place]
+                n_right += bool(is_right.all())
+                items[:, place] = following
+            log_probs[:, start:] = logits.log_softmax(dim=-1).gather(-1, items[:, start:, None] - 1).squeeze(-1)
+            n_right += 1
+        return items[:, None], log_probs[:, None]
 
     def _taken(self, may: np.ndarray) -> torch.Tensor:
         """Return minus infinity at what may not be recommended and 0 elsewhere, [b, I + spare]."""
         taken = torch.full((len(may), self._item_weights.shape[1]), float("-inf"), device=self._policy.device)
         taken[:, : may.shape[1]].masked_fill_(torch.from_numpy(may).to(taken.device), 0.0)
         return taken
+
+    def _logits(self, states: torch.Tensor, taken: torch.Tensor, temperature: float) -> torch.Tensor:
+        """[S, D] and [S, I + spare] -> [S, I + spare] float32."""
+        logits = torch.addmm(taken, states, self._item_weights)
+        return logits if temperature == 1 else logits / temperature
 
     def _choose(
         self,
@@ -119,11 +173,9 @@ class Writer:
         """Choose n items at each of S places from states [S, D], where `taken` [S, I + spare] allows it.
 
         Returns:
-            items [S n] int64 and their log-probabilities [S n] float32.
+            items and their log-probabilities, both [S, n].
         """
-        logits = torch.addmm(taken, states, self._item_weights)
-        if temperature != 1:
-            logits /= temperature
+        logits = self._logits(states, taken, temperature)
         if generator is None:
             columns = logits.argmax(dim=-1, keepdim=True).expand(-1, n)
             log_probs = logits.log_softmax(dim=-1).gather(-1, columns)
@@ -131,7 +183,7 @@ class Writer:
             probabilities = logits.softmax(dim=-1)
             columns = _sample(probabilities, n, generator)
             log_probs = probabilities.gather(-1, columns).log()
-        return columns.flatten() + 1, log_probs.flatten()
+        return columns + 1, log_probs
 
 
 def _sample(probabilities: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:

@@ -186,20 +186,49 @@ class Branches:
         Returns:
             The states from which the next items are chosen, [B, G, D] float32.
         """
-        hidden = self._backbone.embed(items.flatten(), position)
-        n_lists, sizes = self._n_lists, [bucket.n_rows * self._n_lists for bucket in self._buckets]
-        starts = [bucket.width + self._n_appended * n_lists for bucket in self._buckets]
-        for mask, start in zip(self._masks, starts, strict=True):
-            mask[:, :, start : start + n_lists].diagonal(dim1=1, dim2=2).zero_()  # a list sees its own new item
+        for mask, start in zip(self._masks, self._starts(self._n_appended), strict=True):
+            mask[:, :, start : start + self._n_lists].diagonal(dim1=1, dim2=2).zero_()  # a list sees its own new item
+        states = self._run(items, position, self._n_appended, self._masks)
+        self._n_appended += 1
+        return states
+
+    def replace(self, place: int, items: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Put S items at once, from a place on, into the only list of each history (G = 1); earlier ones stay.
+
+        Args:
+            place: of the first, counted from 0.
+            items: [B, S] int64.
+            positions: their position ids, [S] int64.
+
+        Returns:
+            The states from which the items behind each of them are chosen, [B, S, D] float32.
+        """
+        n_new = items.shape[1]
+        masks = [mask.repeat(1, n_new, 1) for mask in self._masks]
+        own = torch.ones(n_new, place + n_new, dtype=torch.bool, device=items.device).tril(place)
+        for mask, start in zip(masks, self._starts(0), strict=True):
+            mask[:, :, start : start + place + n_new].masked_fill_(own, 0.0)
+        return self._run(items, positions.repeat(len(items)), place, masks)
+
+    def _starts(self, place: int) -> list[int]:
+        """Return where the items of a place are among the keys of each bucket."""
+        return [bucket.width + place * self._n_lists for bucket in self._buckets]
+
+    def _run(
+        self, items: torch.Tensor, positions: torch.Tensor, place: int, masks: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Run new tokens [B, Q] that are written from a place on, under masks [b H, Q, w + room]; [B, Q, D]."""
+        hidden = self._backbone.embed(items.flatten(), positions)
+        n_new, starts = items.shape[1], self._starts(place)
+        sizes = [bucket.n_rows * n_new for bucket in self._buckets]
         for layer, kept in zip(self._backbone.layers, self._layers, strict=True):
             parts = layer.project(layer.normed(hidden), 0, 3).split(sizes)
             attended = []
-            for bucket, start, part, mask, both in zip(self._buckets, starts, parts, self._masks, kept, strict=True):
-                new = layer.heads(part, bucket.n_rows, 3)  # [3, b H, G, d]
-                both[:, :, start : start + n_lists] = new[1:]
+            for bucket, start, part, mask, both in zip(self._buckets, starts, parts, masks, kept, strict=True):
+                new = layer.heads(part, bucket.n_rows, 3)  # [3, b H, Q, d]
+                both[:, :, start : start + n_new] = new[1:]
                 attended.append(layer.attend(new[0], both[0], both[1], mask))
             hidden = layer.finish(hidden, _join(attended))
-        self._n_appended += 1
         return self._backbone.last_norm(hidden).view(*items.shape, -1)
 
 

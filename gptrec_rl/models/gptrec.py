@@ -78,9 +78,10 @@ class GPTRec(nn.Module):
         """Lay out the last n items of B histories, and lists [B, G, K] behind them, on the model's device."""
         return lay_out(histories, self.history_length, self.separator, self.device, slates)
 
-    def position(self, place: int) -> torch.Tensor:
-        """Return the position id of a list's item, the first one being at place 0, [1] int64 (Appendix B: n + i)."""
-        return torch.tensor([self.history_length + 1 + place], device=self.device)
+    def positions(self, start: int, stop: int) -> torch.Tensor:
+        """Return position ids of a list's items start..stop-1, counted from 0, [stop - start] int64 (Appendix B)."""
+        first = self.history_length + 1
+        return torch.arange(first + start, first + stop, device=self.device)
 
     def backbone(self, dtype: torch.dtype) -> Backbone:
         """Return the engine that runs the present weights, with matrix products in `dtype`."""
