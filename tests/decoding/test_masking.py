@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 
-from gptrec_rl.decoding.masking import mask_taken, slate_log_probs
+from gptrec_rl.decoding import masking
+from gptrec_rl.decoding.masking import chosen_log_probs, mask_taken, slate_log_probs
 
 
 def test_places_lose_seen_items_and_the_lists_earlier_ones() -> None:
@@ -50,3 +52,100 @@ def test_gradients_reach_open_items_alone_and_are_finite() -> None:
 def test_one_place_has_no_earlier_items() -> None:
     masked = mask_taken(torch.zeros(1, 2, 1, 3), torch.ones(1, 3, dtype=torch.bool), torch.tensor([[[1], [2]]]))
     assert (masked == 0).all()
+
+
+@dataclass(frozen=True)
+class Choices:
+    """5 histories with 4 lists of 3 items of a catalogue of 9, and what the model thinks of them."""
+
+    states: torch.Tensor
+    item_weights: torch.Tensor
+    may: torch.Tensor
+    slates: torch.Tensor
+
+    def chosen(self, temperature: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        return chosen_log_probs(self.states, self.item_weights, self.may, self.slates, temperature, dtype)
+
+    def by_autograd(self, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the same two from all log-probabilities."""
+        log_probs = slate_log_probs(self.states @ self.item_weights.T, self.may, self.slates, temperature)
+        chosen = log_probs.gather(-1, self.slates[..., None] - 1).squeeze(-1)
+        return chosen, -(log_probs.exp() * log_probs.masked_fill(log_probs.isneginf(), 0)).sum(dim=-1)
+
+
+def draw_choices(dtype: torch.dtype = torch.float32) -> Choices:
+    random = torch.Generator().manual_seed(0)
+    states = torch.randn(5, 4, 3, 6, dtype=dtype, generator=random).requires_grad_()
+    item_weights = torch.randn(9, 6, dtype=dtype, generator=random).requires_grad_()
+    slates = torch.rand(5, 4, 9, generator=random).argsort(dim=-1)[:, :, :3] + 1
+    may = torch.rand(5, 9, generator=random) < 0.5  # about half of the rest is seen
+    may[torch.arange(5)[:, None, None], slates - 1] = True
+    return Choices(states, item_weights, may, slates)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 24, 128], ids=["a history at a time", "two", "all at once"])
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
+def test_chosen_log_probs_and_entropies_are_those_of_the_whole_distribution(
+    temperature: float, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masking, "ROWS_AT_ONCE", rows_at_once)
+    choices = draw_choices()
+    assert not choices.may.all()
+    for got, expected in zip(choices.chosen(temperature, torch.float32), choices.by_autograd(temperature), strict=True):
+        assert got.shape == (5, 4, 3)
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        for got, expected in zip(
+            choices.chosen(temperature, torch.float32), choices.by_autograd(temperature), strict=True
+        ):
+            torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (0.7, -2.0)], ids=["log-probability", "entropy", "both"])
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
+def test_gradients_of_chosen_log_probs_are_those_of_autograd(temperature: float, weights: tuple[float, float]) -> None:
+    choices = draw_choices()
+    of_each = (
+        torch.randn(2, 5, 4, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor(weights)[:, None, None, None]
+    )
+
+    def gradients(outcomes: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        loss = sum((w * x).sum() for w, x, weight in zip(of_each, outcomes, weights, strict=True) if weight)
+        return torch.autograd.grad(loss, (choices.states, choices.item_weights))
+
+    got, expected = gradients(choices.chosen(temperature, torch.float32)), gradients(choices.by_autograd(temperature))
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0])
+def test_gradients_of_chosen_log_probs_are_those_of_finite_differences(temperature: float) -> None:
+    choices = draw_choices(torch.float64)
+
+    def both(states: torch.Tensor, item_weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return Choices(states, item_weights, choices.may, choices.slates).chosen(temperature, torch.float64)
+
+    assert torch.autograd.gradcheck(both, (choices.states, choices.item_weights))
+
+
+def test_bf16_is_for_the_backward_pass_alone_and_stays_near() -> None:
+    choices = draw_choices()
+    exact, near = choices.chosen(1.0, torch.float32), choices.chosen(1.0, torch.bfloat16)
+    assert all(torch.equal(one, other) for one, other in zip(exact, near, strict=True))
+    leaves = (choices.states, choices.item_weights)
+    gradients = [
+        torch.autograd.grad(log_probs.sum() + 0.3 * entropies.sum(), leaves) for log_probs, entropies in (exact, near)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        assert other.dtype == torch.float32
+        assert not torch.equal(one, other)
+        assert torch.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.9995
+
+
+def test_the_only_item_left_is_certain() -> None:
+    states, item_weights = torch.randn(1, 1, 1, 4), torch.randn(3, 4).requires_grad_()
+    may = torch.tensor([[False, True, False]])
+    log_probs, entropies = chosen_log_probs(states, item_weights, may, torch.tensor([[[2]]]))
+    assert (log_probs.item(), entropies.item()) == (0, 0)
+    (log_probs + entropies).sum().backward()
+    assert (item_weights.grad == 0).all()

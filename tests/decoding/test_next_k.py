@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from gptrec_rl.data import Histories
-from gptrec_rl.decoding.next_k import NextK, generate
+from gptrec_rl.decoding.masking import slate_log_probs
+from gptrec_rl.decoding.next_k import NextK, Writer, _first_above, _sample, generate
 from gptrec_rl.decoding.top_k import TopK
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.models.recommender import candidates
 
 HISTORIES = [[], [4], [7, 2, 9], [1, 3, 5, 7, 9], [12, 1, 2, 3, 4, 5, 6]]  # n = 5: empty, short, full and too long
 ALL = np.ones(12, dtype=bool)
@@ -104,6 +107,114 @@ def test_first_items_come_as_often_as_their_probability_says(
     assert chisquare(observed, wanted * observed.sum() / wanted.sum()).pvalue > 0.001
 
 
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_whole_lists_come_as_often_as_the_product_of_their_probabilities_says(
+    temperature: float, make_policy: MakePolicy, plain_log_probs: PlainLogProbs
+) -> None:
+    policy, history, n_draws, allowed = make_policy(n_items=6), [2], 20_000, np.arange(1, 7) != 5
+    histories = Histories.of([history] * 1_000)
+    generator = torch.Generator().manual_seed(6)
+    written = generate(policy, histories, 2, n_draws // 1_000, temperature, generator, allowed)
+    counts = Counter(tuple(items) for items in written.items.flatten(0, 1).tolist())
+    first = plain_log_probs(policy, history, [], allowed, temperature)
+    expected = {
+        (one, other): n_draws * float((first[one - 1] + second[other - 1]).exp())
+        for one in (1, 3, 4, 6)
+        for second in [plain_log_probs(policy, history, [one], allowed, temperature)]
+        for other in (1, 3, 4, 6)
+        if other != one
+    }
+    assert counts.keys() <= expected.keys()
+    drawn = [pair for pair, times in expected.items() if times > 5]
+    observed = [*(counts[pair] for pair in drawn), n_draws - sum(counts[pair] for pair in drawn) + 1]
+    wanted = [*(expected[pair] for pair in drawn), n_draws - sum(expected[pair] for pair in drawn) + 1]
+    assert chisquare(observed, wanted).pvalue > 0.001
+
+
+def test_samples_follow_probabilities_across_blocks_and_spare_columns() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = torch.from_numpy(rng.random((3, 3 * 64), dtype=np.float32))
+    probabilities[:, rng.permutation(192)[:90]] = 0  # what may not be drawn, here and there
+    probabilities[1, 64:128] = 0  # a whole block
+    probabilities[:, 150:] = 0  # spare columns
+    probabilities /= probabilities.sum(dim=-1, keepdim=True)
+    drawn = _sample(probabilities, 50_000, torch.Generator().manual_seed(0))
+    for columns, chances in zip(drawn.numpy(), probabilities.double().numpy(), strict=True):
+        counts = np.bincount(columns, minlength=192)
+        assert (counts[chances == 0] == 0).all()
+        counts, chances = counts[chances > 0], chances[chances > 0]
+        assert chisquare(counts, chances / chances.sum() * len(columns)).pvalue > 0.001
+
+
+def test_levels_at_the_edges_fall_on_places_that_add_something() -> None:
+    until = torch.tensor([0.0, 0.0, 0.25, 0.25, 1.0, 1.0], dtype=torch.float64)
+    levels = torch.tensor([-1e-12, 0.0, 0.1, 0.25, 0.9, 1.0, 1.5], dtype=torch.float64)
+    assert _first_above(until[None], levels[None].clamp(min=0)).tolist() == [[2, 2, 2, 4, 4, 4, 4]]
+
+
+def test_a_catalogue_of_several_blocks_is_written_from_to_its_last_item(
+    make_policy: MakePolicy, plain_log_probs: PlainLogProbs
+) -> None:
+    policy, may = make_policy(n_items=130), np.ones(130, dtype=bool)  # 2 blocks and 2 items; 62 spare columns
+    allowed = np.arange(1, 131) > 124
+    written = generate(policy, Histories.of([[1, 126], []]), 3, 500, 5.0, torch.Generator().manual_seed(1), allowed)
+    assert set(written.items[0].ravel().tolist()) == {125, 127, 128, 129, 130}
+    assert set(written.items[1].ravel().tolist()) == {125, 126, 127, 128, 129, 130}
+    items = generate(policy, Histories.of([[4]]), 3).items[0, 0].tolist()
+    for place, item in enumerate(items):
+        assert item == int(plain_log_probs(policy, [4], items[:place], may).argmax()) + 1
+
+
+def test_lists_behind_histories_of_many_lengths_are_those_of_a_plain_gpt2(
+    make_policy: MakePolicy, plain_log_probs: PlainLogProbs
+) -> None:
+    policy, may, rng = make_policy(n_items=60, history_length=40), np.ones(60, dtype=bool), np.random.default_rng(0)
+    histories = [rng.permutation(60)[:length] + 1 for length in (3, 50, 0, 17, 2, 40, 0, 16, 31)]
+    written = generate(policy, Histories.of(histories), 3, 2, generator=torch.Generator().manual_seed(2))
+    for history, lists, log_probs in zip(histories, written.items.tolist(), written.log_probs, strict=True):
+        for items, chances in zip(lists, log_probs.tolist(), strict=True):
+            for place, item in enumerate(items):
+                expected = plain_log_probs(policy, history.tolist(), items[:place], may)
+                assert chances[place] == pytest.approx(float(expected[item - 1]), abs=1e-4)
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_few_and_many_lists_are_written_alike_in_fp32(
+    sampled: bool, make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, rng = make_policy(n_items=60, history_length=40, slate_length=8), np.random.default_rng(0)
+    histories = Histories.of([rng.permutation(52)[:length] + 1 for length in (3, 50, 0, 17, 2, 40, 0, 16, 31)])
+    outcomes = []
+    for few in (0, 1_000):
+        monkeypatch.setattr("gptrec_rl.decoding.next_k.FEW", few)
+        generator = torch.Generator().manual_seed(4) if sampled else None
+        outcomes.append(generate(policy, histories, 8, 4, 1.5, generator))
+    assert torch.equal(outcomes[0].items, outcomes[1].items)
+    torch.testing.assert_close(outcomes[0].log_probs, outcomes[1].log_probs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("few", [0, 1_000], ids=["many", "few"])
+def test_bf16_stays_near_the_log_probabilities_of_fp32(
+    few: int, make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gptrec_rl.decoding.next_k.FEW", few)
+    policy, histories = make_policy(), Histories.of(HISTORIES)
+    written = generate(policy, histories, 3, 8, 1.0, torch.Generator().manual_seed(3), precision="bf16")
+    with torch.no_grad():
+        logits = policy.slate_logits(histories, written.items)
+    may = torch.from_numpy(candidates(histories, 12, 3, None))
+    exact = slate_log_probs(logits, may, written.items).gather(-1, written.items[..., None] - 1).squeeze(-1)
+    assert written.log_probs.dtype == torch.float32
+    assert 0 < (written.log_probs - exact).abs().mean() < 0.05  # bf16 has 8 bits; logits reach about 10
+
+
+def test_a_writer_can_be_asked_again(make_policy: MakePolicy) -> None:
+    writer, histories = Writer(make_policy()), Histories.of(HISTORIES)
+    first, _, again = (writer.write(histories, k, n_lists) for k, n_lists in ((3, 1), (2, 8), (3, 1)))
+    assert torch.equal(first.items, again.items)
+    assert torch.equal(first.log_probs, again.log_probs)
+
+
 @given(data=st.data())
 def test_no_list_holds_a_repeated_seen_forbidden_or_special_item(data: st.DataObject, make_policy: MakePolicy) -> None:
     n_items = data.draw(st.integers(4, 9), label="n_items")
@@ -157,13 +268,13 @@ def test_more_than_is_left_is_refused(make_policy: MakePolicy) -> None:
         generate(make_policy(n_items=5), Histories.of([[], [1, 2, 3]]), 3)
 
 
-def test_next_k_keeps_the_order_of_its_histories_across_batches(
+def test_next_k_keeps_the_order_of_its_histories_across_parts(
     make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = make_policy()
     histories = [HISTORIES[place] for place in (4, 0, 3, 1, 2)]
     allowed = OF_EACH[::-1]
-    monkeypatch.setattr("gptrec_rl.decoding.next_k.BATCH_SIZE", 2)
+    monkeypatch.setattr("gptrec_rl.models.sequence.TOKENS_PER_PART", 1)  # four histories, and the last
     slates = NextK(policy, "fp32").recommend(histories, 3, allowed)
     assert (slates.items.dtype, slates.scores.dtype) == (np.int64, np.float32)
     for row, history in enumerate(histories):
@@ -172,5 +283,10 @@ def test_next_k_keeps_the_order_of_its_histories_across_batches(
         np.testing.assert_allclose(slates.scores[row], alone.log_probs[0, 0].numpy(), atol=1e-5)
 
 
-def test_next_k_of_no_history_is_no_list(make_policy: MakePolicy) -> None:
-    assert NextK(make_policy()).recommend([], 3).items.shape == (0, 3)
+def test_no_histories_have_no_lists(make_policy: MakePolicy) -> None:
+    policy = make_policy()
+    for generator in (None, torch.Generator()):
+        written = generate(policy, Histories.of([]), 3, 2, generator=generator)
+        assert written.items.shape == written.log_probs.shape == (0, 2, 3)
+    slates = NextK(policy).recommend([], 3)
+    assert slates.items.shape == slates.scores.shape == (0, 3)

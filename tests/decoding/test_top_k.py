@@ -30,12 +30,12 @@ def test_lists_rank_a_plain_gpt2s_first_choices(
         np.testing.assert_allclose(np.diff(slates.scores[row]), np.diff(expected[best]), atol=1e-4)
 
 
-def test_scores_keep_the_order_of_their_histories_across_batches(
+def test_scores_keep_the_order_of_their_histories_across_parts(
     make_policy: Callable[..., GPTRec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recommender = TopK(make_policy(), "fp32")
     histories = [HISTORIES[place] for place in (4, 0, 3, 1, 2)]
-    monkeypatch.setattr("gptrec_rl.decoding.top_k.BATCH_SIZE", 2)
+    monkeypatch.setattr("gptrec_rl.models.sequence.TOKENS_PER_PART", 1)  # four histories, and the last
     scores = recommender.score(histories)
     assert (scores.shape, scores.dtype) == ((5, 12), np.float32)
     for row, history in enumerate(histories):
@@ -59,3 +59,10 @@ def test_forbidden_items_are_left_out(make_policy: Callable[..., GPTRec]) -> Non
 def test_more_than_is_left_is_refused(make_policy: Callable[..., GPTRec]) -> None:
     with pytest.raises(InputError, match="leaves 2 of 5"):
         TopK(make_policy(n_items=5)).recommend([[1, 2, 3]], 3)
+
+
+def test_no_histories_have_no_lists(make_policy: Callable[..., GPTRec]) -> None:
+    recommender = TopK(make_policy())
+    assert recommender.score([]).shape == (0, 12)
+    slates = recommender.recommend([], 3)
+    assert slates.items.shape == slates.scores.shape == (0, 3)

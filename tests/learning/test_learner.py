@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ import torch
 
 from gptrec_rl.config import PpoConfig
 from gptrec_rl.data import Histories
-from gptrec_rl.decoding.masking import slate_log_probs
+from gptrec_rl.decoding.masking import chosen_log_probs, slate_log_probs
 from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.goals import Goal
 from gptrec_rl.learning import gae, losses
 from gptrec_rl.learning.learner import Learner
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.recommender import candidates
+from gptrec_rl.models.value import ValueModel
 from gptrec_rl.transport.messages import RolloutBatch
 
 MakePolicy = Callable[..., GPTRec]
@@ -73,7 +75,9 @@ def test_at_lag_0_every_ratio_is_1(temperature: float, make_policy: MakePolicy, 
 
 
 def leave_out_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Learner, "_may", lambda self, batch: torch.ones(len(batch.histories), 12, dtype=torch.bool))
+    monkeypatch.setattr(
+        "gptrec_rl.learning.learner.candidates", lambda histories, *_: np.ones((len(histories), 12), dtype=bool)
+    )
 
 
 def leave_out_unread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,14 +90,14 @@ def leave_out_unread(monkeypatch: pytest.MonkeyPatch) -> None:
 def leave_out_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "gptrec_rl.decoding.masking.mask_taken",
-        lambda logits, may, slates: logits.masked_fill(~may[:, None, None, :], float("-inf")),
+        lambda logits, may, slates, never: logits.masked_fill_(~may[:, None, None, :], never),
     )
 
 
 def leave_out_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "gptrec_rl.learning.learner.slate_log_probs",
-        lambda logits, may, slates, temperature: slate_log_probs(logits, may, slates),
+        "gptrec_rl.learning.learner.chosen_log_probs",
+        lambda states, item_weights, may, slates, *_: chosen_log_probs(states, item_weights, may, slates),
     )
 
 
@@ -151,6 +155,86 @@ def test_rewards_are_weighted_by_the_goal(make_policy: MakePolicy, roll_out: Rol
     stats = make_learner(student, Goal({"r": 2.0, "c": -1.0})).update(batch)
     expected = 2 * batch.rewards["r"].sum(axis=-1).mean() - 3 * 0.1  # K = 3 places of 0.1
     assert stats.reward == pytest.approx(float(expected), rel=1e-5)
+
+
+def gradients_of(learner: Learner) -> dict[str, torch.Tensor]:
+    """Return what the last pass left, of policy and value model."""
+    models = {"policy": learner.policy, "value": learner._value}
+    return {
+        f"{model_name}.{name}": weights.grad.clone()
+        for model_name, model in models.items()
+        if model is not None
+        for name, weights in model.named_parameters()
+        if weights.grad is not None
+    }
+
+
+def test_the_order_of_a_batch_changes_nothing(make_policy: MakePolicy, roll_out: RollOut) -> None:
+    student = make_policy(history_length=10)
+    batch, order = roll_out(student, LOW), np.random.default_rng(0).permutation(16)
+    assert len(set(batch.histories.lengths)) > 5
+    permuted = dataclasses.replace(
+        batch,
+        histories=batch.histories.take(order),
+        ground_truth=batch.ground_truth[order],
+        slates=batch.slates[order],
+        log_probs=batch.log_probs[order],
+        rewards={name: rewards[order] for name, rewards in batch.rewards.items()},
+    )
+    one, other = (make_learner(student, passes=1, guidance=0.5, kl_weight=0.1) for _ in range(2))
+    stats, same_stats = (dataclasses.asdict(x.update(y)) for x, y in ((one, batch), (other, permuted)))
+    assert stats == pytest.approx(same_stats, rel=1e-4, abs=1e-5)
+    gradients, same_gradients = gradients_of(one), gradients_of(other)
+    assert any(name.startswith("value") for name in gradients)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, same_gradients[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0])
+def test_the_gradient_is_that_of_the_losses_over_the_whole_distribution(
+    temperature: float, make_policy: MakePolicy, roll_out: RollOut
+) -> None:
+    student = make_policy(history_length=10)
+    batch = roll_out(make_policy(history_length=10, seed=1), LOW, temperature=temperature)  # ratios that are not 1
+    learner = make_learner(
+        student,
+        baseline="group", passes=1, gradient_clip=None, normalise_advantages=False, gamma=0.9,
+        entropy_bonus=0.3, guidance=0.2, kl_weight=0.1,
+    )  # fmt: skip
+    learner.update(batch)
+    slates, truth = torch.from_numpy(batch.slates).long(), torch.from_numpy(batch.ground_truth)
+    may = torch.from_numpy(candidates(batch.histories, 12, 3, None))
+    log_probs = slate_log_probs(student.slate_logits(batch.histories, slates), may, slates, temperature)
+    advantages = gae.leave_one_out_advantages(torch.from_numpy(batch.rewards["r"]), 0.9)
+    chosen = log_probs.gather(-1, slates[..., None] - 1).squeeze(-1)
+    policy_loss = losses.clipped_policy_loss(chosen, torch.from_numpy(batch.log_probs), advantages, PpoConfig().clip)
+    assert 0 < policy_loss.clip_fraction < 1
+    guidance = log_probs[torch.arange(16), 0, 0, truth - 1].mean()
+    kl = losses.mean_kl(log_probs, log_probs.detach())
+    (policy_loss.loss - 0.3 * losses.mean_entropy(log_probs) - 0.2 * guidance + 0.1 * kl).backward()
+    for name, gradient in gradients_of(learner).items():
+        expected = student.get_parameter(name.removeprefix("policy.")).grad
+        torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_values_of_the_first_pass_serve_the_advantages(
+    make_policy: MakePolicy, roll_out: RollOut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, runs = make_policy(), []
+    forward = ValueModel.forward
+
+    def counted(model: ValueModel, *arguments: Any) -> torch.Tensor:
+        runs.append(forward(model, *arguments))
+        return runs[-1]
+
+    monkeypatch.setattr(ValueModel, "forward", counted)
+    learner = make_learner(student, passes=3, value_learning_rate=0.01)
+    batch = roll_out(student, LOW)
+    stats = learner.update(batch)
+    assert len(runs) == 3
+    assert not torch.equal(runs[0], runs[1])
+    returns = gae.discounted_returns(learner._laid_out(batch).rewards, PpoConfig().gamma)
+    assert stats.explained_variance == pytest.approx(losses.explained_variance(runs[0].detach(), returns), abs=1e-6)
 
 
 def test_the_student_is_not_changed(make_policy: MakePolicy, roll_out: RollOut) -> None:
@@ -212,8 +296,10 @@ def test_advantages_are_normalised_on_demand(normalise: bool, make_policy: MakeP
     student = make_policy()
     batch = roll_out(student, LOW)
     learner = make_learner(student, normalise_advantages=normalise, passes=1, gamma=0.9, gae_lambda=0.5)
-    values = learner._values(batch, torch.from_numpy(batch.slates).long()).detach()
-    advantages = gae.generalised_advantages(torch.from_numpy(batch.rewards["r"]), values, 0.9, 0.5)
+    laid_out = learner._laid_out(batch)
+    values = learner._values(laid_out)
+    assert values is not None
+    advantages = gae.generalised_advantages(laid_out.rewards, values.detach(), 0.9, 0.5)
     assert abs(advantages.mean().item()) > 0.01
     expected = 0.0 if normalise else -advantages.mean().item()  # all ratios are 1
     assert learner.update(batch).policy_loss == pytest.approx(expected, abs=1e-5)

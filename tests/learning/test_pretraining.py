@@ -39,7 +39,7 @@ def test_the_loss_is_equation_6(make_policy: MakePolicy, plain_log_probs: Callab
     policy = make_policy()
     histories, lists = [[], [7, 2, 9], [12, 1, 2, 3, 4, 5, 6]], [[1, 2, 3], [4, 1, 12], [11, 10, 7]]
     may = np.array([[item not in history for item in range(1, 13)] for history in histories])
-    example = Example(Histories.of(histories), torch.tensor(lists)[:, None], torch.from_numpy(may))
+    example = Example(Histories.of(histories), np.array(lists)[:, None], torch.from_numpy(may))
     terms = [
         -float(plain_log_probs(policy, history, items[:place], may[row])[items[place] - 1])
         for row, (history, items) in enumerate(zip(histories, lists, strict=True))
@@ -189,7 +189,7 @@ def test_validation_users_are_never_trained_on(make_policy: MakePolicy) -> None:
 def test_parts_are_of_similar_length_and_bounded(
     make_policy: MakePolicy, ring: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gptrec_rl.learning.pretraining.TOKENS_PER_PART", 80)
+    monkeypatch.setattr("gptrec_rl.models.sequence.TOKENS_PER_PART", 80)
     recorder = Recorder(PopularityRecommender(ring))
     training = Pretraining(make_policy(), recorder, ring, SMALL.model_copy(update={"max_steps": 1}))
     recorder.asked.clear()
@@ -204,9 +204,9 @@ def test_parts_are_of_similar_length_and_bounded(
 def test_parts_change_neither_loss_nor_step(
     make_policy: MakePolicy, ring: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcomes = []
-    for tokens in (4096, 1):  # the whole batch, and one history at a time
-        monkeypatch.setattr("gptrec_rl.learning.pretraining.TOKENS_PER_PART", tokens)
+    outcomes: list[tuple[list[float], float]] = []
+    for tokens in (4096, 1):  # the whole batch, and as few histories at a time as there may be
+        monkeypatch.setattr("gptrec_rl.models.sequence.TOKENS_PER_PART", tokens)
         training = pretraining(make_policy(), ring, learning_rate=1e-3)
         outcomes.append(([p.loss for p in run(training)], training.best_loss))
     assert outcomes[0][0] == pytest.approx(outcomes[1][0], abs=1e-3)
@@ -230,7 +230,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(
     student = make_policy()
     training = pretraining(student, ring)
     before = {name: weights.clone() for name, weights in student.state_dict().items()}
-    monkeypatch.setattr("gptrec_rl.learning.pretraining.slate_loss", lambda policy, example: loss_of(policy) * np.nan)
+    monkeypatch.setattr("gptrec_rl.learning.pretraining.slate_loss", lambda policy, *_: loss_of(policy) * np.nan)
     with pytest.raises(DivergedError, match="loss of stage 1 is nan at step 0"):
         training.run()
     for name, weights in student.state_dict().items():

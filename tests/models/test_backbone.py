@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 import torch
 
 from gptrec_rl.data import Histories
-from gptrec_rl.models import backbone
+from gptrec_rl.models.backbone import Backbone, Branches, Encoded
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.precision import autocast
 
 HISTORIES = [[], [4], [7, 2, 9], [1, 3, 5, 7, 9], [12, 1, 2, 3, 4, 5, 6]]  # n = 5: empty, short, full and too long
 NOTHING_SEEN = np.ones(12, dtype=bool)
+UNSORTED = [3, 40, 0, 17, 2, 1, 0, 5, 70, 16, 33, 31, 24]  # n = 40: buckets of several widths, and spare tokens
+MakePolicy = Callable[..., GPTRec]
 
 
 def draw_slates(n_histories: int, n_lists: int, k: int) -> torch.Tensor:
@@ -22,9 +23,30 @@ def draw_slates(n_histories: int, n_lists: int, k: int) -> torch.Tensor:
     return torch.rand(n_histories, n_lists, 12, generator=random).argsort(dim=-1)[:, :, :k] + 1
 
 
+def draw_histories(lengths: Sequence[int]) -> list[list[int]]:
+    rng = np.random.default_rng(2)
+    return [rng.integers(1, 13, length).tolist() for length in lengths]
+
+
+def plain_logits(policy: GPTRec, history: list[int], slate: list[int]) -> torch.Tensor:
+    """Return the logits of each choice from one plain run over history, separator and list, [K, I]; with gradient."""
+    n, read = policy.history_length, history[-policy.history_length :]
+    positions = [*range(len(read), -1, -1), *range(n + 1, n + len(slate))]  # Appendix B
+    tokens = [*read, policy.separator, *slate[:-1]]
+    logits = policy.network(input_ids=torch.tensor([tokens]), position_ids=torch.tensor([positions])).logits
+    chosen: torch.Tensor = logits[0, -len(slate) :, 1 : policy.n_items + 1]
+    return chosen
+
+
+def gradients(policy: GPTRec, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    policy.zero_grad()
+    loss.backward()
+    return {name: weights.grad.clone() for name, weights in policy.named_parameters() if weights.grad is not None}
+
+
 @pytest.mark.parametrize(("n_lists", "k"), [(1, 1), (1, 3), (8, 1), (8, 3)])
 def test_logits_of_lists_as_branches_are_those_of_a_plain_gpt2(
-    n_lists: int, k: int, make_policy: Callable[..., GPTRec], plain_log_probs: Callable[..., torch.Tensor]
+    n_lists: int, k: int, make_policy: MakePolicy, plain_log_probs: Callable[..., torch.Tensor]
 ) -> None:
     policy = make_policy()
     slates = draw_slates(len(HISTORIES), n_lists, k)
@@ -41,31 +63,99 @@ def test_logits_of_lists_as_branches_are_those_of_a_plain_gpt2(
                 torch.testing.assert_close(got, expected[open_items], atol=1e-4, rtol=0)
 
 
-def test_a_history_is_encoded_alike_alone_and_beside_longer_ones(make_policy: Callable[..., GPTRec]) -> None:
-    policy = make_policy()
+@pytest.mark.parametrize(("n_lists", "k"), [(1, 1), (3, 1), (1, 3), (3, 3)])
+def test_logits_and_gradients_in_many_buckets_are_those_of_a_plain_gpt2(
+    n_lists: int, k: int, make_policy: MakePolicy
+) -> None:
+    policy, histories = make_policy(history_length=40), draw_histories(UNSORTED)
+    slates = draw_slates(len(histories), n_lists, k)
+    sequences = policy.lay_out(Histories.of(histories), slates.numpy())
+    assert len(sequences.buckets) > 2
+    assert sequences.sizes[-1] > 0
+    logits = policy.slate_logits(Histories.of(histories), slates)
+    plain = torch.stack(
+        [
+            torch.stack([plain_logits(policy, history, slate) for slate in lists])
+            for history, lists in zip(histories, slates.tolist(), strict=True)
+        ]
+    )
+    torch.testing.assert_close(logits, plain, atol=1e-4, rtol=0)
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(3)) / logits.numel() ** 0.5
+    got, expected = (gradients(policy, (outcome * weights).sum()) for outcome in (logits, plain))
+    assert got.keys() == expected.keys() == dict(policy.named_parameters()).keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(got[name], gradient, atol=1e-4, rtol=1e-4)
+
+
+def test_the_order_of_a_batch_changes_nothing(make_policy: MakePolicy) -> None:
+    policy, histories = make_policy(history_length=40), draw_histories(UNSORTED)
+    slates = draw_slates(len(histories), 2, 3)
+    order = np.argsort([-len(history) for history in histories])
     with torch.no_grad():
-        together = backbone.encode(policy.network.transformer, policy.tokens(Histories.of(HISTORIES)))
-        for row, history in enumerate(HISTORIES):
-            alone = backbone.encode(policy.network.transformer, policy.tokens(Histories.of([history])))
-            torch.testing.assert_close(together.state[row], alone.state[0], atol=1e-5, rtol=0)
+        unsorted = policy.slate_logits(Histories.of(histories), slates)
+        sorted_by_length = policy.slate_logits(Histories.of([histories[row] for row in order]), slates[order])
+    torch.testing.assert_close(sorted_by_length, unsorted[order], atol=1e-5, rtol=0)
 
 
-def test_growing_item_by_item_equals_growing_at_once(make_policy: Callable[..., GPTRec]) -> None:
-    policy = make_policy()
-    gpt2 = policy.network.transformer
-    slates = draw_slates(len(HISTORIES), 4, 3)
+def test_a_history_is_encoded_alike_alone_and_beside_longer_ones(make_policy: MakePolicy) -> None:
+    policy, histories = make_policy(history_length=40), draw_histories(UNSORTED)
+    backbone = policy.backbone(torch.float32)
     with torch.no_grad():
-        encoded = backbone.encode(gpt2, policy.tokens(Histories.of(HISTORIES)))
-        at_once, _ = backbone.extend(gpt2, encoded, slates, policy.positions(0, 3))
-        past, states = None, []
-        for place in range(3):
-            tokens = slates[:, :, place : place + 1]
-            state, past = backbone.extend(gpt2, encoded, tokens, policy.positions(place, place + 1), past)
-            states.append(state)
-    torch.testing.assert_close(torch.cat(states, dim=2), at_once, atol=1e-5, rtol=0)
+        together = backbone.encode(policy.lay_out(Histories.of(histories)))
+        for row, history in enumerate(histories):
+            alone = backbone.encode(policy.lay_out(Histories.of([history])))
+            torch.testing.assert_close(together.states[row], alone.states[0], atol=1e-5, rtol=0)
 
 
-def test_a_list_sees_neither_its_later_items_nor_other_lists(make_policy: Callable[..., GPTRec]) -> None:
+def grow(backbone: Backbone, policy: GPTRec, encoded: Encoded, slates: torch.Tensor) -> torch.Tensor:
+    """Return the states behind each of the lists' items but the last, grown item by item, [B, G, K - 1, D]."""
+    n, n_later = policy.history_length, slates.shape[2] - 1
+    branches = Branches(backbone, encoded, slates.shape[1], n_later)
+    return torch.stack([branches.append(slates[:, :, i], torch.tensor([n + 1 + i])) for i in range(n_later)], dim=2)
+
+
+@pytest.mark.parametrize("n_lists", [1, 4])
+@pytest.mark.parametrize("lengths", [UNSORTED, [40], [7, 7, 7, 7]], ids=["many", "one", "alike"])
+def test_growing_item_by_item_equals_growing_at_once(n_lists: int, lengths: list[int], make_policy: MakePolicy) -> None:
+    policy, histories = make_policy(history_length=40), Histories.of(draw_histories(lengths))
+    backbone, slates = policy.backbone(torch.float32), draw_slates(len(lengths), n_lists, 3)
+    with torch.no_grad():
+        at_once = backbone.slate_states(policy.lay_out(histories, slates.numpy()))
+        encoded = backbone.encode(policy.lay_out(histories))
+        grown = grow(backbone, policy, encoded, slates)
+    torch.testing.assert_close(encoded.states[:, None].expand(-1, n_lists, -1), at_once[:, :, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(grown, at_once[:, :, 1:], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("lengths", [UNSORTED, [40], [7, 7, 7, 7]], ids=["many", "one", "alike"])
+def test_items_that_are_replaced_leave_no_trace(lengths: list[int], make_policy: MakePolicy) -> None:
+    policy = make_policy(history_length=40, slate_length=5)
+    histories, slates = Histories.of(draw_histories(lengths)), draw_slates(len(lengths), 1, 5)
+    wrong, right, positions = slates[:, 0, 1:].flip(1), slates[:, 0], policy.positions(0, 4)
+    backbone = policy.backbone(torch.float32)
+    with torch.no_grad():
+        expected = backbone.slate_states(policy.lay_out(histories, slates.numpy()))[:, 0, 1:]
+        branches = Branches(backbone, backbone.encode(policy.lay_out(histories)), 1, 4)
+        branches.replace(0, wrong, positions)
+        first = branches.replace(0, torch.cat([right[:, :2], wrong[:, 2:]], dim=1), positions)
+        rest = branches.replace(2, right[:, 2:4], positions[2:])
+    torch.testing.assert_close(first[:, :2], expected[:, :2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(rest, expected[:, 2:], atol=1e-5, rtol=0)
+
+
+def test_lists_grow_in_fp32_behind_histories_in_bf16(make_policy: MakePolicy) -> None:
+    policy, histories = make_policy(history_length=40), Histories.of(draw_histories(UNSORTED))
+    slates = draw_slates(len(UNSORTED), 2, 3)
+    exact, rough = policy.backbone(torch.float32), policy.backbone(torch.bfloat16)
+    with torch.no_grad():
+        expected = grow(exact, policy, exact.encode(policy.lay_out(histories)), slates)
+        encoded = rough.encode(policy.lay_out(histories))
+        assert encoded.layers[0][0][0].dtype == torch.bfloat16
+        errors = [(grow(backbone, policy, encoded, slates) - expected).abs().mean() for backbone in (exact, rough)]
+    assert 0 < errors[0] < errors[1] < 0.05 * expected.abs().mean()
+
+
+def test_a_list_sees_neither_its_later_items_nor_other_lists(make_policy: MakePolicy) -> None:
     policy = make_policy()
     histories = Histories.of([[1, 2]])
     slates = torch.tensor([[[3, 4, 5], [6, 7, 8]]])
@@ -76,29 +166,51 @@ def test_a_list_sees_neither_its_later_items_nor_other_lists(make_policy: Callab
     torch.testing.assert_close(after, before, atol=1e-6, rtol=0)  # [K, I]: chosen after 0, 1 and 2 items
 
 
-def test_gradients_are_those_of_a_plain_gpt2(make_policy: Callable[..., GPTRec]) -> None:
+def test_gradients_are_those_of_a_plain_gpt2(make_policy: MakePolicy) -> None:
     policy = make_policy()
     history, slate = [7, 2, 9], [4, 1, 12]
-    logits = policy.slate_logits(Histories.of([history]), torch.tensor([[slate]]))[0, 0]
-    logits.square().sum().backward()
-    got = {name: weights.grad.clone() for name, weights in policy.named_parameters() if weights.grad is not None}
-    policy.zero_grad()
+    got = gradients(policy, policy.slate_logits(Histories.of([history]), torch.tensor([[slate]])).square().sum())
     # Position ids by Appendix B: 3, 2, 1 for the items, 0 for the separator, then n + 1 and n + 2 with n = 5.
     whole = policy.network(
         input_ids=torch.tensor([[7, 2, 9, 13, 4, 1]]), position_ids=torch.tensor([[3, 2, 1, 0, 6, 7]])
     ).logits[0, -3:, 1:13]
-    whole.square().sum().backward()
-    for name, weights in policy.named_parameters():
-        torch.testing.assert_close(got[name], weights.grad, atol=1e-3, rtol=1e-4)
+    expected = gradients(policy, whole.square().sum())
+    assert got.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(got[name], gradient, atol=1e-3, rtol=1e-4)
 
 
-def test_bf16_stays_near_and_its_logits_are_fp32(make_policy: Callable[..., GPTRec]) -> None:
+def test_without_gradients_the_states_are_the_same(make_policy: MakePolicy) -> None:
+    policy, slates = make_policy(), draw_slates(len(HISTORIES), 2, 3)
+    with_gradients = policy.slate_logits(Histories.of(HISTORIES), slates)
+    with torch.no_grad():
+        without = policy.slate_logits(Histories.of(HISTORIES), slates)
+    assert with_gradients.requires_grad
+    torch.testing.assert_close(without, with_gradients, atol=1e-5, rtol=0)
+
+
+def test_dropout_is_for_training_alone(make_policy: MakePolicy) -> None:
+    policy = make_policy()
+    config = policy.network.config
+    config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = 0.3
+    policy = GPTRec.from_files(policy.to_files())
+    histories, slates = Histories.of(HISTORIES), draw_slates(len(HISTORIES), 2, 3)
+
+    def logits() -> torch.Tensor:
+        with torch.no_grad():
+            return policy.slate_logits(histories, slates)
+
+    assert torch.equal(logits(), logits())
+    policy.train()
+    assert not torch.equal(logits(), logits())
+
+
+def test_bf16_stays_near_and_its_logits_are_fp32(make_policy: MakePolicy) -> None:
     policy = make_policy()
     histories, slates = Histories.of(HISTORIES), draw_slates(len(HISTORIES), 4, 3)
     with torch.no_grad():
         exact = policy.slate_logits(histories, slates)
-        with autocast("bf16", policy.device):
-            near = policy.slate_logits(histories, slates)
+        near = policy.slate_logits(histories, slates, torch.bfloat16)
     assert near.dtype == torch.float32
     assert not torch.equal(near, exact)
     torch.testing.assert_close(near, exact, atol=0.3, rtol=0)  # bf16 has 8 bits; logits reach about 10

@@ -1,34 +1,137 @@
-"""The layout of Appendix B."""
+"""The layout of Appendix B: tokens, position ids, buckets, and the places from which items are chosen."""
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gptrec_rl.data import Histories
-from gptrec_rl.models.sequence import history_tokens, slate_positions
+from gptrec_rl.models import sequence
+from gptrec_rl.models.sequence import Sequences, lay_out, parts_of
 
 CPU = torch.device("cpu")
+SEPARATOR = 100
+EDGES = [0, 3, 15, 16, 31, 32, 40, 70]  # lengths at which widths change, and more than n = 40
 
 
-def test_histories_are_cut_to_their_last_n_and_padded_on_the_left() -> None:
-    laid_out = history_tokens(Histories.of([[], [4], [1, 2, 3, 4, 5]]), 3, 13, CPU)
-    assert laid_out.tokens.tolist() == [[0, 0, 0, 13], [0, 0, 4, 13], [3, 4, 5, 13]]
-    assert laid_out.is_real.tolist() == [
-        [False, False, False, True],
-        [False, False, True, True],
-        [True, True, True, True],
+def rows_of(laid_out: Sequences) -> list[tuple[list[int], list[int], list[bool]]]:
+    """Return tokens, position ids and what is padding, of each row."""
+    rows = []
+    for bucket, tokens, positions in zip(
+        laid_out.buckets, laid_out.tokens.split(laid_out.sizes), laid_out.positions.split(laid_out.sizes), strict=False
+    ):
+        assert tokens.shape == (bucket.n_rows * bucket.width,)
+        is_padding = bucket.is_padding.expand(bucket.n_rows, -1).tolist()
+        in_rows = (tensor.view(bucket.n_rows, bucket.width).tolist() for tensor in (tokens, positions))
+        rows.extend(zip(*in_rows, is_padding, strict=True))
+    return rows
+
+
+def test_histories_are_cut_to_their_last_n_and_padded_behind_the_separator() -> None:
+    laid_out = lay_out(Histories.of([[], [4], [1, 2, 3, 4, 5]]), 3, SEPARATOR, CPU)
+    assert [tokens for tokens, _, _ in rows_of(laid_out)] == [
+        [100, 0, 0, 0, 0, 0, 0, 0],
+        [4, 100, 0, 0, 0, 0, 0, 0],
+        [3, 4, 5, 100, 0, 0, 0, 0],
+    ]
+    assert [is_padding for _, _, is_padding in rows_of(laid_out)] == [
+        [False] * 1 + [True] * 7,
+        [False] * 2 + [True] * 6,
+        [False] * 4 + [True] * 4,
     ]
 
 
 def test_positions_count_back_from_the_separator_and_on_from_n() -> None:
-    laid_out = history_tokens(Histories.of([[1, 2], [5]]), 200, 13, CPU)
-    assert laid_out.positions.tolist() == [2, 1, 0]
-    # The i-th item of the list, i = 1.., has n + i.
-    assert slate_positions(0, 3, 200, CPU).tolist() == [201, 202, 203]
-    assert slate_positions(1, 2, 200, CPU).tolist() == [202]
+    slates = np.array([[[7, 8, 9], [9, 7, 8]], [[1, 2, 3], [3, 2, 1]]])
+    laid_out = lay_out(Histories.of([[1, 2], [5]]), 200, SEPARATOR, CPU, slates)
+    # The i-th item of a list, i = 1.., has n + i; the last item of a list is left out.
+    assert [row[:2] for row in rows_of(laid_out)] == [
+        ([1, 2, 100, 0, 7, 8, 9, 7], [2, 1, 0, 0, 201, 202, 201, 202]),
+        ([5, 100, 0, 0, 1, 2, 3, 2], [1, 0, 0, 0, 201, 202, 201, 202]),
+    ]
 
 
-def test_empty_histories_alone_are_the_separator_alone() -> None:
-    laid_out = history_tokens(Histories.of([[], []]), 5, 13, CPU)
-    assert laid_out.tokens.tolist() == [[13], [13]]
-    assert laid_out.is_real.all()
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[list[list[int]], np.ndarray | None]:
+    """Histories of any length in any order, and perhaps lists."""
+    lengths = draw(st.lists(st.sampled_from(EDGES), max_size=14))
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    histories = [rng.integers(1, SEPARATOR, length).tolist() for length in lengths]
+    n_lists, k = draw(st.integers(0, 3)), draw(st.integers(1, 4))
+    return histories, rng.integers(1, SEPARATOR, (len(lengths), n_lists, k)) if n_lists else None
+
+
+@given(batch=batches())
+def test_every_row_is_its_history_separator_padding_and_lists(batch: tuple[list[list[int]], np.ndarray | None]) -> None:
+    histories, slates = batch
+    laid_out = lay_out(Histories.of(histories), 40, SEPARATOR, CPU, slates)
+    assert [bucket.rows.start for bucket in laid_out.buckets] == [
+        0, *(bucket.rows.stop for bucket in laid_out.buckets)
+    ][:-1]  # fmt: skip
+    rows = rows_of(laid_out)
+    assert len(rows) == len(histories)
+    for number, (history, (tokens, positions, is_padding)) in enumerate(zip(histories, rows, strict=True)):
+        own = [] if slates is None else slates[number, :, :-1].ravel().tolist()
+        start = [*history[-40:], SEPARATOR]
+        n_padding = len(tokens) - len(start) - len(own)
+        assert tokens == start + [0] * n_padding + own
+        assert is_padding == [False] * len(start) + [True] * n_padding + [False] * len(own)
+        own_positions = [] if slates is None else [*range(41, 40 + slates.shape[2])] * slates.shape[1]
+        assert positions == [*range(len(start) - 1, -1, -1)] + [0] * n_padding + own_positions
+        chosen_from = laid_out.tokens[laid_out.chosen_from[number]].tolist()
+        assert chosen_from == [SEPARATOR, *own]
+    assert sum(laid_out.sizes) == len(laid_out.tokens) == len(laid_out.positions)
+    assert (laid_out.tokens.split(laid_out.sizes)[-1] == 0).all()
+
+
+@given(batch=batches())
+def test_few_shapes_recur_and_padding_is_bounded(batch: tuple[list[list[int]], np.ndarray | None]) -> None:
+    histories, slates = batch
+    laid_out = lay_out(Histories.of(histories), 40, SEPARATOR, CPU, slates)
+    assert len(laid_out.tokens) < 256 or len(laid_out.tokens) % 256 == 0
+    sizes = np.array([min(len(history), 40) + 1 + laid_out.n_own for history in histories])
+    for bucket in laid_out.buckets:
+        assert bucket.width % 8 == 0
+        longest = [sizes[start : start + 4].max() for start in range(bucket.rows.start, bucket.rows.stop, 4)]
+        assert all(size <= bucket.width < size + 16 for size in longest)
+
+
+def test_rows_of_another_width_are_another_bucket() -> None:
+    lengths = [3, 0, 7, 2, 40, 31, 0, 1, 39, 5]  # widths go by fours: 8, 48 and 48
+    laid_out = lay_out(Histories.of([[1] * length for length in lengths]), 40, SEPARATOR, CPU)
+    assert [(b.rows.start, b.rows.stop, b.width) for b in laid_out.buckets] == [(0, 4, 8), (4, 10, 48)]
+    assert laid_out.sizes == [32, 288, 192]  # 320 tokens are filled up to 512
+
+
+def test_rows_that_are_alike_share_what_is_padding() -> None:
+    alike = lay_out(Histories.of([[1, 2], [3, 4], [5, 6, 7]]), 2, SEPARATOR, CPU)
+    assert [bucket.is_padding.shape for bucket in alike.buckets] == [(1, 8)]
+    other = lay_out(Histories.of([[1, 2], [3]]), 2, SEPARATOR, CPU)
+    assert [bucket.is_padding.shape for bucket in other.buckets] == [(2, 8)]
+
+
+def test_no_histories_have_no_tokens() -> None:
+    laid_out = lay_out(Histories.of([]), 5, SEPARATOR, CPU, np.zeros((0, 2, 3), dtype=np.int64))
+    assert (laid_out.tokens.shape, laid_out.chosen_from.shape, laid_out.buckets) == ((0,), (0, 5), ())
+
+
+@given(
+    lengths=st.lists(st.integers(1, 60), max_size=40),
+    rows_step=st.sampled_from([1, 4, 8]),
+    tokens=st.sampled_from([1, 100, 600]),
+)
+def test_parts_hold_every_row_once_the_longest_first(lengths: list[int], rows_step: int, tokens: int) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(sequence, "TOKENS_PER_PART", tokens)
+        parts = list(parts_of(np.array(lengths, dtype=np.int64), rows_step))
+    order = [row for part in parts for row in part.tolist()]
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[row] for row in order] == sorted(lengths, reverse=True)
+    for part in parts:
+        assert len(part) <= rows_step or len(part) * lengths[part[0]] <= tokens
+    for part in parts[:-1]:
+        assert len(part) % rows_step == 0
+        assert (len(part) + rows_step) * lengths[part[0]] > tokens  # there is no room for more
