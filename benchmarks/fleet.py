@@ -60,7 +60,8 @@ def start_up(setting: Setting) -> Sequence[Figure]:
     memory = f"peak memory of a generator ({data})"
     try:
         with tempfile.TemporaryDirectory() as store:
-            way = Way(starting, (setting.data, store))
+            policy = work.policy(work.open_data(setting.data).catalogue.n_items)
+            way = Way(starting, (setting.data, store, policy.to_files()))
             with Child(way, setting.cores[:1], warm_up=False) as child:
                 peak = child.peak_memory()  # before the measurement keeps more policies than a generator has
                 found = child.round().results[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from benchmarks import work
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
 from gptrec_rl.fleet.generator import Generator
-from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.precision import keep_memory
 from gptrec_rl.transport.cache import CacheLimits
 from gptrec_rl.transport.hub import Transport, memory_transport
@@ -28,7 +27,7 @@ def generating(data: Path | None) -> Callable[[], float]:
     keep_memory()
     split = work.open_data(data)
     transport = _transport(split, f"memory://{RUN}")
-    _publish(transport, work.policy(split.catalogue.n_items), split, 1)
+    _publish(transport, work.policy(split.catalogue.n_items).to_files(), split, 1)
     generator, rng = Generator(split, TuneConfig(run_id=RUN), transport), np.random.default_rng(0)
 
     def run() -> float:
@@ -40,13 +39,13 @@ def generating(data: Path | None) -> Callable[[], float]:
     return run
 
 
-def starting(data: Path | None, store: str) -> Callable[[], dict[str, float]]:
+def starting(data: Path | None, store: str, policy: Mapping[str, bytes]) -> Callable[[], dict[str, float]]:
     """Start a Generator, and say how long its first batch and the next policies took."""
     keep_memory()
     split = work.open_data(data)
     transport = _transport(split, store)
     generator, rng = Generator(split, TuneConfig(run_id=RUN), transport), np.random.default_rng(0)
-    _publish(transport, work.policy(split.catalogue.n_items), split, 1)
+    _publish(transport, policy, split, 1)
     generator.step()
     first_batch_s = time.time() - psutil.Process().create_time()
     for _ in range(MANY_BATCHES):
@@ -58,7 +57,7 @@ def starting(data: Path | None, store: str) -> Callable[[], dict[str, float]]:
             pass
         seconds = []
         for version in range(2, 2 + N_POLICIES):
-            _publish(transport, work.policy(split.catalogue.n_items), split, version)
+            _publish(transport, policy, split, version)
             started = time.perf_counter()
             generator.step()
             seconds.append(time.perf_counter() - started)
@@ -71,9 +70,9 @@ def _transport(split: Split, store: str) -> Transport:
     return memory_transport(RUN, CacheLimits(max_staleness=None), split.catalogue.hash, split.hash, store)
 
 
-def _publish(transport: Transport, published: GPTRec, split: Split, version: int) -> None:
+def _publish(transport: Transport, policy: Mapping[str, bytes], split: Split, version: int) -> None:
     transport.store.publish_policy(
-        published.to_files(),
+        policy,
         token=1,
         version=version,
         step=version,

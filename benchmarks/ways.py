@@ -84,7 +84,7 @@ def single_list(data: Path | None, student: Path | None) -> Callable[[], float]:
     policy, _ = work.trained_policy(data, student, split)
     recommender = NextK(policy)
     histories = split.test.histories
-    turns = itertools.cycle(histories.take([user]) for user in np.flatnonzero(histories.lengths >= work.N))
+    turns = itertools.cycle([histories.take(np.array([user])) for user in np.flatnonzero(histories.lengths >= work.N)])
 
     def run() -> float:
         recommender.recommend(next(turns), work.K)

@@ -41,11 +41,13 @@ def make_policy() -> Callable[..., GPTRec]:
     from gptrec_rl.config import ModelConfig
     from gptrec_rl.models.gptrec import GPTRec
 
-    def make(n_items: int = 12, history_length: int = 5, slate_length: int = 3, seed: int = 0) -> GPTRec:
+    def make(
+        n_items: int = 12, history_length: int = 5, slate_length: int = 3, seed: int = 0, dropout: float = 0.0
+    ) -> GPTRec:
         sizes = ModelConfig(n_layers=2, n_heads=2, width=16, history_length=history_length, slate_length=slate_length)
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(seed)
-            policy = GPTRec.create(n_items, sizes).eval()
+            policy = GPTRec.create(n_items, sizes, dropout).eval()
             for weights in policy.parameters():
                 weights += 0.3 * torch.randn(weights.shape)
         return policy

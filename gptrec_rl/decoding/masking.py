@@ -72,8 +72,10 @@ def chosen_log_probs(
     Returns:
         log-probabilities and entropies in nats, both [B, G, K] float32; gradients flow through both.
     """
-    log_probs, entropies = _ChosenLogProbs.apply(states, item_weights, may, slates, temperature, dtype)
-    return log_probs, entropies
+    both: tuple[torch.Tensor, torch.Tensor] = _ChosenLogProbs.apply(  # type: ignore[no-untyped-call]
+        states, item_weights, may, slates, temperature, dtype
+    )
+    return both
 
 
 class _ChosenLogProbs(torch.autograd.Function):
@@ -84,7 +86,7 @@ class _ChosenLogProbs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         states: torch.Tensor,
         item_weights: torch.Tensor,
@@ -108,7 +110,8 @@ class _ChosenLogProbs(torch.autograd.Function):
             probabilities = logits.exp()
             total = probabilities.sum(dim=-1)
             probabilities /= total[..., None]
-            log_probs[part] = logits.gather(-1, slates[part, ..., None] - 1).squeeze(-1) - total.log()
+            chosen = logits.gather(-1, slates[part, ..., None] - 1).squeeze(-1)
+            log_probs[part] = torch.where(chosen > NEVER / 2, chosen - total.log(), float("-inf"))
             if kept is not None:
                 kept[part] = probabilities
             entropies[part] = total.log() - (probabilities.mul_(logits)).sum(dim=-1)
@@ -118,7 +121,7 @@ class _ChosenLogProbs(torch.autograd.Function):
         return log_probs, entropies
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, of_log_probs: torch.Tensor | None, of_entropies: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
         states, item_weights, slates, kept, entropies = ctx.saved_tensors

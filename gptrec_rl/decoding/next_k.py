@@ -42,10 +42,14 @@ class Writer:
     Args:
         policy: the model; its training mode is the caller's business (eval mode has no dropout).
         precision: of the matrix products; logits and softmax are fp32.
+
+    Attributes:
+        slate_length: K at most.
     """
 
     @torch.inference_mode()
     def __init__(self, policy: GPTRec, precision: Precision = "fp32") -> None:
+        self.slate_length = policy.slate_length
         self._policy = policy
         self._backbone = policy.backbone(product_dtype(precision, policy.device))
         self._backbone_of_few = policy.backbone(torch.float32)
@@ -77,9 +81,9 @@ class Writer:
             InputError: K is longer than the policy's lists, or a history leaves fewer than K items.
         """
         policy = self._policy
-        if k > policy.slate_length:
+        if k > self.slate_length:
             raise InputError(
-                f"K = {k} is longer than the lists of {policy.slate_length} items that this model was trained to "
+                f"K = {k} is longer than the lists of {self.slate_length} items that this model was trained to "
                 "write; ask for fewer items or train with a longer model.slate_length"
             )
         may = candidates(histories, policy.n_items, k, allowed)
@@ -131,6 +135,7 @@ class Writer:
         branches = Branches(self._backbone_of_few, encoded, 1, k - 1)
         logits = self._logits(encoded.states, taken, temperature)[:, None]  # [b, 1, I + spare]
         items = logits[:, 0].topk(k).indices + 1  # [b, K]
+        items[:, 0] = logits[:, 0].argmax(dim=-1) + 1  # of equal logits `topk` takes any
         log_probs = logits.log_softmax(dim=-1).gather(-1, items[:, None, :1] - 1)[:, 0].repeat(1, k)  # [b, K]
         n_right = 1
         while n_right < k:

@@ -9,7 +9,7 @@ import torch
 
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
-from gptrec_rl.decoding.next_k import generate
+from gptrec_rl.decoding.next_k import Writer
 from gptrec_rl.fleet.reporter import Reporter
 from gptrec_rl.goals import build_rewards, compute_rewards, parse_goal
 from gptrec_rl.learning.examples import draw_cuts
@@ -41,15 +41,15 @@ class Generator:
         self._sequence_number = 0
         self._newest: Entry | None = None
         self._entry: Entry | None = None
-        self._policy: GPTRec | None = None
+        self._writer: Writer | None = None
         self.reporter = Reporter(transport.metrics, "generator", index)
 
     def step(self) -> bool:
         """Put one batch into the cache; False when there is no policy yet, or enough batches wait there."""
         self._refresh()
-        if self._policy is None or self._entry is None or not self._transport.cache.room():
+        if self._writer is None or self._entry is None or not self._transport.cache.room():
             return False
-        batch = self._make(self._policy, self._entry)
+        batch = self._make(self._writer, self._entry)
         self._transport.cache.put(batch)
         self.reporter.count(names.SPEED_LISTS_PER_S, batch.slates.shape[0] * batch.slates.shape[1])
         self.reporter.observe(
@@ -74,7 +74,7 @@ class Generator:
         entry, files = read
         if self._entry is None or entry.token != self._entry.token:
             self._seed(entry.token)
-        self._entry, self._policy = entry, GPTRec.from_files(files)
+        self._entry, self._writer = entry, Writer(GPTRec.from_files(files), self._config.precision)
 
     def _seed(self, token: int) -> None:
         identity = self._identity
@@ -82,17 +82,11 @@ class Generator:
         self._rng = np.random.default_rng(seeds[0])
         self._sampler = torch.Generator().manual_seed(int(seeds[1].generate_state(1, np.uint64)[0] >> 1))
 
-    def _make(self, policy: GPTRec, entry: Entry) -> RolloutBatch:
+    def _make(self, writer: Writer, entry: Entry) -> RolloutBatch:
         fleet = self._config.fleet
         cuts = draw_cuts(self._split, fleet.n_histories, self._rng)
-        generation = generate(
-            policy,
-            cuts.histories,
-            policy.slate_length,
-            n_lists=fleet.n_lists,
-            temperature=fleet.temperature,
-            generator=self._sampler,
-            precision=self._config.precision,
+        generation = writer.write(
+            cuts.histories, writer.slate_length, fleet.n_lists, fleet.temperature, generator=self._sampler
         )
         slates = generation.items.numpy().astype(np.int32)
         self._sequence_number += 1

@@ -216,7 +216,7 @@ class Learner:
     def _policy_loss(self, batch: _Batch, targets: _Targets) -> tuple[torch.Tensor, dict[str, float]]:
         config = self._config
         states = self._states(self.policy, batch)
-        log_probs, entropies = self._chosen(states, batch.may, batch.slates, batch.temperature)
+        log_probs, entropies = self._chosen(states, batch.slates, batch)
         clipped = losses.clipped_policy_loss(log_probs, batch.behaviour_log_probs, targets.advantages, config.clip)
         loss, entropy = clipped.loss, entropies.mean()
         if config.entropy_bonus:
@@ -229,7 +229,7 @@ class Learner:
             loss, reference_kl = loss + self._kl_weight * kl, kl.item()
         if config.guidance:
             truth = batch.ground_truth[:, None, None]
-            guided, _ = self._chosen(states[:, :1, :1], batch.may, truth, batch.temperature)
+            guided, _ = self._chosen(states[:, :1, :1], truth, batch)
             loss = loss - config.guidance * guided.mean()
         return loss, {
             "policy_loss": clipped.loss.item(),
@@ -243,10 +243,8 @@ class Learner:
     def _states(self, policy: GPTRec, batch: _Batch) -> torch.Tensor:
         return policy.backbone(self._dtype).slate_states(batch.sequences)
 
-    def _chosen(
-        self, states: torch.Tensor, may: torch.Tensor, slates: torch.Tensor, temperature: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return chosen_log_probs(states, self.policy.item_weights, may, slates, temperature, self._dtype)
+    def _chosen(self, states: torch.Tensor, slates: torch.Tensor, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return chosen_log_probs(states, self.policy.item_weights, batch.may, slates, batch.temperature, self._dtype)
 
     def _all_log_probs(self, policy: GPTRec, states: torch.Tensor, batch: _Batch) -> torch.Tensor:
         return slate_log_probs(policy.item_logits(states), batch.may, batch.slates, batch.temperature)
@@ -300,8 +298,3 @@ class Learner:
         if self._config.kl_target is not None:
             self._kl_weight = float(counters["kl_weight"])
         self._n_skipped_in_a_row = int(counters["skipped_in_a_row"])
-
-
-def _chosen(log_probs: torch.Tensor, slates: torch.Tensor) -> torch.Tensor:
-    """[B, G, K, I] -> [B, G, K]: those of the lists' own items."""
-    return log_probs.gather(-1, slates[..., None] - 1).squeeze(-1)

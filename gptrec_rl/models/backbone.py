@@ -1,4 +1,4 @@
-"""The engine: exact passes through a Hugging Face GPT-2 that use what Appendix B makes final.
+"""The engine: exact passes through a GPT-2 that use what Appendix B makes final.
 
 A position id belongs to the token and attention is causal, so nothing that was computed for a history, or for an
 earlier item of a list, changes while the list grows. Three things follow, and all of them are exact:
@@ -30,14 +30,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import GPT2Model
-from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
+from gptrec_rl.models.gpt2 import Gpt2, Gpt2Config
 from gptrec_rl.models.sequence import Bucket, Sequences
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
@@ -67,14 +66,17 @@ class Backbone:
     To be made anew whenever the weights have changed.
 
     Args:
-        gpt2: the weights, fp32; its training mode decides about dropout.
+        gpt2: the weights; its training mode decides about dropout.
         dtype: of the matrix products, float32 or bfloat16.
     """
 
-    def __init__(self, gpt2: GPT2Model, dtype: torch.dtype) -> None:
+    def __init__(self, gpt2: Gpt2, dtype: torch.dtype) -> None:
+        config = gpt2.config
         self.dtype = dtype
-        self.layers = [Layer(cast(GPT2Block, block), dtype) for block in gpt2.h]
-        self._gpt2 = gpt2
+        self.layers = [Layer(block, config, dtype) for block in gpt2.get_submodule("h").children()]
+        self._items, self._positions = gpt2.get_parameter("wte.weight"), gpt2.get_parameter("wpe.weight")
+        self._last_norm = _norm(gpt2.get_submodule("ln_f"), config)
+        self._drop = _dropout(config.embd_pdrop, gpt2.training)
 
     def encode(self, sequences: Sequences) -> Encoded:
         """Run histories without lists."""
@@ -109,7 +111,7 @@ class Backbone:
         for layer in self.layers[:-1]:
             *parts, spare = layer.project(layer.normed(hidden), 0, 3).split(sequences.sizes)
             split = [layer.heads(part, bucket.n_rows, 3) for part, bucket in zip(parts, buckets, strict=True)]
-            attended = [layer.attend(*three, mask) for three, mask in zip(split, masks, strict=True)]
+            attended = [layer.attend(q, k, v, mask) for (q, k, v), mask in zip(split, masks, strict=True)]
             hidden = layer.finish(hidden, _join([*attended, spare[:, : hidden.shape[-1]]]))
         layer, chosen_from = self.layers[-1], sequences.chosen_from.flatten()
         normed = layer.normed(hidden)
@@ -120,19 +122,20 @@ class Backbone:
             from_separator = bucket.is_padding.clone()[:, None]
             from_separator[:, :, -n_own:] = True
             mask = self.additive(torch.cat([from_separator, is_hidden[:, -n_own:]], dim=1))
-            heads = (*layer.heads(own, bucket.n_rows, 1), *layer.heads(part, bucket.n_rows, 2))
-            attended.append(layer.attend(*heads, mask))
+            (queries_here,) = layer.heads(own, bucket.n_rows, 1)
+            keys, values = layer.heads(part, bucket.n_rows, 2)
+            attended.append(layer.attend(queries_here, keys, values, mask))
         states = self.last_norm(layer.finish(hidden[chosen_from], _join(attended))).unflatten(0, (-1, 1 + n_own))
         first = states[:, None, :1].expand(-1, n_lists, -1, -1)
         return torch.cat([first, states[:, 1:].unflatten(1, (n_lists, -1))], dim=2)
 
     def embed(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """[N] and [N] or [1] -> [N, D]."""
-        return self._gpt2.drop(self._gpt2.wte(tokens) + self._gpt2.wpe(positions))
+        return self._drop(functional.embedding(tokens, self._items) + functional.embedding(positions, self._positions))
 
     def last_norm(self, hidden: torch.Tensor) -> torch.Tensor:
         """[N, D] -> [N, D] float32."""
-        return self._gpt2.ln_f(hidden)
+        return torch.layer_norm(hidden, *self._last_norm)
 
     def additive(self, is_hidden: torch.Tensor) -> torch.Tensor:
         """Return minus infinity where something is hidden, [b, Q, S] -> [b H, Q, S]; [1, Q, S] stays."""
@@ -235,20 +238,17 @@ class Branches:
 class Layer:
     """One block of a GPT-2, its four matrices in the precision of the products."""
 
-    def __init__(self, block: GPT2Block, dtype: torch.dtype) -> None:
-        attention, mlp = block.attn, block.mlp
-        self.n_heads = attention.num_heads
-        self._scale = attention.head_dim**-0.5
+    def __init__(self, block: nn.Module, config: Gpt2Config, dtype: torch.dtype) -> None:
+        self.n_heads = config.n_head
+        self._scale = (config.n_embd // config.n_head) ** -0.5
         self._dtype = dtype
-        self._norm_1, self._norm_2 = (
-            (list(norm.normalized_shape), norm.weight, norm.bias, norm.eps) for norm in (block.ln_1, block.ln_2)
-        )
-        self._activation = mlp.act.forward
-        self._drop = _dropout(attention.resid_dropout)
-        self._drop_attention = _dropout(attention.attn_dropout)
+        self._norm_1, self._norm_2 = (_norm(block.get_submodule(name), config) for name in ("ln_1", "ln_2"))
+        self._approximation = "none" if config.activation_function == "gelu" else "tanh"
+        self._drop = _dropout(config.resid_pdrop, block.training)
+        self._drop_attention = _dropout(config.attn_pdrop, block.training)
         self._in, self._out, self._up, self._down = (
-            (matrix.bias.to(dtype), matrix.weight.to(dtype))
-            for matrix in (attention.c_attn, attention.c_proj, mlp.c_fc, mlp.c_proj)
+            (block.get_parameter(f"{name}.bias").to(dtype), block.get_parameter(f"{name}.weight").to(dtype))
+            for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
         )
 
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -292,7 +292,7 @@ class Layer:
         """Add attention and feed-forward network to the residual stream, [N, D]; without gradients in place."""
         hidden = _sum(hidden, self._drop(torch.addmm(self._out[0], attended, self._out[1])))
         normed = torch.layer_norm(hidden, *self._norm_2).to(self._dtype)
-        inner = self._activation(torch.addmm(self._up[0], normed, self._up[1]))
+        inner = functional.gelu(torch.addmm(self._up[0], normed, self._up[1]), approximate=self._approximation)
         return _sum(hidden, self._drop(torch.addmm(self._down[0], inner, self._down[1])))
 
 
@@ -301,9 +301,14 @@ def _sum(hidden: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
     return hidden + more.float() if torch.is_grad_enabled() else hidden.add_(more)
 
 
-def _dropout(dropout: nn.Dropout) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return what the module does, without the time of calling a module that does nothing."""
-    return dropout if dropout.training and dropout.p > 0 else _same
+def _norm(module: nn.Module, config: Gpt2Config) -> tuple[list[int], torch.Tensor, torch.Tensor, float]:
+    """Return what `torch.layer_norm` wants besides its input."""
+    weight, bias = module.get_parameter("weight"), module.get_parameter("bias")
+    return list(weight.shape), weight, bias, config.layer_norm_epsilon
+
+
+def _dropout(share: float, is_training: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    return partial(functional.dropout, p=share) if is_training and share > 0 else _same
 
 
 def _same(tensor: torch.Tensor) -> torch.Tensor:

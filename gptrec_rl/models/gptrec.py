@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,57 +13,75 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 from torch.nn import functional
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from gptrec_rl.config import ModelConfig
 from gptrec_rl.data import Histories
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.backbone import Backbone
+from gptrec_rl.models.gpt2 import Gpt2, Gpt2Config
 from gptrec_rl.models.sequence import Sequences, lay_out
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+PREFIX = "transformer."
 
 
 class GPTRec(nn.Module):
-    """A `GPT2LMHeadModel` with vocabulary padding, items 1..I, separator, and n + K + 1 position ids.
+    """A GPT-2 with vocabulary padding, items 1..I, separator, n + K + 1 position ids, and tied embeddings.
 
     Attributes:
-        network: the Hugging Face model; input and output embeddings are tied.
+        transformer: the weights.
         n_items: I.
         history_length: n, the longest history that is read.
         slate_length: K, the longest list that can be written.
     """
 
-    def __init__(self, network: GPT2LMHeadModel) -> None:
+    def __init__(self, transformer: Gpt2) -> None:
         super().__init__()
-        self.network = network
-        self.n_items = network.config.vocab_size - 2
-        self.history_length = int(network.config.history_length)
-        self.slate_length = network.config.n_positions - self.history_length - 1
+        config = transformer.config
+        self.transformer = transformer
+        self.n_items = config.vocab_size - 2
+        self.history_length = config.history_length
+        self.slate_length = config.n_positions - self.history_length - 1
 
     @classmethod
     def create(cls, n_items: int, config: ModelConfig, dropout: float = 0.0) -> GPTRec:
-        """Make an untrained policy from torch's current random state."""
-        return cls(
-            GPT2LMHeadModel(
-                GPT2Config(
-                    vocab_size=n_items + 2,
-                    n_positions=config.history_length + config.slate_length + 1,
-                    n_embd=config.width,
-                    n_layer=config.n_layers,
-                    n_head=config.n_heads,
-                    activation_function="gelu",  # GPT-2's own approximates it and takes three times as long
-                    resid_pdrop=dropout,
-                    embd_pdrop=dropout,
-                    attn_pdrop=dropout,
-                    bos_token_id=n_items + 1,
-                    eos_token_id=n_items + 1,
-                    pad_token_id=0,
-                    history_length=config.history_length,  # type: ignore[call-arg]  # a further field, saved with it
-                )
+        """Make an untrained policy from torch's current random state, as Hugging Face's GPT-2 starts."""
+        from transformers import GPT2Config, GPT2Model
+
+        gpt2 = GPT2Model(
+            GPT2Config(
+                vocab_size=n_items + 2,
+                n_positions=config.history_length + config.slate_length + 1,
+                n_embd=config.width,
+                n_layer=config.n_layers,
+                n_head=config.n_heads,
+                activation_function="gelu",  # GPT-2's own approximates it and takes three times as long
+                resid_pdrop=dropout,
+                embd_pdrop=dropout,
+                attn_pdrop=dropout,
+                bos_token_id=n_items + 1,
+                eos_token_id=n_items + 1,
+                pad_token_id=0,
+                architectures=["GPT2LMHeadModel"],
+                history_length=config.history_length,  # type: ignore[call-arg]  # a further field, saved with it
             )
         )
+        return cls(Gpt2(Gpt2Config.model_validate(gpt2.config.to_dict()), gpt2.state_dict()))
+
+    @property
+    def network(self) -> GPT2LMHeadModel:
+        """The same weights, shared, as Hugging Face's model, in the same mode."""
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        with torch.device("meta"):
+            network = GPT2LMHeadModel(GPT2Config.from_dict(self.transformer.config.model_dump()))
+        network.transformer.load_state_dict(dict(self.transformer.named_parameters()), assign=True)
+        network.tie_weights()
+        return network.train(self.training)
 
     @property
     def separator(self) -> int:
@@ -72,7 +91,7 @@ class GPTRec(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.network.device
+        return self.item_weights.device
 
     def lay_out(self, histories: Histories, slates: np.ndarray | None = None) -> Sequences:
         """Lay out the last n items of B histories, and lists [B, G, K] behind them, on the model's device."""
@@ -85,7 +104,7 @@ class GPTRec(nn.Module):
 
     def backbone(self, dtype: torch.dtype) -> Backbone:
         """Return the engine that runs the present weights, with matrix products in `dtype`."""
-        return Backbone(self.network.transformer, dtype)
+        return Backbone(self.transformer, dtype)
 
     def slate_logits(
         self, histories: Histories, slates: torch.Tensor, dtype: torch.dtype = torch.float32
@@ -106,7 +125,7 @@ class GPTRec(nn.Module):
     @property
     def item_weights(self) -> torch.Tensor:
         """The output embeddings of items 1..I, [I, D] float32."""
-        return self.network.lm_head.weight[1 : self.n_items + 1]
+        return self.transformer.get_parameter("wte.weight")[1 : self.n_items + 1]
 
     def item_logits(self, states: torch.Tensor) -> torch.Tensor:
         """Project hidden states [..., D] on the items, [..., I], always in fp32: logits tie in bf16."""
@@ -114,10 +133,9 @@ class GPTRec(nn.Module):
 
     def to_files(self) -> dict[str, bytes]:
         """Return config.json and model.safetensors as `GPT2LMHeadModel.from_pretrained` reads them."""
-        weights = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
-        del weights["lm_head.weight"]  # tied to the input embedding
+        weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         return {
-            CONFIG_FILE: json.dumps(self.network.config.to_dict(), indent=2, sort_keys=True).encode(),
+            CONFIG_FILE: json.dumps(self.transformer.config.model_dump(), indent=2, sort_keys=True).encode(),
             WEIGHTS_FILE: save_tensors(weights, metadata={"format": "pt"}),
         }
 
@@ -129,12 +147,8 @@ class GPTRec(nn.Module):
             InputError: the files are not those of a GPTRec policy.
         """
         try:
-            with torch.device("meta"):  # no memory and no random numbers for weights that are about to be replaced
-                network = GPT2LMHeadModel(GPT2Config.from_dict(json.loads(files[CONFIG_FILE])))
+            config = Gpt2Config.model_validate_json(files[CONFIG_FILE])
             weights = load_tensors(files[WEIGHTS_FILE])
-            weights["lm_head.weight"] = weights["transformer.wte.weight"]
-            network.load_state_dict(weights, assign=True)
-            network.tie_weights()
-            return cls(network).eval()
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
+            return cls(Gpt2(config, {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()})).eval()
+        except (KeyError, ValueError, SafetensorError) as error:
             raise InputError(f"these are not the files of a GPTRec policy ({error}); train or fetch it again") from None

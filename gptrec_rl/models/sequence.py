@@ -124,8 +124,14 @@ def lay_out(
         )
         buckets.append(Bucket(slice(first, last), int(widths[first]), torch.from_numpy(is_padding).to(device)))
     chosen_from = np.concatenate([separators[:, None], own], axis=1)
-    laid_out = (torch.from_numpy(array).to(device) for array in (tokens, positions, chosen_from))
-    return Sequences(*laid_out, tuple(buckets), n_lists, n_own)
+    return Sequences(
+        tokens=torch.from_numpy(tokens).to(device),
+        positions=torch.from_numpy(positions).to(device),
+        chosen_from=torch.from_numpy(chosen_from).to(device),
+        buckets=tuple(buckets),
+        n_lists=n_lists,
+        n_own=n_own,
+    )
 
 
 def _widths(sizes: np.ndarray) -> np.ndarray:

@@ -17,8 +17,8 @@ class ValueModel(nn.Module):
 
     def __init__(self, student: GPTRec) -> None:
         super().__init__()
-        self.backbone = copy.deepcopy(student.network.transformer)
-        self.head = nn.Linear(student.network.config.n_embd, 1).to(student.device)
+        self.backbone = copy.deepcopy(student.transformer)
+        self.head = nn.Linear(student.transformer.config.n_embd, 1).to(student.device)
 
     def forward(self, sequences: Sequences, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Return V(s_t) for t = 0..K-1: after the separator and after each of the first K - 1 items.

@@ -114,17 +114,11 @@ def test_the_student_ends_as_the_best_by_validation(make_policy: MakePolicy, rin
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_a_resumed_training_ends_as_an_unbroken_one(dropout: float, make_policy: MakePolicy, ring: Split) -> None:
-    def student() -> GPTRec:
-        fresh = make_policy()
-        config = fresh.network.config
-        config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = dropout
-        return GPTRec.from_files(fresh.to_files())
-
     settings = {"max_steps": 12, "validate_every": 3}
-    unbroken = pretraining(student(), ring, **settings)
+    unbroken = pretraining(make_policy(dropout=dropout), ring, **settings)
     saved: dict[str, bytes] = {}
     unbroken.run(lambda p: saved.update(unbroken.to_files()) if p.step == 7 else None)
-    resumed = pretraining(student(), ring, **settings)
+    resumed = pretraining(make_policy(dropout=dropout), ring, **settings)
     resumed.resume(saved)
     assert resumed.step == 7
     assert 0 < resumed.elapsed_s < unbroken.elapsed_s

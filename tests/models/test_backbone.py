@@ -190,10 +190,7 @@ def test_without_gradients_the_states_are_the_same(make_policy: MakePolicy) -> N
 
 
 def test_dropout_is_for_training_alone(make_policy: MakePolicy) -> None:
-    policy = make_policy()
-    config = policy.network.config
-    config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = 0.3
-    policy = GPTRec.from_files(policy.to_files())
+    policy = make_policy(dropout=0.3)
     histories, slates = Histories.of(HISTORIES), draw_slates(len(HISTORIES), 2, 3)
 
     def logits() -> torch.Tensor:

@@ -22,9 +22,13 @@ def test_values_are_read_after_the_separator_and_after_each_of_the_first_k_less_
     with torch.no_grad():
         values = model(student.lay_out(histories, slates))
         # Tokens of history [7, 2, 9] and list [4, 1, 12]: the last item is never read.
-        states = model.backbone(
-            input_ids=torch.tensor([[7, 2, 9, 13, 4, 1]]), position_ids=torch.tensor([[3, 2, 1, 0, 6, 7]])
-        ).last_hidden_state[0, -3:]
+        states = (
+            GPTRec(model.backbone)
+            .network.transformer(
+                input_ids=torch.tensor([[7, 2, 9, 13, 4, 1]]), position_ids=torch.tensor([[3, 2, 1, 0, 6, 7]])
+            )
+            .last_hidden_state[0, -3:]
+        )
         expected = model.head(states).squeeze(-1)
     assert values.shape == (2, 2, 3)
     assert values.dtype == torch.float32

@@ -1,0 +1,94 @@
+"""GPT-2's weights under the names of Hugging Face's GPT-2, for `backbone` to run.
+
+Importing Hugging Face's own model takes seconds and 150 MB, which processes that only compute can do without. Its
+files, its initial weights and its configuration are the ones used here, and it is what tests compare with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import nn
+
+Share = Field(0.1, ge=0, lt=1)
+
+
+class Gpt2Config(BaseModel):
+    """What of a `config.json` matters here; the rest is kept as it is. Names and defaults are Hugging Face's."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    vocab_size: int = Field(ge=3)
+    n_positions: PositiveInt
+    n_embd: PositiveInt
+    n_layer: PositiveInt
+    n_head: PositiveInt
+    history_length: NonNegativeInt
+    """n; not one of Hugging Face's."""
+    activation_function: Literal["gelu", "gelu_new", "gelu_pytorch_tanh"]
+    layer_norm_epsilon: PositiveFloat = 1e-5
+    embd_pdrop: float = Share
+    attn_pdrop: float = Share
+    resid_pdrop: float = Share
+
+
+class Gpt2(nn.Module):
+    """The weights of a `GPT2Model` as parameters of the same names: `wte.weight`, `h.0.ln_1.weight`, ...
+
+    Args:
+        config: sizes.
+        weights: float32 by name; matrices of the blocks are [in, out].
+
+    Raises:
+        ValueError: names, shapes or types are not those of a GPT-2 of this size.
+    """
+
+    def __init__(self, config: Gpt2Config, weights: Mapping[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.config = config
+        shapes = weight_shapes(config)
+        wrong = {name for name in shapes.keys() | weights.keys() if name not in shapes or name not in weights}
+        wrong = wrong or {
+            name
+            for name, shape in shapes.items()
+            if weights[name].shape != shape or weights[name].dtype != torch.float32
+        }
+        if wrong:
+            raise ValueError(f"missing, unknown or of another shape: {', '.join(sorted(wrong)[:3])}")
+        for name in shapes:
+            _hold(self, name, weights[name])
+
+
+def weight_shapes(config: Gpt2Config) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each weight of a `GPT2Model`, in its order."""
+    width = config.n_embd
+    shapes: dict[str, tuple[int, ...]] = {
+        "wte.weight": (config.vocab_size, width),
+        "wpe.weight": (config.n_positions, width),
+    }
+    for layer in range(config.n_layer):
+        for name, shape in (
+            ("ln_1", (width,)),
+            ("attn.c_attn", (width, 3 * width)),
+            ("attn.c_proj", (width, width)),
+            ("ln_2", (width,)),
+            ("mlp.c_fc", (width, 4 * width)),
+            ("mlp.c_proj", (4 * width, width)),
+        ):
+            shapes[f"h.{layer}.{name}.weight"] = shape
+            shapes[f"h.{layer}.{name}.bias"] = shape[-1:]
+    return {**shapes, "ln_f.weight": (width,), "ln_f.bias": (width,)}
+
+
+def _hold(module: nn.Module, name: str, weights: torch.Tensor) -> None:
+    """Make weights a parameter of a module, by a dotted name."""
+    first, _, rest = name.partition(".")
+    if not rest:
+        module.register_parameter(first, nn.Parameter(weights))
+        return
+    if first not in module._modules:
+        module.add_module(first, nn.Module())
+    _hold(module.get_submodule(first), rest, weights)
