@@ -96,7 +96,7 @@ def single_list(data: Path | None, student: Path | None) -> Callable[[], float]:
 def update(rollout: RolloutBatch, n_items: int = work.N_ITEMS, model: ModelConfig = work.MODEL) -> Callable[[], float]:
     """Learn from a batch: one gradient step of policy and value model."""
     keep_memory()
-    learner = Learner(work.policy(n_items, model), parse_goal("ndcg=1"), PpoConfig(passes=1))
+    learner = Learner(work.policy(n_items, model), parse_goal("ndcg=1"), PpoConfig(passes=1, baseline="value"))
 
     def run() -> float:
         learner.update(rollout)

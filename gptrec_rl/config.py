@@ -95,8 +95,8 @@ class PpoConfig(Settings):
     """Adapt the weight so that the KL per item stays near this value; None keeps the weight."""
     guidance: float = Field(0.0, ge=0)
     """Weight of the supervised loss on the ground truth as first item of the list."""
-    baseline: Literal["value", "group"] = "value"
-    """`value`: GAE with the value model; `group`: returns less the mean of the history's other lists."""
+    baseline: Literal["value", "group"] = "group"
+    """`group`: returns less the mean of the history's other lists; `value`: GAE with the value model, as the paper."""
     max_skipped_steps: PositiveInt = 10
     """Stop after this many losses in a row that are not finite."""
 
@@ -149,6 +149,7 @@ PAPER: dict[str, Any] = {
     "steps": 64_000,
     "ppo": {
         "policy_learning_rate": 1e-5,
+        "baseline": "value",
         "passes": 1,
         "normalise_advantages": False,
         "gradient_clip": None,

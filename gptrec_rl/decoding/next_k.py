@@ -143,17 +143,15 @@ class Writer:
                 n_right - 1, items[:, n_right - 1 : -1], self._policy.positions(n_right - 1, k - 1)
             )
             logits = self._logits(states.flatten(0, 1), taken.repeat_interleave(k - n_right, dim=0), temperature)
-            logits = logits.unflatten(0, (-1, k - n_right))  # [b, S, I + spare]
-            is_right = torch.ones_like(items[:, 0], dtype=torch.bool)
-            start = n_right
-            for place in range(start, k):
-                choices = logits[:, place - start].scatter_(-1, items[:, :place] - 1, float("-inf"))
-                following = choices.argmax(dim=-1) + 1
-                is_right &= following == items[:, place]
-                n_right += bool(is_right.all())
-                items[:, place] = following
-            log_probs[:, start:] = logits.log_softmax(dim=-1).gather(-1, items[:, start:, None] - 1).squeeze(-1)
-            n_right += 1
+            logits = logits.view(len(taken), k - n_right, -1)  # [b, S, I + spare]
+            guess = items[:, n_right:].clone()
+            for place in range(n_right, k):
+                choices = logits[:, place - n_right].scatter_(-1, items[:, :place] - 1, float("-inf"))
+                items[:, place] = choices.argmax(dim=-1) + 1
+            chances = logits.log_softmax(dim=-1).gather(-1, items[:, n_right:, None] - 1)
+            log_probs[:, n_right:] = chances.squeeze(-1)
+            n_same = (items[:, n_right:] == guess).cumprod(dim=-1).sum(dim=-1).min()
+            n_right += int(n_same) + 1
         return items[:, None], log_probs[:, None]
 
     def _taken(self, may: np.ndarray) -> torch.Tensor:
