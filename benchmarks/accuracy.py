@@ -128,7 +128,7 @@ def errors(policy: GPTRec, histories: Histories, precision: Precision) -> dict[s
     with torch.no_grad():
         exact = plain.list_log_probs(policy.network, flat.histories, flat.lists, policy.history_length)
     log_prob_errors = (exact - flat.log_probs).abs()
-    learner = Learner(policy, parse_goal("ndcg=1"), PpoConfig(passes=1, clip=OUTLIER), precision)
+    learner = Learner(policy, parse_goal("ndcg=1"), PpoConfig(passes=1, clip=OUTLIER, baseline="value"), precision)
     stats = learner.update(rollout)
     plain_learner = plain.Ppo(policy.network, policy.history_length)
     plain_learner.update(flat)

@@ -61,7 +61,7 @@ def test_lists_are_learned_from_as_often_as_the_arm_says(world: Split, student: 
     assert [each.lists_generated for each in points] == [0, 48, 96]
     assert [each.lists_learned for each in points] == [0, 96, 192]
     assert [each.steps for each in points] == [0, 8, 16]
-    assert {(each.arm, each.max_reuse, each.data) for each in points} == {("4x3-value", 2, "synthetic")}
+    assert {(each.arm, each.max_reuse, each.data) for each in points} == {("4x3-group", 2, "synthetic")}
 
 
 def test_seconds_grow_and_validating_is_not_among_them(

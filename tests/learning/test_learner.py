@@ -41,7 +41,7 @@ CONSTANT = {"r": constant}
 
 
 def make_learner(student: GPTRec, goal: Goal = GOAL, **settings: object) -> Learner:
-    return Learner(student, goal, PpoConfig.model_validate(settings), precision="fp32")
+    return Learner(student, goal, PpoConfig.model_validate({"baseline": "value"} | settings), precision="fp32")
 
 
 def weights_of(learner: Learner) -> dict[str, torch.Tensor]:
@@ -514,6 +514,7 @@ def test_the_state_of_another_baseline_is_refused(saved: str, now: str, make_pol
 def test_a_seed_decides_the_value_head(make_policy: MakePolicy) -> None:
     student = make_policy()
     one, same, other = (
-        Learner(student, GOAL, PpoConfig(), "fp32", seed).to_files()["value.safetensors"] for seed in (0, 0, 1)
+        Learner(student, GOAL, PpoConfig(baseline="value"), "fp32", seed).to_files()["value.safetensors"]
+        for seed in (0, 0, 1)
     )
     assert one == same != other
