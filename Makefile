@@ -28,6 +28,7 @@ test: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks stages
 	$(BIN)/python -m benchmarks curves
 
 lint: $(INSTALLED)

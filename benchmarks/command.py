@@ -11,15 +11,21 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from benchmarks.figures import Figure, Results
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "bench.json"
+TITLE = "Performance"
+DOCUMENT = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "images" / "cost.png"
 DATA = ROOT / "data" / "ml1m.npz"
 STUDENT = ROOT / "runs" / "student"
+
+
+out_option = click.option("--out", type=click.Path(path_type=Path), default=RESULTS, help="Gets the figures, as JSON.")
+section_option = click.option(
+    "--section", type=click.Path(path_type=Path), default=DOCUMENT, help="Document whose section on this is replaced."
+)
 
 
 @click.group(invoke_without_command=True)
@@ -27,16 +33,25 @@ STUDENT = ROOT / "runs" / "student"
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="How often ways take turns.")
 @click.option("--data", type=click.Path(path_type=Path), envvar="GPTREC_DATA", help="MovieLens-1M, prepared.")
 @click.option("--student", type=click.Path(path_type=Path), default=STUDENT, help="A student trained on it.")
-@click.option("--out", type=click.Path(path_type=Path), default=RESULTS, help="Gets the figures; a .md beside it.")
+@out_option
+@section_option
 @click.pass_context
 def main(
-    context: click.Context, only: tuple[str, ...], rounds: int, data: Path | None, student: Path, out: Path
+    context: click.Context,
+    only: tuple[str, ...],
+    rounds: int,
+    data: Path | None,
+    student: Path,
+    out: Path,
+    section: Path,
 ) -> None:
     """Measure how fast this library is, beside plain ways of doing the same work."""
     if context.invoked_subcommand is not None:
         return
+    from benchmarks.figures import last_committed, markdown, table, text
     from benchmarks.rows import Setting
     from benchmarks.suite import SUITE
+    from gptrec_rl.reporting.results import Section, duration, write_section
 
     unknown = [name for name in only if name not in SUITE]
     if unknown:
@@ -54,28 +69,62 @@ def main(
             continue
         click.echo(f"{name} ...", err=True)
         figures += benchmark(setting)
-    results = _merge(out, figures)
+    seconds = time.monotonic() - started
+    before = _before(out)
+    results = replace(before, figures={**before.figures, **{figure.name: figure for figure in figures}})
+    last = last_committed(out)
     _write(out, results)
-    _show(out, figures, time.monotonic() - started)
+    all_rows = markdown(table(list(results.figures.values()), {}))
+    write_section(section, TITLE, Section("Against plain ways", "make bench", seconds, notes=[all_rows]))
+    click.echo(text(table(figures, last.figures if last else {})))
+    click.echo(f"took {duration(seconds)}; wrote {out} and {section}")
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path), default=RESULTS, help="Gets the numbers; a .md beside it.")
+@out_option
+@section_option
 @click.option("--picture", type=click.Path(path_type=Path), default=PICTURE, help="Gets the curves, as a PNG.")
-def curves(out: Path, picture: Path) -> None:
+def curves(out: Path, section: Path, picture: Path) -> None:
     """Measure and draw how cost grows."""
     from benchmarks.curves import draw, measure, table
-    from benchmarks.figures import text
-    from gptrec_rl.reporting.results import duration
+    from benchmarks.figures import markdown, text
+    from gptrec_rl.reporting.results import Section, duration, write_section
 
     started = time.monotonic()
     measured = measure(sorted(os.sched_getaffinity(0)))
     draw(measured, picture)
-    before = _before(out)
+    seconds = time.monotonic() - started
     points = {name: [asdict(point) for point in line] for name, line in measured.items()}
-    _write(out, replace(before, curves=points))
+    _write(out, replace(_before(out), curves=points))
+    figure = ("Lists per second", os.path.relpath(picture, section.parent))
+    write_section(
+        section,
+        TITLE,
+        Section("How cost grows", "make bench", seconds, notes=[markdown(table(measured))], figures=[figure]),
+    )
     click.echo(text(table(measured)))
-    click.echo(f"took {duration(time.monotonic() - started)}; wrote {out} and {picture}")
+    click.echo(f"took {duration(seconds)}; wrote {out}, {section} and {picture}")
+
+
+@main.command()
+@out_option
+@section_option
+def stages(out: Path, section: Path) -> None:
+    """Measure how far each stage is from what one core can do."""
+    from benchmarks import stages as limits
+    from benchmarks.figures import markdown, text
+    from gptrec_rl.reporting.results import Section, write_section
+
+    started = time.monotonic()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    peaks, measured = limits.measure()
+    rows, words = limits.table(peaks, measured), limits.words(peaks)
+    _write(out, replace(_before(out), stages=[[words], *rows]))
+    seconds = time.monotonic() - started
+    write_section(
+        section, TITLE, Section("How far from the limit", "make bench", seconds, notes=[words, markdown(rows)])
+    )
+    click.echo(f"{words}\n{text(rows)}")
 
 
 def _before(out: Path) -> Results:
@@ -90,32 +139,6 @@ def _existing(path: Path) -> Path | None:
     return path.resolve() if path.exists() else None
 
 
-def _merge(out: Path, figures: Sequence[Figure]) -> Results:
-    """Put figures in the place of those with their names."""
-    before = _before(out)
-    return replace(before, figures={**before.figures, **{figure.name: figure for figure in figures}})
-
-
 def _write(out: Path, results: Results) -> None:
-    from benchmarks import curves
-    from benchmarks.figures import markdown, table
-
-    points = {name: [curves.Point(**point) for point in line] for name, line in results.curves.items()}
-    parts = [
-        "# Benchmark",
-        f"On {results.machine}, by `make bench`.",
-        markdown(table(list(results.figures.values()), {})),
-        *(["How cost grows:", markdown(curves.table(points))] if points else []),
-    ]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(results.json(), encoding="utf-8")
-    out.with_suffix(".md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-
-
-def _show(out: Path, figures: Sequence[Figure], seconds: float) -> None:
-    from benchmarks.figures import last_committed, table, text
-    from gptrec_rl.reporting.results import duration
-
-    last = last_committed(out)
-    click.echo(text(table(figures, last.figures if last else {})))
-    click.echo(f"took {duration(seconds)}; wrote {out}")

@@ -15,7 +15,7 @@ import torch
 from benchmarks import ways, work
 from benchmarks.measure import Child, Way
 from gptrec_rl.config import ModelConfig
-from gptrec_rl.models.precision import has_bf16
+from gptrec_rl.models.precision import product_dtype
 
 PEAK_SIZE = 2048
 ALL_SIZES = 10
@@ -51,17 +51,26 @@ class Size:
         return 2.0 * self.model.width * self.n_items * self.k * self.n_lists * self.n_histories
 
     @property
-    def body_operations(self) -> float:
-        """Floating-point operations of all layers, once: histories, then the lists behind them.
+    def history_operations(self) -> float:
+        """Floating-point operations of all layers for the histories.
 
-        A token costs 24 D^2 a layer and 4 D for each token that it sees; of a history the last layer needs keys and
-        values alone.
+        A token costs 24 D^2 a layer and 4 D for each token that it sees; the last layer needs keys and values alone.
         """
-        width, n_layers, length = self.model.width, self.model.n_layers, self.history_length + 1
-        history = length * (n_layers - 1) * (24.0 * width**2 + 4.0 * width * length / 2) + length * 4.0 * width**2
-        list_tokens = self.n_lists * (self.k - 1)
-        lists = list_tokens * n_layers * (24.0 * width**2 + 4.0 * width * (length + self.k / 2))
-        return self.n_histories * (history + lists)
+        width, length = self.model.width, self.history_length + 1
+        whole = (self.model.n_layers - 1) * (24.0 * width**2 + 4.0 * width * length / 2)
+        return self.n_histories * length * (whole + 4.0 * width**2)
+
+    @property
+    def list_operations(self) -> float:
+        """The same for the lists behind them."""
+        width, length = self.model.width, self.history_length + 1
+        n_tokens = self.n_histories * self.n_lists * (self.k - 1)
+        return n_tokens * self.model.n_layers * (24.0 * width**2 + 4.0 * width * (length + self.k / 2))
+
+    @property
+    def body_operations(self) -> float:
+        """Of both, once."""
+        return self.history_operations + self.list_operations
 
     @property
     def generation_operations(self) -> float:
@@ -70,8 +79,8 @@ class Size:
 
     @property
     def update_operations(self) -> float:
-        """Of one update: a backward pass costs two forward passes, and the values are computed once more before."""
-        return 7 * self.body_operations + 3 * self.head_operations
+        """Of one update of policy and value model; a backward pass costs two forward passes."""
+        return 6 * self.body_operations + 3 * self.head_operations
 
     @property
     def bytes_to_learn(self) -> float:
@@ -146,27 +155,27 @@ def points(sizes: Mapping[int, Size]) -> Callable[[], list[Point]]:
     return lambda: [_point(x, size, peak) for x, size in sizes.items()]
 
 
-def peak_operations() -> float:
-    """Return the floating-point operations per second of a large matrix product, in the type that models use."""
-    dtype = torch.bfloat16 if has_bf16(torch.device("cpu")) else torch.float32
+def peak_operations(dtype: torch.dtype | None = None) -> float:
+    """Return the floating-point operations per second of a large matrix product, by default in the models' type."""
+    dtype = dtype or product_dtype("auto", torch.device("cpu"))
     matrix = torch.ones(PEAK_SIZE, PEAK_SIZE, dtype=dtype)
-    return 2.0 * PEAK_SIZE**3 / _seconds(lambda: matrix @ matrix, repeats=5)
+    return 2.0 * PEAK_SIZE**3 / seconds_of(lambda: matrix @ matrix, repeats=5)
 
 
 def _point(x: int, size: Size, peak: float) -> Point:
     histories = work.full_histories(size.n_histories, size.history_length, size.n_items)
     n = size.n_histories * size.n_lists
-    seconds = _seconds(ways.generation(histories, size.n_lists, size.n_items, size.model))
+    seconds = seconds_of(ways.generation(histories, size.n_lists, size.n_items, size.model))
     head_share = size.head_operations / size.generation_operations
     generation = n / seconds, size.generation_operations / seconds / peak
     if size.bytes_to_learn > psutil.virtual_memory().available:
         return Point(x, *generation, head_share=head_share)
     rollout = work.rollout(histories, size.n_lists, size.n_items, size.k)
-    seconds = _seconds(ways.update(rollout, size.n_items, size.model))
+    seconds = seconds_of(ways.update(rollout, size.n_items, size.model))
     return Point(x, *generation, n / seconds, size.update_operations / seconds / peak, head_share)
 
 
-def _seconds(run: Callable[[], Any], repeats: int = 2) -> float:
+def seconds_of(run: Callable[[], Any], repeats: int = 2) -> float:
     """Return the time of the fastest of some calls, after one that doesn't count."""
     run()
     taken = []
@@ -196,7 +205,7 @@ def _processes(cores: Sequence[int]) -> list[Point]:
 
 def peak_of_core() -> Callable[[], float]:
     """Measure the peak of the cores that this process has."""
-    return peak_operations
+    return lambda: peak_operations()
 
 
 def draw(curves: Mapping[str, Sequence[Point]], path: Path) -> None:

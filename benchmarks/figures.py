@@ -117,23 +117,26 @@ class Results:
         machine: what it was measured on.
         figures: by name.
         curves: the points of each curve (`benchmarks.curves.Point`), by what grows.
+        stages: what the machine can do, in words, then the rows of `benchmarks.stages.table`.
     """
 
     machine: str
     figures: Mapping[str, Figure]
     curves: Mapping[str, Sequence[Mapping[str, Any]]]
+    stages: Sequence[Sequence[str]] = ()
 
     @classmethod
     def read(cls, content: str) -> Results:
         """Read what `json` returned."""
         facts = json.loads(content)
         figures = {facts["name"]: Figure(**facts) for facts in facts["figures"]}
-        return cls(facts["machine"], figures, facts["curves"])
+        return cls(facts["machine"], figures, facts["curves"], facts["stages"])
 
     def json(self) -> str:
         """Return all of it as JSON."""
         figures = [asdict(figure) for figure in self.figures.values()]
-        return json.dumps({"machine": self.machine, "figures": figures, "curves": self.curves}, indent=2) + "\n"
+        facts = {"machine": self.machine, "figures": figures, "curves": self.curves, "stages": self.stages}
+        return json.dumps(facts, indent=2) + "\n"
 
 
 def read_results(path: Path) -> Results | None:

@@ -92,7 +92,7 @@ class Writer:
         log_probs = torch.empty(shape, device=policy.device)
         for rows in parts_of(np.minimum(histories.lengths, policy.history_length) + 1):
             encoded = self._backbone.encode(policy.lay_out(histories.take(rows)))
-            taken = self._taken(may[rows])
+            taken = self.taken(may[rows])
             if generator is None and len(rows) < FEW:
                 items[rows], log_probs[rows] = self._guess_and_check(encoded, taken, k, temperature)
             else:
@@ -111,13 +111,13 @@ class Writer:
         """Write one item after the other; items and log-probabilities, both [b, G, K]."""
         few = len(taken) * n_lists < FEW
         branches = Branches(self._backbone_of_few if few else self._backbone, encoded, n_lists, k - 1)
-        chosen, log_prob = self._choose(encoded.states, taken, temperature, n_lists, generator)
+        chosen, log_prob = self.choose(encoded.states, taken, temperature, n_lists, generator)
         items, log_probs = [chosen], [log_prob]
         taken = taken.repeat_interleave(n_lists, dim=0)
         for place in range(k - 1):
             taken.scatter_(-1, chosen.view(-1, 1) - 1, float("-inf"))
             states = branches.append(chosen.view(-1, n_lists), self._policy.positions(place, place + 1))
-            chosen, log_prob = self._choose(states.flatten(0, 1), taken, temperature, 1, generator)
+            chosen, log_prob = self.choose(states.flatten(0, 1), taken, temperature, 1, generator)
             items.append(chosen.view(-1, n_lists))
             log_probs.append(log_prob.view(-1, n_lists))
         return torch.stack(items, dim=-1), torch.stack(log_probs, dim=-1)
@@ -154,7 +154,7 @@ class Writer:
             n_right += int(n_same) + 1
         return items[:, None], log_probs[:, None]
 
-    def _taken(self, may: np.ndarray) -> torch.Tensor:
+    def taken(self, may: np.ndarray) -> torch.Tensor:
         """Return minus infinity at what may not be recommended and 0 elsewhere, [b, I + spare]."""
         taken = torch.full((len(may), self._item_weights.shape[1]), float("-inf"), device=self._policy.device)
         taken[:, : may.shape[1]].masked_fill_(torch.from_numpy(may).to(taken.device), 0.0)
@@ -165,7 +165,7 @@ class Writer:
         logits = torch.addmm(taken, states, self._item_weights)
         return logits if temperature == 1 else logits / temperature
 
-    def _choose(
+    def choose(
         self,
         states: torch.Tensor,
         taken: torch.Tensor,
