@@ -84,7 +84,7 @@ def teacher(setting: Setting) -> Sequence[Figure]:
 
 def evaluation(setting: Setting) -> Sequence[Figure]:
     """All test users with all metrics."""
-    name = "evaluation of 6,040 test users with metrics, two processes"
+    name = "evaluation of 6,040 test users with metrics, two threads"
     if setting.data is None:
         return [unmeasured(name, "s", "at most", 60, "MovieLens-1M is absent")]
     way = Way(ways.evaluation, (setting.data,))

@@ -88,6 +88,19 @@ sys.exit("torch" in sys.modules)
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_processes_that_compute_start_without_transformers():
+    program = """
+import sys
+import gptrec_rl.fleet.generator, gptrec_rl.fleet.optimiser, gptrec_rl.fleet.validator
+sys.exit("transformers" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_plain_ways_of_the_benchmark_use_nothing_of_this_library():
+    assert list(violations([ROOT / "benchmarks" / "plain.py"], "gptrec_rl", "benchmarks")) == []
+
+
 def test_nothing_below_cli_reads_arguments_or_environment():
     reads = {"os.environ", "os.environb", "os.getenv", "sys.argv"}
     found = []
