@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "bench.json"
 TITLE = "Performance"
+COMMAND = "python -m benchmarks"
 DOCUMENT = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "images" / "cost.png"
 DATA = ROOT / "data" / "ml1m.npz"
@@ -75,7 +76,13 @@ def main(
     last = last_committed(out)
     _write(out, results)
     all_rows = markdown(table(list(results.figures.values()), {}))
-    write_section(section, TITLE, Section("Against plain ways", "make bench", seconds, notes=[all_rows]))
+    write_section(
+        section,
+        TITLE,
+        Section(
+            "Against plain ways", " ".join([COMMAND, *(f"--only {name}" for name in only)]), seconds, notes=[all_rows]
+        ),
+    )
     click.echo(text(table(figures, last.figures if last else {})))
     click.echo(f"took {duration(seconds)}; wrote {out} and {section}")
 
@@ -100,7 +107,7 @@ def curves(out: Path, section: Path, picture: Path) -> None:
     write_section(
         section,
         TITLE,
-        Section("How cost grows", "make bench", seconds, notes=[markdown(table(measured))], figures=[figure]),
+        Section("How cost grows", f"{COMMAND} curves", seconds, notes=[markdown(table(measured))], figures=[figure]),
     )
     click.echo(text(table(measured)))
     click.echo(f"took {duration(seconds)}; wrote {out}, {section} and {picture}")
@@ -116,23 +123,27 @@ def stages(out: Path, section: Path) -> None:
     from gptrec_rl.reporting.results import Section, write_section
 
     started = time.monotonic()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
     peaks, measured = limits.measure()
+    os.sched_setaffinity(0, cores)
     rows, words = limits.table(peaks, measured), limits.words(peaks)
     _write(out, replace(_before(out), stages=[[words], *rows]))
     seconds = time.monotonic() - started
     write_section(
-        section, TITLE, Section("How far from the limit", "make bench", seconds, notes=[words, markdown(rows)])
+        section, TITLE, Section("How far from the limit", f"{COMMAND} stages", seconds, notes=[words, markdown(rows)])
     )
     click.echo(f"{words}\n{text(rows)}")
 
 
 def _before(out: Path) -> Results:
-    """Return what the file holds, as of this machine."""
+    """Return what the file holds, if it is of this machine."""
     from benchmarks.figures import Results, read_results
     from gptrec_rl.reporting.results import machine_description
 
-    return replace(read_results(out) or Results("", {}, {}), machine=machine_description())
+    machine = machine_description()
+    before = read_results(out)
+    return before if before is not None and before.machine == machine else Results(machine, {}, {})
 
 
 def _existing(path: Path) -> Path | None:

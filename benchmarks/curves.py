@@ -197,7 +197,8 @@ def _processes(cores: Sequence[int]) -> list[Point]:
         for n in range(1, len(cores) + 1):
             for child in children[:n]:
                 child.start()
-            rate = sum(child.finish().rate for child in children[:n])
+            turns = [child.finish() for child in children[:n]]
+            rate = sum(sum(turn.results) for turn in turns) / max(sum(turn.seconds) for turn in turns)
             operations = rate * size.generation_operations / (size.n_histories * size.n_lists)
             measured.append(Point(n, rate, operations / (n * peak)))
     return measured

@@ -42,7 +42,8 @@ def scaling(setting: Setting) -> Sequence[Figure]:
                 alone = children[0].round().rate
                 for child in children:
                     child.start()
-                together = sum(child.finish().rate for child in children)
+                turns = [child.finish() for child in children]
+                together = sum(sum(turn.results) for turn in turns) / max(sum(turn.seconds) for turn in turns)
                 ratios.append(together / alone)
                 rates.append((together, alone))
     except ChildError as error:
@@ -55,9 +56,9 @@ def scaling(setting: Setting) -> Sequence[Figure]:
 def start_up(setting: Setting) -> Sequence[Figure]:
     """What a generator needs to start, and to take up a policy; and what the command needs to say what it can do."""
     data = setting.cuts
-    first = f"first batch of a generator after its start ({data})"
-    pick_up = f"new policy taken up by a generator ({data})"
-    memory = f"peak memory of a generator ({data})"
+    first = f"first batch of a generator after its start, over memory ({data})"
+    pick_up = f"new policy taken up by a generator, over memory ({data})"
+    memory = f"peak memory of a generator, over memory ({data})"
     try:
         with tempfile.TemporaryDirectory() as store:
             policy = work.policy(work.open_data(setting.data).catalogue.n_items)

@@ -19,8 +19,10 @@ Lists = tuple[torch.Tensor, torch.Tensor]
 """Items [B, K] int64 and the log-probability of each, [B, K] float32."""
 
 
-def network(n_items: int, history_length: int = 200, slate_length: int = 10, seed: int = 0) -> GPT2LMHeadModel:
-    """Make an untrained GPT-2 of the paper's size (section 4.3), in eval mode."""
+def network(
+    n_items: int, history_length: int = 200, slate_length: int = 10, seed: int = 0, activation: str = "gelu_new"
+) -> GPT2LMHeadModel:
+    """Make an untrained GPT-2 of the paper's size (section 4.3), in eval mode; the activation is GPT-2's own."""
     torch.manual_seed(seed)
     config = GPT2Config(
         vocab_size=n_items + 2,
@@ -28,6 +30,7 @@ def network(n_items: int, history_length: int = 200, slate_length: int = 10, see
         n_embd=256,
         n_layer=3,
         n_head=4,
+        activation_function=activation,
         bos_token_id=n_items + 1,
         eos_token_id=n_items + 1,
         pad_token_id=0,
@@ -197,15 +200,15 @@ class Ppo:
 
     def update(self, rollout: Rollout) -> float:
         """Take one step of both models and return the loss."""
-        with torch.no_grad():
-            advantages = self._advantages(rollout.rewards, self._values(rollout))
+        values = self._values(rollout)
+        advantages = self._advantages(rollout.rewards, values.detach())
         advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
         returns = _discounted_sums(rollout.rewards, self.gamma)
         log_probs = list_log_probs(self.policy, rollout.histories, rollout.lists, self._n)
         ratios = (log_probs - rollout.log_probs).exp()
         clipped = ratios.clamp(1 - self.clip, 1 + self.clip)
         policy_loss = -torch.minimum(ratios * advantages, clipped * advantages).mean()
-        loss = policy_loss + ((self._values(rollout) - returns) ** 2).mean()
+        loss = policy_loss + ((values - returns) ** 2).mean()
         for optimiser in self._optimisers:
             optimiser.zero_grad()
         loss.backward()

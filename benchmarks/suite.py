@@ -15,19 +15,35 @@ N_HISTORIES, N_LISTS = 16, 8
 """Of a batch of the fleet; what is compared without groups has as many lists, each of a history of its own."""
 
 
+LATENCY_CALLS = 60
+ACTIVATIONS = {"gelu_new": "", "gelu": ", plain with the exact GELU"}
+"""Of the plain ways: GPT-2's own, which transformers computes step by step, and that of this library's models."""
+
+
 def generation_of_groups(setting: Setting) -> Sequence[Figure]:
     """A generator's batch against one list after the other."""
     histories = work.full_histories(N_HISTORIES)
-    plain = Way(ways.plain_generation, (histories,), calls=4)
     ours = Way(ways.generation, (histories, N_LISTS), calls=3)
-    return _race(setting, ours, plain, 1, "generation, 8 lists a history (a)", 200, "lists/s")
+    name = "generation, 8 lists a history (a)"
+    return [
+        figure
+        for activation, remark in ACTIVATIONS.items()
+        for plain in [Way(ways.plain_generation, (histories, activation), calls=4)]
+        for figure in _race(setting, ours, plain, 1, f"{name}{remark}", 200, "lists/s")
+    ]
 
 
 def generation_of_singles(setting: Setting) -> Sequence[Figure]:
     """A list a history against a batch with the network's own cache."""
     histories = work.full_histories(N_HISTORIES * N_LISTS)
-    ours, cached = Way(ways.generation, (histories, 1)), Way(ways.cached_generation, (histories,))
-    return _race(setting, ours, cached, 1, "generation, 1 list a history (a), against cached", 2, "lists/s")
+    ours = Way(ways.generation, (histories, 1))
+    name = "generation, 1 list a history (a), against cached"
+    return [
+        figure
+        for activation, remark in ACTIVATIONS.items()
+        for cached in [Way(ways.cached_generation, (histories, activation))]
+        for figure in _race(setting, ours, cached, 1, f"{name}{remark}", 2, "lists/s")
+    ]
 
 
 def generation_for_short_histories(setting: Setting) -> Sequence[Figure]:
@@ -39,12 +55,12 @@ def generation_for_short_histories(setting: Setting) -> Sequence[Figure]:
 
 def latency(setting: Setting) -> Sequence[Figure]:
     """One list for one user who waits for it; how soon a guess is right depends on what the policy has learned."""
-    histories = work.full_histories(N_HISTORIES)
     policy = "untrained" if setting.data is None or setting.student is None else "trained student"
+    work_of_both = (setting.data, setting.student)
     race = Race(
         (
-            Way(ways.single_list, (setting.data, setting.student), calls=150),
-            Way(ways.plain_generation, (histories,), calls=20),
+            Way(ways.single_list, work_of_both, calls=LATENCY_CALLS),
+            Way(ways.plain_single_list, work_of_both, calls=LATENCY_CALLS),
         ),
         n_cores=1,
         statistics=(

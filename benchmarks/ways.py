@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import time
 from collections.abc import Callable
@@ -42,9 +43,10 @@ def generation(
     return run
 
 
-def plain_generation(histories: Histories) -> Callable[[], float]:
+def plain_generation(histories: Histories, activation: str = "gelu_new") -> Callable[[], float]:
     """Sample one list the plain way, for another history each time."""
-    network, sampler = plain.network(work.N_ITEMS), torch.Generator().manual_seed(0)
+    keep_memory()
+    network, sampler = plain.network(work.N_ITEMS, activation=activation), torch.Generator().manual_seed(0)
     turns = itertools.cycle([history.tolist() for history in histories])
 
     def run() -> float:
@@ -54,11 +56,13 @@ def plain_generation(histories: Histories) -> Callable[[], float]:
     return run
 
 
-def cached_generation(histories: Histories) -> Callable[[], float]:
+def cached_generation(histories: Histories, activation: str = "gelu_new") -> Callable[[], float]:
     """Sample a list a history with the network's own cache, in batches, in the faster of fp32 and bf16."""
+    keep_memory()
     rows = [history.tolist() for history in histories]
     batches = [rows[start : start + CACHED_BATCH] for start in range(0, len(rows), CACHED_BATCH)]
-    networks = [plain.network(work.N_ITEMS), plain.network(work.N_ITEMS).bfloat16()]
+    network = plain.network(work.N_ITEMS, activation=activation)
+    networks = [network, copy.deepcopy(network).bfloat16()]
     sampler = torch.Generator().manual_seed(0)
 
     def seconds(network: GPT2LMHeadModel) -> float:
@@ -81,16 +85,34 @@ def single_list(data: Path | None, student: Path | None) -> Callable[[], float]:
     """Write the most probable list for one history, another one each time, with a recommender that is made once."""
     keep_memory()
     split = work.open_data(data)
-    policy, _ = work.trained_policy(data, student, split)
-    recommender = NextK(policy)
-    histories = split.test.histories
-    turns = itertools.cycle([histories.take(np.array([user])) for user in np.flatnonzero(histories.lengths >= work.N)])
+    recommender = NextK(work.trained_policy(data, student, split)[0])
+    turns = itertools.cycle(_full_test_histories(split))
 
     def run() -> float:
         recommender.recommend(next(turns), work.K)
         return 1.0
 
     return run
+
+
+def plain_single_list(data: Path | None, student: Path | None) -> Callable[[], float]:
+    """Write the same lists the plain way."""
+    keep_memory()
+    split = work.open_data(data)
+    network = work.trained_policy(data, student, split)[0].network
+    turns = itertools.cycle([histories[0].tolist() for histories in _full_test_histories(split)])
+
+    def run() -> float:
+        plain.generate(network, [next(turns)], work.N, work.K, None)
+        return 1.0
+
+    return run
+
+
+def _full_test_histories(split: Split) -> list[Histories]:
+    """Return the test users' histories of n items or more, each alone."""
+    histories = split.test.histories
+    return [histories.take(np.array([user])) for user in np.flatnonzero(histories.lengths >= work.N)]
 
 
 def update(rollout: RolloutBatch, n_items: int = work.N_ITEMS, model: ModelConfig = work.MODEL) -> Callable[[], float]:
@@ -107,6 +129,7 @@ def update(rollout: RolloutBatch, n_items: int = work.N_ITEMS, model: ModelConfi
 
 def plain_update(rollout: RolloutBatch) -> Callable[[], float]:
     """Learn from the same batch the plain way."""
+    keep_memory()
     learner, flat = plain.Ppo(plain.network(work.N_ITEMS), work.N), flattened(rollout)
 
     def run() -> float:
@@ -149,6 +172,7 @@ def _with_few_validation_users(split: Split) -> Split:
 
 def plain_stage_1(data: Path | None) -> Callable[[], float]:
     """Take one step of stage 1 the plain way, with the same teacher."""
+    keep_memory()
     split = work.open_data(data)
     teacher = MarkovChain(split)
     student = plain.Pretraining(plain.network(split.catalogue.n_items), work.N)

@@ -73,7 +73,7 @@ def chosen_log_probs(
         log-probabilities and entropies in nats, both [B, G, K] float32; gradients flow through both.
     """
     both: tuple[torch.Tensor, torch.Tensor] = _ChosenLogProbs.apply(  # type: ignore[no-untyped-call]
-        states, item_weights, may, slates, temperature, dtype
+        states, item_weights, may, slates, temperature, dtype if torch.is_grad_enabled() else None
     )
     return both
 
@@ -93,12 +93,11 @@ class _ChosenLogProbs(torch.autograd.Function):
         may: torch.Tensor,
         slates: torch.Tensor,
         temperature: float,
-        dtype: torch.dtype,
+        dtype: torch.dtype | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         n_histories, n_lists, k = slates.shape
-        needs_gradient = any(ctx.needs_input_grad)
         log_probs, entropies = states.new_empty(slates.shape), states.new_empty(slates.shape)
-        kept = states.new_empty((*slates.shape, len(item_weights)), dtype=dtype) if needs_gradient else None
+        kept = states.new_empty((*slates.shape, len(item_weights)), dtype=dtype) if dtype else None
         step = max(1, ROWS_AT_ONCE // (n_lists * k))
         for start in range(0, n_histories, step):
             part = slice(start, start + step)
@@ -125,8 +124,9 @@ class _ChosenLogProbs(torch.autograd.Function):
         ctx: Any, of_log_probs: torch.Tensor | None, of_entropies: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
         states, item_weights, slates, kept, entropies = ctx.saved_tensors
-        of_logits = torch.zeros_like(kept)
-        if of_log_probs is not None:
+        if of_log_probs is None:
+            of_logits = torch.zeros_like(kept)
+        else:
             chosen, scale = slates[..., None] - 1, of_log_probs[..., None]
             of_logits = kept * -scale.to(kept.dtype)
             of_logits.scatter_(-1, chosen, (scale * (1 - kept.gather(-1, chosen))).to(kept.dtype))

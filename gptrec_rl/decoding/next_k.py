@@ -37,7 +37,7 @@ class Generation:
 
 
 class Writer:
-    """Writes lists with a policy as it is now; to be made anew when its weights have changed.
+    """Writes lists with a policy whose weights stay as they are; to be made anew when they have changed.
 
     Args:
         policy: the model; its training mode is the caller's business (eval mode has no dropout).
@@ -78,9 +78,15 @@ class Writer:
             allowed: [I] or [B, I] bool, column i - 1 says whether item i may be recommended.
 
         Raises:
-            InputError: K is longer than the policy's lists, or a history leaves fewer than K items.
+            InputError: K is longer than the policy's lists, a history leaves fewer than K items, or K, G or the
+                temperature is not above 0.
         """
         policy = self._policy
+        if k < 1 or n_lists < 1 or not temperature > 0:
+            raise InputError(
+                f"K = {k}, {n_lists} lists a history and temperature {temperature:g} don't make lists; all three have "
+                "to be above 0"
+            )
         if k > self.slate_length:
             raise InputError(
                 f"K = {k} is longer than the lists of {self.slate_length} items that this model was trained to "
@@ -90,7 +96,8 @@ class Writer:
         shape = (len(histories), n_lists, k)
         items = torch.empty(shape, dtype=torch.int64, device=policy.device)
         log_probs = torch.empty(shape, device=policy.device)
-        for rows in parts_of(np.minimum(histories.lengths, policy.history_length) + 1):
+        lengths = np.minimum(histories.lengths, policy.history_length)
+        for rows in parts_of(lengths + 1, n_scores=n_lists * policy.n_items):
             encoded = self._backbone.encode(policy.lay_out(histories.take(rows)))
             taken = self.taken(may[rows])
             if generator is None and len(rows) < FEW:
@@ -230,7 +237,7 @@ def generate(
 
 
 class NextK:
-    """A GPTRec policy, as it is now, as a recommender that writes greedily; the scores are log-probabilities."""
+    """A GPTRec policy as a recommender that writes greedily; the scores are log-probabilities. See `Writer`."""
 
     def __init__(self, policy: GPTRec, precision: Precision = "auto") -> None:
         self._writer = Writer(policy.eval(), precision)

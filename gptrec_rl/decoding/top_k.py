@@ -26,7 +26,7 @@ class TopK:
         histories, policy = Histories.of(histories), self._policy
         scores = np.zeros((len(histories), policy.n_items), dtype=np.float32)
         backbone = policy.backbone(product_dtype(self._precision, policy.device))
-        for rows in parts_of(np.minimum(histories.lengths, policy.history_length) + 1):
+        for rows in parts_of(np.minimum(histories.lengths, policy.history_length) + 1, policy.n_items):
             states = backbone.encode(policy.lay_out(histories.take(rows))).states
             scores[rows] = policy.item_logits(states).cpu().numpy()
         return scores

@@ -156,6 +156,11 @@ class Learner:
     def _laid_out(self, rollout: RolloutBatch) -> _Batch:
         """Sort a batch by length of history and put it on the device; masks follow from the whole histories."""
         policy = self.policy
+        if rollout.slates.shape[2] > policy.slate_length:
+            raise InputError(
+                f"the batch has lists of {rollout.slates.shape[2]} items and the policy writes {policy.slate_length}; "
+                "generate with this run's own policies"
+            )
         order = np.argsort(-np.minimum(rollout.histories.lengths, policy.history_length), kind="stable")
         histories, slates = rollout.histories.take(order), rollout.slates[order]
         may = candidates(histories, policy.n_items, slates.shape[2], None)

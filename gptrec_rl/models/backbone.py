@@ -115,10 +115,10 @@ class Backbone:
             hidden = layer.finish(hidden, _join([*attended, spare[:, : hidden.shape[-1]]]))
         layer, chosen_from = self.layers[-1], sequences.chosen_from.flatten()
         normed = layer.normed(hidden)
-        parts = layer.project(normed, 1, 3).split(sequences.sizes)
+        *parts, spare = layer.project(normed, 1, 3).split(sequences.sizes)
         queries = layer.project(normed[chosen_from], 0, 1).split([b.n_rows * (1 + n_own) for b in buckets])
         attended = []
-        for bucket, is_hidden, part, own in zip(buckets, hides, parts, queries, strict=False):
+        for bucket, is_hidden, part, own in zip(buckets, hides, parts, queries, strict=True):
             from_separator = bucket.is_padding.clone()[:, None]
             from_separator[:, :, -n_own:] = True
             mask = self.additive(torch.cat([from_separator, is_hidden[:, -n_own:]], dim=1))
@@ -147,7 +147,8 @@ class Backbone:
 class Branches:
     """G lists behind each of B histories that grow an item at a time, without gradient.
 
-    Keys and values of the lists' items are written behind those of the histories, into tensors with room for all.
+    Keys and values of the lists' items are written behind those of the histories, into tensors with room for all, and a
+    mask opens what a list may see: shapes never change, at the price of scores that are masked.
 
     Args:
         backbone: the engine.
@@ -246,6 +247,7 @@ class Layer:
         self._approximation = "none" if config.activation_function == "gelu" else "tanh"
         self._drop = _dropout(config.resid_pdrop, block.training)
         self._drop_attention = _dropout(config.attn_pdrop, block.training)
+        self._attention_dropout = config.attn_pdrop if block.training else 0.0
         self._in, self._out, self._up, self._down = (
             (block.get_parameter(f"{name}.bias").to(dtype), block.get_parameter(f"{name}.weight").to(dtype))
             for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
@@ -276,8 +278,10 @@ class Layer:
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sees: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Attend from [b, H, Q, d] to [b, H, S, d], to what is seen ([b or 1, 1, Q, S] bool) or causally; [b Q, D]."""
-        mixed = functional.scaled_dot_product_attention(queries, keys, values, sees, is_causal=sees is None)
-        return self._drop_attention(mixed).transpose(1, 2).flatten(2).flatten(0, 1)
+        mixed = functional.scaled_dot_product_attention(
+            queries, keys, values, sees, dropout_p=self._attention_dropout, is_causal=sees is None
+        )
+        return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
 
     def attend(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 from torch import nn
 
 Share = Field(0.1, ge=0, lt=1)
@@ -29,10 +29,24 @@ class Gpt2Config(BaseModel):
     history_length: NonNegativeInt
     """n; not one of Hugging Face's."""
     activation_function: Literal["gelu", "gelu_new", "gelu_pytorch_tanh"]
-    layer_norm_epsilon: PositiveFloat = 1e-5
+    layer_norm_epsilon: float = Field(1e-5, gt=0, allow_inf_nan=False)
     embd_pdrop: float = Share
     attn_pdrop: float = Share
     resid_pdrop: float = Share
+    # Variants of GPT-2 that `backbone` doesn't run.
+    n_inner: None = None
+    scale_attn_weights: Literal[True] = True
+    scale_attn_by_inverse_layer_idx: Literal[False] = False
+    add_cross_attention: Literal[False] = False
+    tie_word_embeddings: Literal[True] = True
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Gpt2Config:
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd {self.n_embd} can't be shared by {self.n_head} heads")
+        if self.n_positions < self.history_length + 2:
+            raise ValueError(f"{self.n_positions} positions leave no list behind {self.history_length} items")
+        return self
 
 
 class Gpt2(nn.Module):
@@ -43,12 +57,14 @@ class Gpt2(nn.Module):
         weights: float32 by name; matrices of the blocks are [in, out].
 
     Raises:
-        ValueError: names, shapes or types are not those of a GPT-2 of this size.
+        ValueError: names, shapes or types are not those of a GPT-2 of this size, or a weight is not finite.
     """
 
     def __init__(self, config: Gpt2Config, weights: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
         self.config = config
+        if len(weights) != 12 * config.n_layer + 4:
+            raise ValueError(f"{len(weights)} weights, and {config.n_layer} layers have {12 * config.n_layer + 4}")
         shapes = weight_shapes(config)
         wrong = {name for name in shapes.keys() | weights.keys() if name not in shapes or name not in weights}
         wrong = wrong or {
@@ -58,6 +74,9 @@ class Gpt2(nn.Module):
         }
         if wrong:
             raise ValueError(f"missing, unknown or of another shape: {', '.join(sorted(wrong)[:3])}")
+        broken = [name for name in shapes if not weights[name].isfinite().all()]
+        if broken:
+            raise ValueError(f"not finite: {', '.join(broken[:3])}")
         for name in shapes:
             _hold(self, name, weights[name])
 

@@ -113,13 +113,13 @@ class GPTRec(nn.Module):
 
         Args:
             histories: B whole histories.
-            slates: [B, G, K] int64, on the processor.
+            slates: [B, G, K] int64.
             dtype: of the matrix products.
 
         Returns:
             [B, G, K, I] float32, unmasked; column i - 1 is item i.
         """
-        sequences = self.lay_out(histories, slates.numpy())
+        sequences = self.lay_out(histories, slates.cpu().numpy())
         return self.item_logits(self.backbone(dtype).slate_states(sequences))
 
     @property
@@ -149,6 +149,9 @@ class GPTRec(nn.Module):
         try:
             config = Gpt2Config.model_validate_json(files[CONFIG_FILE])
             weights = load_tensors(files[WEIGHTS_FILE])
+            unknown = [name for name in weights if not name.startswith(PREFIX)]
+            if unknown:
+                raise ValueError(f"unknown weights: {', '.join(sorted(unknown)[:3])}")
             return cls(Gpt2(config, {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()})).eval()
         except (KeyError, ValueError, SafetensorError) as error:
             raise InputError(f"these are not the files of a GPTRec policy ({error}); train or fetch it again") from None

@@ -22,7 +22,7 @@ def best_device() -> torch.device:
 def has_bf16(device: torch.device) -> bool:
     """Tell whether bf16 matrix products are faster than fp32 ones here."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 

@@ -24,6 +24,8 @@ WIDTH_STEP = 16
 TOKENS_STEP = 256
 TOKENS_PER_PART = 4096
 """Batches are cut into parts of so many tokens at most: what a part needs stays in a processor's caches."""
+SCORES_PER_PART = 2**24
+"""And of so many scores, one for each item of the catalogue, list and row: 64 MB in fp32."""
 
 
 @dataclass(frozen=True)
@@ -143,20 +145,22 @@ def _widths(sizes: np.ndarray) -> np.ndarray:
     return np.repeat(-(-longest // steps) * steps, ROWS_STEP)[: len(sizes)]
 
 
-def parts_of(lengths: np.ndarray, rows_step: int = ROWS_STEP) -> Iterator[np.ndarray]:
+def parts_of(lengths: np.ndarray, n_scores: int = 0, rows_step: int = ROWS_STEP) -> Iterator[np.ndarray]:
     """Cut a batch into parts of rows of about equal length, the longest first.
 
     Args:
         lengths: tokens of each row, [B] int.
+        n_scores: how many scores a row needs at a time.
         rows_step: a part has a multiple of so many rows, unless it is the last.
 
     Yields:
-        places of the rows of a part in the batch, int64; `TOKENS_PER_PART` tokens at most unless `rows_step` rows have
-        more.
+        places of the rows of a part in the batch, int64; `TOKENS_PER_PART` tokens and `SCORES_PER_PART` scores at most
+        unless `rows_step` rows, or one row, have more.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
         stop = start + max(1, TOKENS_PER_PART // (int(lengths[order[start]]) * rows_step)) * rows_step
+        stop = min(stop, start + max(1, SCORES_PER_PART // max(1, n_scores)))
         yield order[start:stop]
         start = stop
