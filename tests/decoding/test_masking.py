@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gptrec_rl.decoding import masking
 from gptrec_rl.decoding.masking import chosen_log_probs, mask_taken, slate_log_probs
@@ -99,6 +102,35 @@ def test_chosen_log_probs_and_entropies_are_those_of_the_whole_distribution(
             choices.chosen(temperature, torch.float32), choices.by_autograd(temperature), strict=True
         ):
             torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+class Shapes(TorchDispatchMode):
+    """Remembers the shape of every tensor that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(
+        self, operation: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        outcome = operation(*args, **(kwargs or {}))
+        if isinstance(outcome, torch.Tensor):
+            self.seen.add(tuple(outcome.shape))
+        return outcome
+
+
+@pytest.mark.parametrize("with_gradients", [True, False])
+def test_the_whole_distribution_is_kept_for_gradients_alone(
+    with_gradients: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masking, "ROWS_AT_ONCE", 12)  # a history
+    choices = draw_choices()
+    with torch.set_grad_enabled(with_gradients), Shapes() as shapes:
+        outcomes = choices.chosen(1.0, torch.float32)
+    assert (1, 4, 3, 9) in shapes.seen
+    assert ((5, 4, 3, 9) in shapes.seen) == with_gradients
+    assert all(outcome.requires_grad == with_gradients for outcome in outcomes)
 
 
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (0.7, -2.0)], ids=["log-probability", "entropy", "both"])

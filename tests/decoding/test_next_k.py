@@ -14,7 +14,7 @@ from scipy.stats import chisquare
 
 from gptrec_rl.data import Histories
 from gptrec_rl.decoding.masking import slate_log_probs
-from gptrec_rl.decoding.next_k import NextK, Writer, _first_above, _sample, generate
+from gptrec_rl.decoding.next_k import Generation, NextK, Writer, _first_above, _sample, generate
 from gptrec_rl.decoding.top_k import TopK
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.gptrec import GPTRec
@@ -281,6 +281,40 @@ def test_next_k_keeps_the_order_of_its_histories_across_parts(
         alone = generate(policy, Histories.of([history]), 3, allowed=allowed[row])
         assert slates.items[row].tolist() == alone.items[0, 0].tolist()
         np.testing.assert_allclose(slates.scores[row], alone.log_probs[0, 0].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sampled", "scores", "sizes"), [(False, 100, [4, 4, 2]), (True, 1, [1] * 10)], ids=["greedy", "sampled"]
+)
+def test_lists_are_written_a_bounded_number_of_scores_at_a_time(
+    sampled: bool, scores: int, sizes: list[int], make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, histories, n_rows, lay_out = make_policy(), Histories.of(HISTORIES * 2), [], GPTRec.lay_out
+
+    def written() -> Generation:
+        # Nearly no temperature: samples are the most probable items, whatever the random numbers.
+        return generate(policy, histories, 3, 2, 1e-3, torch.Generator().manual_seed(0) if sampled else None)
+
+    expected = written()
+    monkeypatch.setattr("gptrec_rl.models.sequence.SCORES_PER_PART", scores)  # of 2 lists and 12 items
+    monkeypatch.setattr(GPTRec, "lay_out", lambda self, rows: n_rows.append(len(rows)) or lay_out(self, rows))
+    in_parts = written()
+    assert n_rows == sizes
+    assert torch.equal(in_parts.items, expected.items)
+    torch.testing.assert_close(in_parts.log_probs, expected.log_probs, atol=1e-2, rtol=0)  # logits are 1,000 times
+
+
+@pytest.mark.parametrize(
+    ("k", "n_lists", "temperature"),
+    [(0, 1, 1.0), (-1, 1, 1.0), (3, 0, 1.0), (3, 1, 0.0), (3, 1, -1.0), (3, 1, float("nan"))],
+)
+@pytest.mark.parametrize("sampled", [True, False])
+def test_lists_of_nothing_are_refused(
+    sampled: bool, k: int, n_lists: int, temperature: float, make_policy: MakePolicy
+) -> None:
+    generator = torch.Generator() if sampled else None
+    with pytest.raises(InputError, match=f"K = {k}, {n_lists} lists a history and temperature {temperature:g} don't"):
+        generate(make_policy(), Histories.of(HISTORIES), k, n_lists, temperature, generator)
 
 
 def test_no_histories_have_no_lists(make_policy: MakePolicy) -> None:

@@ -42,6 +42,17 @@ def test_scores_keep_the_order_of_their_histories_across_parts(
         np.testing.assert_allclose(scores[row], recommender.score([history])[0], atol=1e-5)
 
 
+def test_scores_are_computed_a_bounded_number_at_a_time(
+    make_policy: Callable[..., GPTRec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, n_rows, lay_out = make_policy(), [], GPTRec.lay_out
+    expected = TopK(policy, "fp32").score(HISTORIES)
+    monkeypatch.setattr("gptrec_rl.models.sequence.SCORES_PER_PART", 30)  # of 12 items
+    monkeypatch.setattr(GPTRec, "lay_out", lambda self, rows: n_rows.append(len(rows)) or lay_out(self, rows))
+    np.testing.assert_allclose(TopK(policy, "fp32").score(HISTORIES), expected, atol=1e-5)
+    assert n_rows == [2, 2, 1]
+
+
 def test_next_k_and_top_k_agree_for_one_item(make_policy: Callable[..., GPTRec]) -> None:
     for seed in range(5):
         policy = make_policy(seed=seed)

@@ -116,6 +116,15 @@ def test_a_mask_left_out_shows_in_the_ratios(
     assert make_learner(student, passes=1).update(batch).ratio_error > 0.01
 
 
+def test_lists_that_the_policy_can_not_have_written_are_refused(make_policy: MakePolicy, roll_out: RollOut) -> None:
+    learner = make_learner(make_policy(slate_length=2))
+    before = weights_of(learner)
+    with pytest.raises(InputError, match="lists of 3 items and the policy writes 2"):
+        learner.update(roll_out(make_policy(), LOW))
+    assert not has_moved(learner, before)
+    assert learner.step == 0
+
+
 # Learning
 
 

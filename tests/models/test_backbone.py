@@ -10,6 +10,7 @@ import torch
 
 from gptrec_rl.data import Histories
 from gptrec_rl.models.backbone import Backbone, Branches, Encoded
+from gptrec_rl.models.gpt2 import Gpt2
 from gptrec_rl.models.gptrec import GPTRec
 
 HISTORIES = [[], [4], [7, 2, 9], [1, 3, 5, 7, 9], [12, 1, 2, 3, 4, 5, 6]]  # n = 5: empty, short, full and too long
@@ -189,9 +190,12 @@ def test_without_gradients_the_states_are_the_same(make_policy: MakePolicy) -> N
     torch.testing.assert_close(without, with_gradients, atol=1e-5, rtol=0)
 
 
-def test_dropout_is_for_training_alone(make_policy: MakePolicy) -> None:
-    policy = make_policy(dropout=0.3)
-    histories, slates = Histories.of(HISTORIES), draw_slates(len(HISTORIES), 2, 3)
+@pytest.mark.parametrize("kind", ["embd_pdrop", "attn_pdrop", "resid_pdrop"])
+@pytest.mark.parametrize("k", [1, 3])
+def test_dropout_is_for_training_alone(k: int, kind: str, make_policy: MakePolicy) -> None:
+    without = make_policy().transformer
+    policy = GPTRec(Gpt2(without.config.model_copy(update={kind: 0.3}), without.state_dict())).eval()
+    histories, slates = Histories.of(HISTORIES), draw_slates(len(HISTORIES), 2, k)
 
     def logits() -> torch.Tensor:
         with torch.no_grad():
@@ -200,6 +204,18 @@ def test_dropout_is_for_training_alone(make_policy: MakePolicy) -> None:
     assert torch.equal(logits(), logits())
     policy.train()
     assert not torch.equal(logits(), logits())
+
+
+def test_dropout_of_attention_leaves_out_whole_tokens(make_policy: MakePolicy) -> None:
+    layer = make_policy(dropout=0.3).train().backbone(torch.float32).layers[0]
+    queries, values = torch.zeros(3, 2, 20, 8), torch.ones(3, 2, 20, 8)  # [b, H, S, d]: attention is uniform
+    fused = layer.attend_fused(queries, queries, values)
+    plain = layer.attend(queries.flatten(0, 1), queries.flatten(0, 1), values.flatten(0, 1), torch.zeros(1, 20, 20))
+    for attended in (fused, plain):
+        of_heads = attended.unflatten(1, (2, 8))  # [b S, H, d]
+        torch.testing.assert_close(of_heads, of_heads[:, :, :1].expand_as(of_heads))
+        assert of_heads[:, :, 0].unique().numel() > 5
+        assert attended.mean().item() == pytest.approx(1, abs=0.2)
 
 
 def test_bf16_stays_near_and_its_logits_are_fp32(make_policy: MakePolicy) -> None:

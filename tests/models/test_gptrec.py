@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from transformers import GPT2LMHeadModel
 
 from gptrec_rl.data import Histories
@@ -82,3 +84,51 @@ def test_weights_of_another_size_are_refused(make_policy: Callable[..., GPTRec])
     other = make_policy(n_items=13).to_files()
     with pytest.raises(InputError, match=r"another shape: wte\.weight"):
         GPTRec.from_files(make_policy().to_files() | {"model.safetensors": other["model.safetensors"]})
+
+
+def with_settings(files: dict[str, bytes], **settings: object) -> dict[str, bytes]:
+    return files | {"config.json": json.dumps(json.loads(files["config.json"]) | settings).encode()}
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"n_head": 3}, "n_embd 16 can't be shared by 3 heads"),
+        ({"history_length": 8}, "9 positions leave no list behind 8 items"),
+        ({"n_layer": 3_000_000}, "28 weights, and 3000000 layers have 36000004"),
+        ({"layer_norm_epsilon": float("inf")}, "layer_norm_epsilon"),
+        ({"layer_norm_epsilon": float("nan")}, "layer_norm_epsilon"),
+        ({"n_inner": 32}, "n_inner"),
+        ({"scale_attn_weights": False}, "scale_attn_weights"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+        ({"add_cross_attention": True}, "add_cross_attention"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else "".join(value),
+)
+def test_a_gpt2_that_is_not_run_as_it_says_is_refused(
+    settings: dict[str, object], complaint: str, make_policy: Callable[..., GPTRec]
+) -> None:
+    with pytest.raises(InputError, match=complaint):
+        GPTRec.from_files(with_settings(make_policy().to_files(), **settings))
+
+
+def test_a_history_that_leaves_one_position_leaves_lists_of_one_item(make_policy: Callable[..., GPTRec]) -> None:
+    assert GPTRec.from_files(with_settings(make_policy().to_files(), history_length=7)).slate_length == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, make_policy: Callable[..., GPTRec]) -> None:
+    files = make_policy().to_files()
+    weights = load(files["model.safetensors"])
+    weights["transformer.h.1.mlp.c_fc.weight"][3, 5] = value
+    with pytest.raises(InputError, match=r"not finite: h\.1\.mlp\.c_fc\.weight"):
+        GPTRec.from_files(files | {"model.safetensors": save(weights)})
+
+
+def test_weights_under_other_names_are_refused(make_policy: Callable[..., GPTRec]) -> None:
+    files = make_policy().to_files()
+    weights = load(files["model.safetensors"])
+    weights["ln_f.bias"] = weights.pop("transformer.ln_f.bias")
+    with pytest.raises(InputError, match=r"unknown weights: ln_f\.bias"):
+        GPTRec.from_files(files | {"model.safetensors": save(weights)})

@@ -22,6 +22,14 @@ def test_auto_follows_the_hardware_and_the_others_are_obeyed(
     assert precision.product_dtype(wanted, CPU) == expected
 
 
+@pytest.mark.parametrize("in_hardware", [True, False])
+def test_a_gpu_that_only_emulates_bf16_does_not_have_it(in_hardware: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: in_hardware or including_emulation
+    )
+    assert precision.has_bf16(torch.device("cuda")) == in_hardware
+
+
 @pytest.mark.parametrize(
     ("wanted", "has_bf16", "n_warnings"), [("bf16", False, 1), ("bf16", True, 0), ("auto", False, 0)]
 )

@@ -122,16 +122,21 @@ def test_no_histories_have_no_tokens() -> None:
     lengths=st.lists(st.integers(1, 60), max_size=40),
     rows_step=st.sampled_from([1, 4, 8]),
     tokens=st.sampled_from([1, 100, 600]),
+    n_scores=st.sampled_from([0, 1, 7, 50, 200]),  # a row; 100 a part are allowed
 )
-def test_parts_hold_every_row_once_the_longest_first(lengths: list[int], rows_step: int, tokens: int) -> None:
+def test_parts_hold_every_row_once_the_longest_first(
+    lengths: list[int], rows_step: int, tokens: int, n_scores: int
+) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(sequence, "TOKENS_PER_PART", tokens)
-        parts = list(parts_of(np.array(lengths, dtype=np.int64), rows_step))
+        monkeypatch.setattr(sequence, "SCORES_PER_PART", 100)
+        parts = list(parts_of(np.array(lengths, dtype=np.int64), n_scores, rows_step))
     order = [row for part in parts for row in part.tolist()]
     assert sorted(order) == list(range(len(lengths)))
     assert [lengths[row] for row in order] == sorted(lengths, reverse=True)
     for part in parts:
         assert len(part) <= rows_step or len(part) * lengths[part[0]] <= tokens
-    for part in parts[:-1]:
-        assert len(part) % rows_step == 0
-        assert (len(part) + rows_step) * lengths[part[0]] > tokens  # there is no room for more
+        assert len(part) == 1 or len(part) * n_scores <= 100
+    for part in parts[:-1]:  # there is no room for more
+        is_full_of_tokens = len(part) % rows_step == 0 and (len(part) + rows_step) * lengths[part[0]] > tokens
+        assert is_full_of_tokens or (len(part) + 1) * n_scores > 100
