@@ -104,7 +104,6 @@ def with_settings(files: dict[str, bytes], **settings: object) -> dict[str, byte
         ({"add_cross_attention": True}, "add_cross_attention"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings"),
     ],
-    ids=lambda value: "" if isinstance(value, str) else "".join(value),
 )
 def test_a_gpt2_that_is_not_run_as_it_says_is_refused(
     settings: dict[str, object], complaint: str, make_policy: Callable[..., GPTRec]
