@@ -109,7 +109,7 @@ class FleetConfig(Settings):
     """B: histories a batch."""
     n_lists: PositiveInt = 8
     """G: lists sampled for each history."""
-    temperature: PositiveFloat = 1.0
+    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
     cache_batches: PositiveInt = 8
     """M: the recommendation cache holds the last M batches."""
     max_staleness: PositiveInt | None = 4

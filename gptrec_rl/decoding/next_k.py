@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,10 +83,10 @@ class Writer:
                 temperature is not above 0.
         """
         policy = self._policy
-        if k < 1 or n_lists < 1 or not temperature > 0:
+        if k < 1 or n_lists < 1 or not 0 < temperature < math.inf:
             raise InputError(
                 f"K = {k}, {n_lists} lists a history and temperature {temperature:g} don't make lists; all three have "
-                "to be above 0"
+                "to be above 0, and finite"
             )
         if k > self.slate_length:
             raise InputError(

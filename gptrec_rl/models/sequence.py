@@ -151,7 +151,7 @@ def parts_of(lengths: np.ndarray, n_scores: int = 0, rows_step: int = ROWS_STEP)
     Args:
         lengths: tokens of each row, [B] int.
         n_scores: how many scores a row needs at a time.
-        rows_step: a part has a multiple of so many rows, unless it is the last.
+        rows_step: a part has a multiple of so many rows, unless it is the last or scores are the limit.
 
     Yields:
         places of the rows of a part in the batch, int64; `TOKENS_PER_PART` tokens and `SCORES_PER_PART` scores at most
