@@ -16,10 +16,12 @@ from gptrec_rl.models.backbone import Branches, Encoded
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.precision import product_dtype
 from gptrec_rl.models.recommender import HistoriesLike, Slates, candidates
-from gptrec_rl.models.sequence import parts_of
+from gptrec_rl.models.sequence import SCORES_PER_PART, parts_of
 
 BLOCK = 64
 """Sampling looks for an item among the sums of so many items, then among these."""
+LISTS_TOGETHER = 128
+"""Histories are run in parts, and about so many lists grow together: small products are slow."""
 FEW = 8
 """Fewer lists than these grow in fp32: products of so few rows are as fast in it, and need no conversions."""
 
@@ -98,8 +100,13 @@ class Writer:
         items = torch.empty(shape, dtype=torch.int64, device=policy.device)
         log_probs = torch.empty(shape, device=policy.device)
         lengths = np.minimum(histories.lengths, policy.history_length)
-        for rows in parts_of(lengths + 1, n_scores=n_lists * policy.n_items):
-            encoded = self._backbone.encode(policy.lay_out(histories.take(rows)))
+        parts = list(parts_of(lengths + 1, n_scores=n_lists * policy.n_items))
+        at_once = min(LISTS_TOGETHER, SCORES_PER_PART // policy.n_items) // n_lists
+        n_together = max(1, at_once // max(map(len, parts), default=1))
+        for start in range(0, len(parts), n_together):
+            together = parts[start : start + n_together]
+            encoded = Encoded.of([self._backbone.encode(policy.lay_out(histories.take(part))) for part in together])
+            rows = np.concatenate(together)
             taken = self.taken(may[rows])
             if generator is None and len(rows) < FEW:
                 items[rows], log_probs[rows] = self._guess_and_check(encoded, taken, k, temperature)

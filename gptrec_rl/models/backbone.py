@@ -59,6 +59,15 @@ class Encoded:
     buckets: tuple[Bucket, ...]
     layers: Sequence[Sequence[KeysValues]]
 
+    @classmethod
+    def of(cls, parts: Sequence[Encoded]) -> Encoded:
+        """Join parts, in their order."""
+        return cls(
+            torch.cat([part.states for part in parts]),
+            tuple(bucket for part in parts for bucket in part.buckets),
+            [[both for layer in same for both in layer] for same in zip(*(part.layers for part in parts), strict=True)],
+        )
+
 
 class Backbone:
     """A GPT-2 with its matrices in the precision of the products; gradients flow back to the GPT-2's own.
