@@ -6,7 +6,7 @@ import json
 import math
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,7 +123,7 @@ class Results:
     machine: str
     figures: Mapping[str, Figure]
     curves: Mapping[str, Sequence[Mapping[str, Any]]]
-    stages: Sequence[Sequence[str]] = ()
+    stages: Sequence[Sequence[str]] = field(default_factory=list)
 
     @classmethod
     def read(cls, content: str) -> Results:
