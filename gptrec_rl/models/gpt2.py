@@ -1,6 +1,6 @@
 """GPT-2's weights under the names of Hugging Face's GPT-2, for `backbone` to run.
 
-Importing Hugging Face's own model takes seconds and 150 MB, which processes that only compute can do without. Its
+Importing Hugging Face's own model takes two seconds and 130 MB, which processes that only compute can do without. Its
 files, its initial weights and its configuration are the ones used here, and it is what tests compare with.
 """
 
