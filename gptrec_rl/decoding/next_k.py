@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,11 +101,9 @@ class Writer:
         items = torch.empty(shape, dtype=torch.int64, device=policy.device)
         log_probs = torch.empty(shape, device=policy.device)
         lengths = np.minimum(histories.lengths, policy.history_length)
-        parts = list(parts_of(lengths + 1, n_scores=n_lists * policy.n_items))
-        at_once = min(LISTS_TOGETHER, SCORES_PER_PART // policy.n_items) // n_lists
-        n_together = max(1, at_once // max(map(len, parts), default=1))
-        for start in range(0, len(parts), n_together):
-            together = parts[start : start + n_together]
+        parts = parts_of(lengths + 1, n_scores=n_lists * policy.n_items)
+        n_rows = min(LISTS_TOGETHER, SCORES_PER_PART // policy.n_items) // n_lists
+        for together in _together(parts, n_rows):
             encoded = Encoded.of([self._backbone.encode(policy.lay_out(histories.take(part))) for part in together])
             rows = np.concatenate(together)
             taken = self.taken(may[rows])
@@ -202,6 +201,18 @@ class Writer:
             columns = _sample(probabilities, n, generator)
             log_probs = probabilities.gather(-1, columns).log()
         return columns + 1, log_probs
+
+
+def _together(parts: Iterable[np.ndarray], n_rows: int) -> Iterator[list[np.ndarray]]:
+    """Put consecutive parts together that have so many rows at most; a part that has more stays alone."""
+    together: list[np.ndarray] = []
+    for part in parts:
+        if together and sum(map(len, together)) + len(part) > n_rows:
+            yield together
+            together = []
+        together.append(part)
+    if together:
+        yield together
 
 
 def _sample(probabilities: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:

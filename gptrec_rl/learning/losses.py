@@ -56,12 +56,6 @@ def value_loss(
     return errors.mean()
 
 
-def mean_entropy(log_probs: torch.Tensor) -> torch.Tensor:
-    """Return the mean entropy of the choices in nats; log_probs [..., I]."""
-    finite = log_probs.masked_fill(log_probs.isneginf(), 0.0)
-    return -(log_probs.exp() * finite).sum(dim=-1).mean()
-
-
 def mean_kl(log_probs: torch.Tensor, reference_log_probs: torch.Tensor) -> torch.Tensor:
     """Return the mean KL(policy || reference) of the choices in nats, exact; both [..., I], with the same mask."""
     difference = (log_probs - reference_log_probs).masked_fill(log_probs.isneginf(), 0.0)

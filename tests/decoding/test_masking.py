@@ -181,3 +181,12 @@ def test_the_only_item_left_is_certain() -> None:
     assert (log_probs.item(), entropies.item()) == (0, 0)
     (log_probs + entropies).sum().backward()
     assert (item_weights.grad == 0).all()
+
+
+def test_entropy_by_hand() -> None:
+    # Equal logits: 2 items may stand in the first list and 4 in the second.
+    may = torch.tensor([[True, True, False, False], [True, True, True, True]])
+    _, entropies = chosen_log_probs(
+        torch.zeros(2, 1, 1, 3), torch.zeros(4, 3), may, torch.ones(2, 1, 1, dtype=torch.long)
+    )
+    assert entropies.flatten().tolist() == pytest.approx([math.log(2), math.log(4)])

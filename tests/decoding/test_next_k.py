@@ -14,7 +14,7 @@ from scipy.stats import chisquare
 
 from gptrec_rl.data import Histories
 from gptrec_rl.decoding.masking import slate_log_probs
-from gptrec_rl.decoding.next_k import Generation, NextK, Writer, _first_above, _sample, generate
+from gptrec_rl.decoding.next_k import Generation, NextK, Writer, _first_above, _sample, _together, generate
 from gptrec_rl.decoding.top_k import TopK
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.gptrec import GPTRec
@@ -324,3 +324,9 @@ def test_no_histories_have_no_lists(make_policy: MakePolicy) -> None:
         assert written.items.shape == written.log_probs.shape == (0, 2, 3)
     slates = NextK(policy).recommend([], 3)
     assert slates.items.shape == slates.scores.shape == (0, 3)
+
+
+def test_parts_stand_together_up_to_so_many_rows_and_a_larger_one_alone() -> None:
+    parts = [np.arange(4), np.arange(4, 8), np.arange(8, 12), np.arange(12, 40), np.arange(40, 42)]
+    assert [[len(part) for part in together] for together in _together(parts, 8)] == [[4, 4], [4], [28], [2]]
+    assert list(_together([], 8)) == []
