@@ -1,4 +1,4 @@
-"""Evaluation on held-out items: a value per user and metric, their means and standard errors, paired differences.
+"""Evaluation on held-out items: ranks, a value per user and metric, means and standard errors, paired differences.
 
 The same code serves `gptrec-rl evaluate`, the validator and every table.
 """
@@ -38,8 +38,11 @@ class EvaluationTable:
         k: length of the lists.
         split_hash: which split it was measured on; tables of different splits don't compare.
         user_ids: external ids, [B] str.
-        per_user: values by metric name (`gptrec_rl.metrics.metrics_at`), each [B] float64. ILD is NaN for a list with
-            an item without genres.
+        per_user: values by metric name, each [B] float64: those of the paper (`gptrec_rl.metrics.metrics_at`), MIUF
+            and Tail. ILD is NaN for a list with an item without genres.
+        ranks: rank of the held-out item, 1..K, or 0 where it isn't in the list, [B] int64; NDCG at every cutoff up to K
+            follows (`gptrec_rl.metrics.ndcg_of_ranks`).
+        overall: Coverage and Gini by metric name, which all lists have together.
         n_invalid: recommended items that the history holds or that the list already has; 0 for a right recommender.
     """
 
@@ -48,18 +51,34 @@ class EvaluationTable:
     split_hash: str
     user_ids: np.ndarray
     per_user: Mapping[str, np.ndarray]
+    ranks: np.ndarray
+    overall: Mapping[str, float]
     n_invalid: int
 
     def summary(self) -> dict[str, float]:
-        """Return the mean of each metric over the users."""
-        return {name: float(values.mean()) for name, values in self.per_user.items()}
+        """Return the mean of each metric over the users, and the metrics of all lists together."""
+        return {name: float(values.mean()) for name, values in self.per_user.items()} | dict(self.overall)
 
     def standard_errors(self) -> dict[str, float]:
-        """Return the standard error of each mean (nPCOUNT's denominator counts as fixed); NaN for a single user."""
-        return {name: _standard_error(values) for name, values in self.per_user.items()}
+        """Return the standard error of each mean (nPCOUNT's denominator counts as fixed).
+
+        It is NaN for a single user, and for the metrics of all lists together.
+        """
+        errors = {name: _standard_error(values) for name, values in self.per_user.items()}
+        return errors | dict.fromkeys(self.overall, float("nan"))
 
     def difference(self, baseline: EvaluationTable) -> dict[str, Difference]:
         """Return this table minus another, user by user.
+
+        Raises:
+            InputError: the tables don't compare.
+        """
+        self.require_comparable(baseline)
+        differences = {name: values - baseline.per_user[name] for name, values in self.per_user.items()}
+        return {name: Difference(float(d.mean()), _standard_error(d)) for name, d in differences.items()}
+
+    def require_comparable(self, baseline: EvaluationTable) -> None:
+        """Refuse to pair the users of two tables that don't belong together.
 
         Raises:
             InputError: the other is of another split, other users, or lists of another length.
@@ -73,8 +92,6 @@ class EvaluationTable:
                 )
         if not np.array_equal(self.user_ids, baseline.user_ids):
             raise InputError(f"{self.name} and {baseline.name} don't compare: they were evaluated on different users")
-        differences = {name: values - baseline.per_user[name] for name, values in self.per_user.items()}
-        return {name: Difference(float(d.mean()), _standard_error(d)) for name, d in differences.items()}
 
 
 def _standard_error(values: np.ndarray) -> float:
@@ -134,9 +151,20 @@ def measure(items: np.ndarray, cases: Cases, split: Split, *, name: str) -> Eval
     k = items.shape[1]
     popular = PopularityRecommender(split).recommend(cases.histories, k).items
     popularity_pcounts = metrics.pcount(popular, split.frequencies, k)
-    per_user = _per_user(items, cases.ground_truth, popularity_pcounts, split, k)
-    n_invalid = count_invalid(items, cases.histories, split.catalogue.n_items)
-    return EvaluationTable(name, k, split.hash, split.interactions.user_ids[cases.users], per_user, n_invalid)
+    n_items = split.catalogue.n_items
+    return EvaluationTable(
+        name=name,
+        k=k,
+        split_hash=split.hash,
+        user_ids=split.interactions.user_ids[cases.users],
+        per_user=_per_user(items, cases.ground_truth, popularity_pcounts, split, k),
+        ranks=metrics.ranks(items, cases.ground_truth),
+        overall={
+            f"Coverage@{k}": metrics.coverage(items, n_items, k),
+            f"Gini@{k}": metrics.gini(items, n_items, k),
+        },
+        n_invalid=count_invalid(items, cases.histories, n_items),
+    )
 
 
 def _checked(items: np.ndarray, shape: tuple[int, int], split: Split, name: str) -> np.ndarray:
@@ -172,6 +200,7 @@ def _per_user(
     items: np.ndarray, ground_truth: np.ndarray, popularity_pcounts: np.ndarray, split: Split, k: int
 ) -> dict[str, np.ndarray]:
     pcounts = metrics.pcount(items, split.frequencies, k)
+    n_users_of_item = _users_per_item(split.training, split.catalogue.n_items)
     return {
         "Recall@1": metrics.recall(items, ground_truth, 1),
         f"Recall@{k}": metrics.recall(items, ground_truth, k),
@@ -179,7 +208,16 @@ def _per_user(
         f"ILD@{k}": metrics.ild(items, split.catalogue.genres, k),
         f"PCOUNT@{k}": pcounts,
         f"nPCOUNT@{k}": metrics.npcount(pcounts, popularity_pcounts),
+        f"MIUF@{k}": metrics.miuf(items, n_users_of_item, len(split.training), k),
+        f"Tail@{k}": metrics.tail(items, metrics.short_head(n_users_of_item), k),
     }
+
+
+def _users_per_item(histories: Histories, n_items: int) -> np.ndarray:
+    """Count the histories that hold each item, [I] int64."""
+    owners = np.repeat(np.arange(len(histories)), histories.lengths)
+    pairs = np.unique(owners * n_items + histories.values - 1)  # a repeated item counts once
+    return np.bincount(pairs % n_items, minlength=n_items)
 
 
 def write_per_user(table: EvaluationTable, path: Path) -> None:

@@ -1,7 +1,8 @@
-"""The metrics of sections 4.3 and 4.4, per user, as pure functions over arrays.
+"""The metrics of sections 4.3 and 4.4, and what a catalogue's owner asks beyond them, as pure functions over arrays.
 
 The rewards of stage 2 (`gptrec_rl.rewards`) and the tables (`gptrec_rl.evaluation`) share these definitions. Each takes
-the recommended items [B, K] and the cutoff k; a list shorter than k is measured as it is.
+the recommended items [B, K] and the cutoff k; a list shorter than k is measured as it is. Most give a value a user;
+coverage and Gini describe all lists together.
 """
 
 from __future__ import annotations
@@ -24,7 +25,19 @@ class Metric:
         return "↑" if self.higher_is_better else "↓"
 
 
-HIGHER_IS_BETTER = {"Recall": True, "NDCG": True, "ILD": True, "PCOUNT": False, "nPCOUNT": False}
+HIGHER_IS_BETTER = {
+    "Recall": True,
+    "NDCG": True,
+    "ILD": True,
+    "PCOUNT": False,
+    "nPCOUNT": False,
+    "MIUF": True,
+    "Tail": True,
+    "Coverage": True,
+    "Gini": False,
+}
+HEAD_SHARE = 0.8
+"""The short head is the most popular items that have this share of the training interactions."""
 
 
 def metric(name: str) -> Metric:
@@ -38,7 +51,13 @@ def metrics_at(k: int) -> tuple[Metric, ...]:
     return tuple(metric(name) for name in dict.fromkeys(names))  # for k = 1 the two recalls are one
 
 
+def beyond_at(k: int) -> tuple[Metric, ...]:
+    """Return the metrics beyond the paper: per user MIUF and Tail, of all lists together Coverage and Gini."""
+    return tuple(metric(f"{name}@{k}") for name in ("MIUF", "Tail", "Coverage", "Gini"))
+
+
 METRICS = metrics_at(10)
+BEYOND = beyond_at(10)
 
 
 def recall(items: np.ndarray, ground_truth: np.ndarray, k: int) -> np.ndarray:
@@ -85,9 +104,39 @@ def ndcg(items: np.ndarray, ground_truth: np.ndarray, k: int) -> np.ndarray:
         >>> ndcg(np.array([[5, 2, 7], [1, 3, 4]]), np.array([7, 9]), k=3)
         array([0.5, 0. ])
     """
-    relevant = items[:, :k] == ground_truth[:, None]  # [B, k]
-    gains: np.ndarray = relevant @ discounts(relevant.shape[1])
-    return gains
+    return ndcg_of_ranks(ranks(items, ground_truth), k)
+
+
+def ranks(items: np.ndarray, ground_truth: np.ndarray) -> np.ndarray:
+    """Find the held-out item in each list: its rank 1..K, or 0 where it is missing, [B] int64.
+
+    Args:
+        items: recommended items, best first, [B, K] int.
+        ground_truth: the held-out item of each user, [B] int.
+
+    Example:
+        >>> ranks(np.array([[5, 2, 7], [1, 3, 4]]), np.array([7, 9]))
+        array([3, 0])
+    """
+    relevant = items == ground_truth[:, None]  # [B, K]
+    return np.where(relevant.any(axis=1), relevant.argmax(axis=1) + 1, 0).astype(np.int64)
+
+
+def ndcg_of_ranks(ranks: np.ndarray, k: int) -> np.ndarray:
+    """Return NDCG at any cutoff k up to the length of the lists that the ranks come from.
+
+    Args:
+        ranks: rank of each user's held-out item, 0 where it is missing, [B] int.
+        k: how many of the first items count.
+
+    Returns:
+        [B] float64.
+
+    Example:
+        >>> ndcg_of_ranks(np.array([1, 3, 0]), k=3), ndcg_of_ranks(np.array([1, 3, 0]), k=2)
+        (array([1. , 0.5, 0. ]), array([1., 0., 0.]))
+    """
+    return np.concatenate([[0.0], discounts(k)])[np.where(ranks <= k, ranks, 0)]
 
 
 def discounts(k: int) -> np.ndarray:
@@ -189,3 +238,120 @@ def npcount(pcounts: np.ndarray, popularity_pcounts: np.ndarray) -> np.ndarray:
     """
     relative: np.ndarray = pcounts / popularity_pcounts.mean()
     return relative
+
+
+def miuf(items: np.ndarray, n_users_of_item: np.ndarray, n_users: int, k: int) -> np.ndarray:
+    """Measure novelty: how few users know a list's items (mean inverse user frequency).
+
+    Formula: mean over the first k items of -log2(users(item) / n_users), with users(item) counted in the training data
+    of the split and an item that no one has counted as if one user had. Range 0..log2(n_users), higher is better. As
+    RecTools' `MeanInvUserFreq`; RePlay's Surprisal divides by log2(n_users), Microsoft Recommenders' novelty divides
+    counts by interactions, and RePlay's Novelty is another thing (the share of items new to the user).
+
+    Args:
+        items: recommended items, [B, K] int in 1..I.
+        n_users_of_item: users with the item in training, [I] int.
+        n_users: users in training.
+        k: how many of the first items count.
+
+    Returns:
+        [B] float64.
+
+    Example:
+        Of four users all have item 1, two have item 2 and none has item 3: novelties 0, 1 and 2.
+
+        >>> miuf(np.array([[1, 2], [2, 3]]), np.array([4, 2, 0]), n_users=4, k=2)
+        array([0.5, 1.5])
+    """
+    novelties = np.log2(n_users) - np.log2(np.maximum(n_users_of_item, 1))  # [I]
+    means: np.ndarray = novelties[items[:, :k] - 1].mean(axis=1)
+    return means
+
+
+def tail(items: np.ndarray, in_head: np.ndarray, k: int) -> np.ndarray:
+    """Measure the share of a list that lies outside the short head (average percentage of long-tail items).
+
+    Formula: items of the first k that are not in the short head / k. Range 0..1, higher is better. As elliot's APLT,
+    whose head has 80 % of the interactions too (`short_head`); RecBole's TailPercentage has the least popular tenth of
+    the items for a tail, so the two don't compare.
+
+    Args:
+        items: recommended items, [B, K] int in 1..I.
+        in_head: whether each item is in the short head, [I] bool.
+        k: how many of the first items count.
+
+    Returns:
+        [B] float64.
+
+    Example:
+        >>> tail(np.array([[1, 2], [3, 2]]), np.array([True, False, False]), k=2)
+        array([0.5, 1. ])
+    """
+    shares: np.ndarray = (~in_head[items[:, :k] - 1]).mean(axis=1)
+    return shares
+
+
+def short_head(n_users_of_item: np.ndarray, share: float = HEAD_SHARE) -> np.ndarray:
+    """Find the most popular items that together have a share of the interactions, [I] bool.
+
+    Items enter by popularity, equal ones by the smaller id, until the share is reached; the item that reaches it is in.
+
+    Args:
+        n_users_of_item: users with the item in training, [I] int.
+        share: of all interactions, 0..1.
+
+    Example:
+        Item 2 has 6 of 10 interactions and item 1 brings them to 8.
+
+        >>> short_head(np.array([2, 6, 1, 1]))
+        array([ True,  True, False, False])
+    """
+    order = np.argsort(-n_users_of_item, kind="stable")
+    counts = n_users_of_item[order]
+    before = np.cumsum(counts) - counts
+    in_head = np.zeros(len(order), dtype=bool)
+    in_head[order] = before < share * counts.sum()
+    return in_head
+
+
+def coverage(items: np.ndarray, n_items: int, k: int) -> float:
+    """Measure how much of the catalogue is in anyone's list.
+
+    Formula: distinct items in the first k places of all lists / I. Range 0..1, higher is better. It grows with the
+    number of users, so only values over the same users compare. RecTools' CatalogCoverage gives the count unless
+    `normalize=True`, RePlay's Coverage divides by the items seen in training.
+
+    Args:
+        items: recommended items of all users, [B, K] int in 1..I.
+        n_items: I.
+        k: how many of the first items count.
+
+    Example:
+        >>> coverage(np.array([[1, 2], [1, 3]]), n_items=4, k=2)
+        0.75
+    """
+    return len(np.unique(items[:, :k])) / n_items
+
+
+def gini(items: np.ndarray, n_items: int, k: int) -> float:
+    """Measure how unequally the catalogue's items are recommended: the Gini coefficient of their exposure.
+
+    Formula: sum_i (2 i - I - 1) c_i / (I sum_i c_i) with c_1 <= ... <= c_I, how often each item of the catalogue stands
+    in the first k places of all lists. Range 0..1 - 1/I, LOWER is better: 0 if all items are recommended equally often,
+    1 - 1/I if one item is all that is recommended. As RecBole's GiniIndex; elliot's is turned around and has another
+    divisor, 1 - (this one) * I / (I - 1).
+
+    Args:
+        items: recommended items of all users, [B, K] int in 1..I.
+        n_items: I.
+        k: how many of the first items count.
+
+    Example:
+        Items are recommended 0, 1, 1 and 2 times: (-3 * 0 - 1 * 1 + 1 * 1 + 3 * 2) / (4 * 4).
+
+        >>> gini(np.array([[1, 2], [1, 3]]), n_items=4, k=2)
+        0.375
+    """
+    counts = np.sort(np.bincount(items[:, :k].ravel(), minlength=n_items + 1)[1:])  # [I]
+    places = np.arange(1, n_items + 1)
+    return float((2 * places - n_items - 1) @ counts / (n_items * counts.sum()))

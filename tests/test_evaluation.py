@@ -53,7 +53,7 @@ def table(split: Split, lists: list[list[int]] = LISTS, name: str = "scripted") 
 
 def test_per_user_values_by_hand(split: Split) -> None:
     per_user = table(split).per_user
-    assert list(per_user) == [known.name for known in metrics.metrics_at(2)]
+    assert list(per_user) == [*(known.name for known in metrics.metrics_at(2)), "MIUF@2", "Tail@2"]
     assert per_user["Recall@1"].tolist() == [1, 0, 0]
     assert per_user["Recall@2"].tolist() == [1, 1, 0]
     np.testing.assert_allclose(per_user["NDCG@2"], [1, 0.6309298, 0], atol=1e-7)  # 1/log2(2), 1/log2(3)
@@ -61,6 +61,31 @@ def test_per_user_values_by_hand(split: Split) -> None:
     np.testing.assert_allclose(per_user["PCOUNT@2"], [0, 0.2, 0])  # item 5 has 1/5, items 3 and 4 nothing
     # Popularity recommends u (1 2 seen): 5 3, v (1 2): 5 3, w (1 5): 2 3, so 0.2 each.
     np.testing.assert_allclose(per_user["nPCOUNT@2"], [0, 1, 0])
+    # One of three users has item 5; items 3 and 4 have none and count as if one had: -log2(1/3) for all.
+    np.testing.assert_allclose(per_user["MIUF@2"], [np.log2(3)] * 3)
+    # Item 1 has 3 of 5 interactions, item 2 brings them to 4 of 5: these two are the head.
+    assert per_user["Tail@2"].tolist() == [1, 1, 1]
+
+
+def test_metrics_of_all_lists_together_by_hand(split: Split) -> None:
+    # Items 3, 4 and 5 of five are recommended 2, 3 and 1 times: 0, 0, 1, 2, 3 with weights -4, -2, 0, 2, 4.
+    assert table(split).overall == {"Coverage@2": pytest.approx(3 / 5), "Gini@2": pytest.approx(16 / (5 * 6))}
+
+
+def test_ranks_give_ndcg_at_every_cutoff(split: Split) -> None:
+    result = table(split)
+    assert result.ranks.tolist() == [1, 2, 0]
+    for k in (1, 2):
+        expected = metrics.ndcg(np.array(LISTS), split.test.ground_truth, k)
+        np.testing.assert_array_equal(metrics.ndcg_of_ranks(result.ranks, k), expected)
+
+
+def test_a_user_who_had_an_item_twice_counts_once(split: Split) -> None:
+    interactions = replace(split.interactions, histories=Histories.of([[1, 1, 1, 3], [1, 2, 4], [1, 5, 2]]))
+    twice = table(Split(interactions, split.validation_users)).per_user
+    np.testing.assert_allclose(twice["MIUF@2"], [np.log2(3)] * 3)
+    known = table(Split(interactions, split.validation_users), [[2, 4], [1, 5], [1, 2]]).per_user["MIUF@2"]
+    np.testing.assert_allclose(known, [np.log2(3), np.log2(3) / 2, np.log2(3) / 2])  # all three users have item 1
 
 
 def test_summary_and_standard_errors_by_hand(split: Split) -> None:
@@ -68,7 +93,9 @@ def test_summary_and_standard_errors_by_hand(split: Split) -> None:
     assert result.summary()["Recall@2"] == pytest.approx(2 / 3)
     # 1, 1, 0: squares of the distances to 2/3 sum to 1/9 + 1/9 + 4/9 = 2/3; over n - 1 = 2: 1/3; root of (1/3) / 3
     assert result.standard_errors()["Recall@2"] == pytest.approx(1 / 3)
-    assert list(result.summary()) == list(result.standard_errors()) == list(result.per_user)
+    assert list(result.summary()) == list(result.standard_errors()) == [*result.per_user, *result.overall]
+    assert np.isnan(result.standard_errors()["Gini@2"])
+    assert result.summary()["Coverage@2"] == result.overall["Coverage@2"]
     assert all(type(value) is float for value in result.summary().values())
 
 

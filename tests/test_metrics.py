@@ -1,10 +1,11 @@
-"""Metrics against hand-computed values, brute force, scipy and ir-measures."""
+"""Metrics against hand-computed values, brute force, scipy, ir-measures and RecTools."""
 
 from __future__ import annotations
 
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,3 +134,73 @@ def test_metrics_declare_their_names_and_directions() -> None:
 
 def test_lists_of_one_item_have_one_recall() -> None:
     assert [known.name for known in metrics.metrics_at(1)] == ["Recall@1", "NDCG@1", "ILD@1", "PCOUNT@1", "nPCOUNT@1"]
+
+
+def test_what_the_paper_does_not_have_declares_its_direction() -> None:
+    names = [(known.name, known.arrow) for known in metrics.BEYOND]
+    assert names == [("MIUF@10", "↑"), ("Tail@10", "↑"), ("Coverage@10", "↑"), ("Gini@10", "↓")]
+
+
+@given(st.permutations(range(1, 7)), st.integers(1, 7))
+def test_ndcg_at_any_cutoff_follows_from_the_rank(order: list[int], target: int) -> None:
+    items, targets = np.array([order]), np.array([target])  # item 7 is never in the list
+    ranks = metrics.ranks(items, targets)
+    assert ranks.tolist() == [order.index(target) + 1 if target in order else 0]
+    for k in range(1, 7):
+        assert metrics.ndcg_of_ranks(ranks, k).tolist() == metrics.ndcg(items, targets, k).tolist()
+
+
+def test_miuf_by_hand() -> None:
+    users = np.array([8, 4, 1, 0])  # of 8: novelties 0, 1 and 3, and 3 for an item of nobody
+    items = np.array([[1, 2, 3], [4, 3, 1]])
+    np.testing.assert_allclose(metrics.miuf(items, users, 8, k=3), [4 / 3, 2.0])
+    np.testing.assert_allclose(metrics.miuf(items, users, 8, k=2), [0.5, 3.0])
+
+
+def test_tail_counts_only_the_first_k() -> None:
+    in_head = np.array([True, False, True])
+    items = np.array([[1, 2, 3], [2, 1, 3]])
+    np.testing.assert_allclose(metrics.tail(items, in_head, k=3), [1 / 3, 1 / 3])
+    assert metrics.tail(items, in_head, k=1).tolist() == [0.0, 1.0]
+
+
+def test_the_short_head_holds_the_item_that_reaches_the_share() -> None:
+    # 40 + 30 are 70 % of 100, and 15 more are beyond 80 %; of the two with 15, the smaller id.
+    assert metrics.short_head(np.array([15, 40, 15, 30, 0])).tolist() == [True, True, False, True, False]
+    assert metrics.short_head(np.array([50, 30, 20])).tolist() == [True, True, False]  # exactly 80 %: no more
+    assert metrics.short_head(np.array([5, 5]), share=1.0).tolist() == [True, True]
+
+
+def test_coverage_and_gini_count_only_the_first_k() -> None:
+    items = np.array([[1, 2], [1, 3]])
+    assert (metrics.coverage(items, 4, k=2), metrics.coverage(items, 4, k=1)) == (0.75, 0.25)
+    assert (metrics.gini(items, 4, k=2), metrics.gini(items, 4, k=1)) == (0.375, 0.75)
+
+
+def test_gini_has_zero_and_one_less_a_share_for_ends() -> None:
+    assert metrics.gini(np.array([[1, 2], [3, 4]]), 4, k=2) == 0.0
+    assert metrics.gini(np.array([[3], [3], [3]]), 4, k=1) == 1 - 1 / 4
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=30))
+def test_gini_is_half_the_relative_mean_difference(recommended: list[int]) -> None:
+    counts = np.bincount(recommended, minlength=7)[1:]
+    expected = np.abs(counts[:, None] - counts).sum() / (2 * 6**2 * counts.mean())
+    assert metrics.gini(np.array(recommended)[:, None], 6, k=1) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.crosscheck
+def test_popularity_novelty_and_coverage_agree_with_rectools(lists: tuple[np.ndarray, np.ndarray]) -> None:
+    rectools = pytest.importorskip("rectools.metrics")
+    items, _ = lists
+    training = pd.DataFrame(np.random.default_rng(4).integers(1, 29, (500, 2)), columns=["user_id", "item_id"])
+    training = training.drop_duplicates()  # items 29 and 30 have no user
+    users = np.bincount(training["item_id"], minlength=31)[1:]
+    rows = {"user_id": np.repeat(np.arange(300), 10), "item_id": items.ravel(), "rank": np.tile(np.arange(1, 11), 300)}
+    lists_table = pd.DataFrame(rows)
+    novelty = rectools.MeanInvUserFreq(k=7).calc_per_user(lists_table, training)
+    np.testing.assert_allclose(metrics.miuf(items, users, training["user_id"].nunique(), k=7), novelty)
+    popularity = rectools.AvgRecPopularity(k=7, normalize=True).calc_per_user(lists_table, training)
+    np.testing.assert_allclose(metrics.pcount(items, users / users.sum(), k=7), 7 * popularity)
+    covered = rectools.CatalogCoverage(k=1, normalize=True).calc(lists_table.head(100), np.arange(1, 31))
+    assert metrics.coverage(items[:10], 30, k=1) == pytest.approx(covered)

@@ -120,7 +120,7 @@ class Result:
         from gptrec_rl.reporting import Row, text_table
         from gptrec_rl.reporting.results import duration
 
-        names = list(self.tables[0].per_user)
+        names = self._columns
         parts = [self.described, text_table([Row.of(table) for table in self.tables], names, with_errors=True)]
         if self.baseline is not None:
             parts += [self._differences_title, text_table(self._differences(), names, with_errors=True)]
@@ -151,7 +151,7 @@ class Result:
         from gptrec_rl.reporting import Row, markdown_table
         from gptrec_rl.reporting.results import Section, write_section
 
-        names = list(self.tables[0].per_user)
+        names = self._columns
         notes = [f"Means over {self.described}, with standard errors."]
         if self.baseline is not None:
             notes += [self._differences_title, markdown_table(self._differences(), names, with_errors=True)]
@@ -165,6 +165,13 @@ class Result:
             notes=notes,
         )
         write_section(path, "Results", section)
+
+    @property
+    def _columns(self) -> list[str]:
+        """The metrics that tables show; files have all."""
+        from gptrec_rl.metrics import metrics_at
+
+        return [metric.name for metric in metrics_at(self.tables[0].k)]
 
     @property
     def _differences_title(self) -> str:

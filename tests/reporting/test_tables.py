@@ -48,6 +48,7 @@ def test_a_single_row_is_not_bold() -> None:
 
 
 def test_a_row_of_an_evaluation_has_its_means_and_errors() -> None:
-    table = EvaluationTable("m", 10, "hash", np.array(["u", "v"]), {"NDCG@10": np.array([0.0, 1.0])}, n_invalid=0)
+    values, users = {"NDCG@10": np.array([0.0, 1.0])}, np.array(["u", "v"])
+    table = EvaluationTable("m", 10, "hash", users, values, ranks=np.array([0, 1]), overall={}, n_invalid=0)
     # mean 1/2; variance (1/4 + 1/4) / 1, over 2 users: 1/4, whose root is 1/2
     assert Row.of(table, "teacher") == Row("m", {"NDCG@10": 0.5}, {"NDCG@10": 0.5}, "teacher")
