@@ -1,0 +1,78 @@
+"""`gptrec-rl experiment`: rows of the paper's Table 3 and curves of its figures, each from a small file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from gptrec_rl.cli.options import FILE, FOLDER, typed_command
+
+if TYPE_CHECKING:
+    from gptrec_rl.experiments.study import Study
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def study_options(command: F) -> F:
+    """Add `--budget`, `--runs` and `--results`: which results are meant, and where they are."""
+    runs, results = Path("runs/experiments"), Path("docs/results")
+    for option in (
+        click.option("--results", type=FOLDER, default=results, show_default=True, help="Folder of results."),
+        click.option("--runs", type=FOLDER, default=runs, show_default=True, help="Folder of run folders."),
+        click.option("--budget", default="cpu", show_default=True, help="Which of the rows' budgets."),
+    ):
+        command = option(command)
+    return command
+
+
+set_argument = click.argument("folder", type=FOLDER, metavar="SET")
+
+
+@click.group()
+def experiment() -> None:
+    """Reproduce the paper: a SET is a folder such as experiments/ml1m, with one file a row of Table 3."""
+
+
+@experiment.command()
+@click.argument("path", type=click.Path(path_type=Path), metavar="ROW|SET")
+@study_options
+@click.option("--data", type=FILE, envvar="GPTREC_DATA", show_envvar=True, help="In place of the set's own data file.")
+@click.option("--seed", type=int, help="One of the row's seeds; left out, all of them.")
+@click.option("--with-dependencies", is_flag=True, help="Make what a row builds on too, where it is missing.")
+def run(
+    path: Path, budget: str, runs: Path, results: Path, data: Path | None, seed: int | None, with_dependencies: bool
+) -> None:
+    """Make rows: train or resume, evaluate on all test users, and keep what was measured.
+
+    A ROW is a file such as experiments/ml1m/markov.toml; one that has a result is evaluated anew. Of a SET the rows
+    without a result are made, those that others build on first. Ctrl-C loses at most a minute of training; the same
+    command goes on.
+    """
+    from gptrec_rl.cli.experiment_rows import make_row
+    from gptrec_rl.experiments.config import read_set
+    from gptrec_rl.experiments.study import Study
+
+    is_row = path.suffix == ".toml"
+    experiments = read_set(path.parent if is_row else path)
+    if is_row:
+        experiments.row(path.stem, str(path))
+    study = Study(experiments, budget, runs, results, data)
+    split = study.split()
+    jobs = study.jobs(path.stem if is_row else None, seed, with_dependencies)
+    for place, (row_id, own_seed) in enumerate(jobs, start=1):
+        click.echo(f"[{place}/{len(jobs)}] {row_id}, seed {own_seed}, budget {budget}")
+        result = make_row(study, split, row_id, own_seed, typed_command())
+        click.echo(", ".join(f"{name} {value:.4f}" for name, value in result.own.means.items()))
+        click.echo(f"wrote {study.result_file(row_id, own_seed)}")
+    if not jobs:
+        click.echo(f"every row has a result in {study.folder}")
+
+
+def _study(folder: Path, budget: str, runs: Path, results: Path) -> Study:
+    from gptrec_rl.experiments.config import read_set
+    from gptrec_rl.experiments.study import Study
+
+    return Study(read_set(folder), budget, runs, results)

@@ -1,0 +1,247 @@
+"""How `gptrec-rl experiment run` makes one row: train or resume, evaluate on all test users, keep the result."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from gptrec_rl.cli.models import ModelChoice
+from gptrec_rl.config import TRAINED_MODELS, PretrainConfig, TrainingConfig, TuneConfig
+from gptrec_rl.config_files import read_config
+from gptrec_rl.data import Split, statistics
+from gptrec_rl.errors import InputError
+from gptrec_rl.evaluation import EvaluationTable, evaluate, measure
+from gptrec_rl.experiments.config import BuiltIn, Pretrain, Rerank, RowConfig, Train, Tune
+from gptrec_rl.experiments.store import Checked, Point, Result, per_user_file, point_of, sha256_of, write_result
+from gptrec_rl.experiments.study import Study
+from gptrec_rl.experiments.trade_offs import goal_value
+from gptrec_rl.models.recommender import ScoringRecommender
+from gptrec_rl.reporting.progress import ProgressBar
+from gptrec_rl.reporting.results import machine_description
+
+T = TypeVar("T")
+
+LIBRARIES = ("numpy", "scipy", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that can be evaluated.
+
+    Attributes:
+        place: built-in name or run folder.
+        settings: of its training, defaults included.
+        seconds: of its training, all resumed parts together.
+        steps: of its training; None where there was none.
+        validations: of the validator, for a tuned model.
+    """
+
+    place: str
+    settings: Mapping[str, Any]
+    seconds: float = 0.0
+    steps: int | None = None
+    validations: tuple[Checked, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the evaluation of a row gave: all its points, and the tables of those whose users are kept."""
+
+    points: Mapping[str, Point]
+    tables: Mapping[str, EvaluationTable]
+
+
+def make_row(study: Study, split: Split, row_id: str, seed: int, command: str) -> Result:
+    """Train or resume a row's model, evaluate it, and write the result.
+
+    Raises:
+        InputError: a setting is wrong, or the row that this one builds on is not made yet.
+    """
+    row = study.experiments.rows[row_id]
+    try:
+        trained = _trained(study, row_id, seed)
+    except InputError as error:
+        raise InputError(f"{study.experiments.file(row_id)}: {error}") from None
+    started = time.monotonic()
+    k = study.experiments.dataset.k
+    measured = (
+        _curve(row.name, row.how, trained, split, k)
+        if isinstance(row.how, Rerank)
+        else _strategies(row, trained, split, k)
+    )
+    per_user = per_user_file(measured.tables)
+    result = Result(
+        row=row_id,
+        budget=study.budget,
+        seed=seed,
+        configuration=row,
+        settings=dict(trained.settings),
+        data={"name": split.interactions.name, **asdict(statistics(split.interactions))},
+        catalogue_hash=split.catalogue.hash,
+        split_hash=split.hash,
+        users=len(split.test.users),
+        k=k,
+        points=dict(measured.points),
+        per_user_sha256=sha256_of(per_user),
+        training_s=round(trained.seconds, 1),
+        evaluation_s=round(time.monotonic() - started, 1),
+        steps=trained.steps,
+        validations=trained.validations,
+        machine=machine_description(),
+        versions={name: version(name) for name in LIBRARIES},
+        commit=_commit(),
+        command=command,
+    )
+    write_result(study.result_file(row_id, seed), result, per_user)
+    return result
+
+
+def _trained(study: Study, row_id: str, seed: int) -> Trained:
+    """Train or resume what the row is made by."""
+    row = study.experiments.rows[row_id]
+    run_dir = study.run_dir(row_id, seed)
+    if row.is_trained and study.budget not in row.budgets:
+        raise InputError(f"there is no budget {study.budget!r}; give one of {', '.join(row.budgets)}")
+    shared = {"split": study.experiments.dataset.split.model_dump(exclude_none=True), "seed": seed}
+    settings = {**row.settings_of(study.budget), **shared}
+    match row.how:
+        case BuiltIn(model=model):
+            return Trained(model, {})
+        case Rerank(base=base):
+            return Trained(study.model(base, seed), {})
+        case Train(model=model):
+            return _train(study, run_dir, model, settings)
+        case Pretrain() as pretrain:
+            return _pretrain(study, run_dir, pretrain, {**settings, "teacher": study.model(pretrain.teacher, seed)})
+        case Tune() as tune:
+            return _tune(study, run_dir, tune, {**settings, "goal": tune.goal}, study.model(tune.student, seed))
+
+
+def _train(study: Study, run_dir: Path, model: str, settings: Mapping[str, Any]) -> Trained:
+    from gptrec_rl.cli.train import train_model
+
+    if model not in TRAINED_MODELS:
+        raise InputError(f"there is no model {model!r} to train; give one of {', '.join(TRAINED_MODELS)}")
+    config = read_config(TRAINED_MODELS[model], None, base=settings)
+    train_model(study.data_file, run_dir, model, config, "resume", None, None)
+    return _finished(run_dir, config)
+
+
+def _pretrain(study: Study, run_dir: Path, pretrain: Pretrain, settings: Mapping[str, Any]) -> Trained:
+    from gptrec_rl.cli.pretrain import train_student
+    from gptrec_rl.models.reranker import Reranked
+
+    config = read_config(PretrainConfig, None, base=settings)
+    teacher = None
+    if pretrain.rerank is not None:
+        split, rerank = study.split(), pretrain.rerank
+        base = _scorer(config.teacher, split)
+        teacher = Reranked(base, rerank.method, rerank.weight, rerank.scaling, split)
+    train_student(study.data_file, run_dir, config, "resume", None, None, teacher)
+    return _finished(run_dir, config)
+
+
+def _scorer(place: str, split: Split) -> ScoringRecommender:
+    """Open a model that scores items.
+
+    Raises:
+        InputError: there is no such model, or it has no scores.
+    """
+    model = ModelChoice.parse(place).open(split, "top-k", "auto")
+    if not hasattr(model, "score"):
+        raise InputError(f"{place} gives items no scores, which reranking needs; name another model")
+    return cast(ScoringRecommender, model)
+
+
+def _finished(run_dir: Path, config: TrainingConfig) -> Trained:
+    """Read how long a training took over all its parts."""
+    from gptrec_rl.cli.training import STATE
+    from gptrec_rl.transport.entry import read_folder
+
+    counters = json.loads(read_folder(run_dir / STATE)[1]["counters.json"])
+    settings = config.model_dump(mode="json", exclude={"teacher"})  # a folder of this machine; the row names it
+    return Trained(str(run_dir), settings, counters["elapsed_s"], counters["step"])
+
+
+def _tune(study: Study, run_dir: Path, tune: Tune, settings: Mapping[str, Any], student: str) -> Trained:
+    from gptrec_rl.cli.tune import run_fleet
+    from gptrec_rl.reporting.history import RunHistory
+
+    config = read_config(TuneConfig, None, base={**settings, "data": str(study.data_file.resolve())})
+    run_fleet(run_dir, config, Path(student), "resume", serial=tune.serial)
+    history = RunHistory.read(run_dir)
+    checked = tuple(
+        Checked(step=v.step, minutes=v.minutes, reward=v.reward, values=dict(v.values), errors=dict(v.errors))
+        for v in history.validations
+    )
+    kept = config.model_dump(mode="json", exclude={"data", "run_id"})
+    return Trained(str(run_dir), kept, history.seconds, history.step, checked)
+
+
+def _strategies(row: RowConfig, trained: Trained, split: Split, k: int) -> Measured:
+    """Evaluate a model by each of the row's strategies."""
+    choice = ModelChoice(row.name, trained.place)
+    tables = {}
+    for strategy in row.strategies:
+        model = choice.open(split, strategy, "auto")
+        name = f"{row.name}, {strategy}"
+        table = _with_bar(name, lambda show: evaluate(model, split.test, split, name=name, k=k, progress=show))  # noqa: B023
+        if table.n_invalid:
+            raise click.ClickException(
+                f"{name} recommended {table.n_invalid:,} items that the history or the list already held; its figures "
+                "would mean nothing"
+            )
+        tables[strategy] = table
+    return Measured({strategy: point_of(table) for strategy, table in tables.items()}, tables)
+
+
+def _curve(name: str, rerank: Rerank, trained: Trained, split: Split, k: int) -> Measured:
+    """Rerank with all weights over one pass of the base model; keep the users of each goal's best weight."""
+    from gptrec_rl.models.reranker import sweep
+
+    base, cases = _scorer(trained.place, split), split.test
+    lists = _with_bar(
+        name,
+        lambda show: sweep(
+            base, rerank.method, rerank.weights, rerank.scaling, split, cases.histories, k, progress=show
+        ),
+    )  # [W, B, K]
+    tables = {
+        weight: measure(items, cases, split, name=name) for weight, items in zip(rerank.weights, lists, strict=True)
+    }
+    best_for: dict[float, list[str]] = {}
+    for goal in rerank.goals:
+        values = {weight: goal_value(goal, table.summary(), k) for weight, table in tables.items()}
+        best_for.setdefault(max(values, key=values.__getitem__), []).append(goal)
+    points = {_label(weight): point_of(table, weight, best_for.get(weight, ())) for weight, table in tables.items()}
+    return Measured(points, {_label(weight): tables[weight] for weight in best_for})
+
+
+def _with_bar(name: str, work: Callable[[Callable[[int, int], None]], T]) -> T:
+    """Do work that reports how many users of all are done."""
+    bar = ProgressBar(name)
+    try:
+        return work(lambda done, total: bar.show(done / total, f"{done:,} of {total:,} users"))
+    finally:
+        bar.close()
+
+
+def _label(weight: float) -> str:
+    return f"{weight:g}"
+
+
+def _commit() -> str | None:
+    """Return the repository's commit, with a + where tracked files have changed; None outside of a repository."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return described.stdout.strip() or None

@@ -1,0 +1,220 @@
+"""One set of experiments under one budget: where runs and results are, which rows are missing, what makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptrec_rl.data import Interactions, Split
+from gptrec_rl.errors import InputError
+from gptrec_rl.evaluation import EvaluationTable
+from gptrec_rl.experiments.config import BUILT_IN, BuiltIn, ExperimentSet, lineage
+from gptrec_rl.experiments.store import Result, read_result, read_tables
+
+RUNS = Path("runs/experiments")
+RESULTS = Path("docs/results")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A row made with one seed.
+
+    Attributes:
+        result: the facts.
+        tables: values per user, by point.
+    """
+
+    result: Result
+    tables: Mapping[str, EvaluationTable]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A set of experiments under one budget.
+
+    Attributes:
+        experiments: the set.
+        budget: what its results are called after.
+        runs: folder of run folders.
+        results: folder of results.
+        data: the data file; None takes the one that the set names.
+    """
+
+    experiments: ExperimentSet
+    budget: str
+    runs: Path = RUNS
+    results: Path = RESULTS
+    data: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What folders and documents are called after, such as ml1m-cpu."""
+        return f"{self.experiments.name}-{self.budget}"
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the results."""
+        return self.results / self.name
+
+    def result_file(self, row_id: str, seed: int) -> Path:
+        """Return the file of a row's facts."""
+        return self.folder / f"{self._called(row_id, seed)}.json"
+
+    def run_dir(self, row_id: str, seed: int) -> Path:
+        """Return the run folder of a trained row."""
+        return self.runs / self.name / self._called(row_id, seed)
+
+    def _called(self, row_id: str, seed: int) -> str:
+        return row_id if seed == self.experiments.rows[row_id].seeds[0] else f"{row_id}-seed{seed}"
+
+    def command(self, row_id: str, seed: int) -> str:
+        """Return the command that makes a row."""
+        words = ["gptrec-rl experiment run", str(self.experiments.file(row_id)), "--budget", self.budget]
+        if len(self.experiments.rows[row_id].seeds) > 1:
+            words += ["--seed", str(seed)]
+        if self.runs != RUNS:
+            words += ["--runs", str(self.runs)]
+        if self.results != RESULTS:
+            words += ["--results", str(self.results)]
+        return " ".join(words)
+
+    def result(self, row_id: str, seed: int) -> Result | None:
+        """Read the facts of a row; errors as in `read_result`."""
+        return read_result(self.result_file(row_id, seed), self.command(row_id, seed))
+
+    def is_made(self, row_id: str, seed: int) -> bool:
+        """Tell whether a row has a whole result."""
+        try:
+            return self.result(row_id, seed) is not None
+        except InputError:
+            return False
+
+    def seed_of(self, row_id: str, seed: int) -> int:
+        """Return the seed of the row that one made with a seed builds on: the same where there is one, or its first."""
+        seeds = self.experiments.rows[row_id].seeds
+        return seed if seed in seeds else seeds[0]
+
+    def jobs(self, row_id: str | None, seed: int | None, with_dependencies: bool) -> list[tuple[str, int]]:
+        """Return rows and seeds to make, in an order in which each finds what it builds on.
+
+        Args:
+            row_id: a row, which is made whether it has a result or not; None: all that have none.
+            seed: one of the seeds; None: all.
+            with_dependencies: make what these rows build on too, where its result or its weights are missing.
+
+        Raises:
+            InputError: the row has no such seed.
+        """
+        named = self.experiments.rows if row_id is None else [row_id]
+        wanted = [(each, own) for each in named for own in self.experiments.rows[each].seeds if seed in (None, own)]
+        if row_id is None:
+            wanted = [job for job in wanted if not self.is_made(*job)]
+        elif not wanted:
+            seeds = ", ".join(map(str, self.experiments.rows[row_id].seeds))
+            raise InputError(f"{self.experiments.file(row_id)} has no seed {seed}, but {seeds}; add it there")
+        jobs: dict[tuple[str, int], None] = {}
+        for job in wanted:
+            for each in self._line(job):
+                if each in wanted or (with_dependencies and not self._can_be_built_on(*each)):
+                    jobs[each] = None
+        return list(jobs)
+
+    def _line(self, job: tuple[str, int]) -> list[tuple[str, int]]:
+        """Return what a row builds on, the first to make first, and itself as the last, each with its seed."""
+        line = [job]
+        for below in reversed(lineage(self.experiments, job[0])[:-1]):
+            line.insert(0, (below, self.seed_of(below, line[0][1])))
+        return line
+
+    def _can_be_built_on(self, row_id: str, seed: int) -> bool:
+        has_model = not self.experiments.rows[row_id].is_trained or self.run_dir(row_id, seed).is_dir()
+        return has_model and self.is_made(row_id, seed)
+
+    def model(self, name: str, seed: int) -> str:
+        """Return what commands call a model that others build on: its built-in name, or its run folder.
+
+        Args:
+            name: a built-in model or a row.
+            seed: of the row that asks.
+
+        Raises:
+            InputError: the row is not made yet, or its trained weights are not here.
+        """
+        if name in BUILT_IN:
+            return name
+        row = self.experiments.rows[name]
+        if isinstance(row.how, BuiltIn):
+            return row.how.model
+        if not row.is_trained:
+            raise InputError(f"{self.experiments.file(name)} is a curve, which nothing can start from; name a model")
+        own_seed = self.seed_of(name, seed)
+        folder = self.run_dir(name, own_seed)
+        if not self._can_be_built_on(name, own_seed):
+            raise InputError(
+                f"{name} comes first, and its model in {folder} isn't finished; run "
+                f"`{self.command(name, own_seed)}`, or add --with-dependencies"
+            )
+        return str(folder)
+
+    def split(self) -> Split:
+        """Open the data, made first where the set makes its own.
+
+        Raises:
+            InputError: the data file is missing or of other data.
+        """
+        dataset = self.experiments.dataset
+        file = self.data_file
+        if not file.exists():
+            if dataset.synthetic is None:
+                raise InputError(
+                    f"{dataset.title} needs the data file {file}, which isn't there; make it by "
+                    f"`{dataset.prepare}`, or name another place with --data"
+                )
+            from gptrec_rl.data.sources.synthetic import generate
+
+            generate(**dataset.synthetic.model_dump()).save(file)
+        interactions = Interactions.load(file)
+        if interactions.name != dataset.data_name:
+            raise InputError(
+                f"{file} holds {interactions.name!r} and {self.experiments.folder} is about {dataset.data_name!r}; "
+                "give its own data file with --data, and mind GPTREC_DATA"
+            )
+        split = Split.leave_one_out(interactions, dataset.split.validation_users, dataset.split.seed)
+        split.require_room(dataset.k)
+        return split
+
+    @property
+    def data_file(self) -> Path:
+        """The data file: the given one, or the one that the set names; a set that makes its own has only that."""
+        dataset = self.experiments.dataset
+        return self.data if self.data is not None and dataset.synthetic is None else Path(dataset.data)
+
+    def made(self) -> dict[str, list[Made]]:
+        """Read the results of all rows, a list of seeds each; a row without a result has none.
+
+        Raises:
+            InputError: a result is half-written or damaged, or one is of another split or other users than the first.
+        """
+        rows: dict[str, list[Made]] = {}
+        first: tuple[Path, EvaluationTable] | None = None
+        for row_id, row in self.experiments.rows.items():
+            rows[row_id] = []
+            for seed in row.seeds:
+                result = self.result(row_id, seed)
+                if result is None:
+                    continue
+                file = self.result_file(row_id, seed)
+                made = Made(result, read_tables(file, result, row.name))
+                for table in made.tables.values():
+                    first = first or (file, table)
+                    _require_same(first, (file, table), self.command(row_id, seed))
+                rows[row_id].append(made)
+        return rows
+
+
+def _require_same(first: tuple[Path, EvaluationTable], other: tuple[Path, EvaluationTable], command: str) -> None:
+    try:
+        other[1].require_comparable(first[1])
+    except InputError as error:
+        raise InputError(f"{first[0]} and {other[0]} can't stand in one table: {error}; run `{command}`") from None
