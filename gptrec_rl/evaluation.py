@@ -20,6 +20,8 @@ from gptrec_rl.models.recommender import Recommender
 
 Progress = Callable[[int, int], None]
 
+BATCH_SIZE = 256
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -105,7 +107,7 @@ def evaluate(
     *,
     name: str,
     k: int = 10,
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> EvaluationTable:
     """Ask a recommender for each user's held-out item.
@@ -123,14 +125,7 @@ def evaluate(
         InputError: there are no users, one of them has fewer than K items left, or the recommender returns another
             shape or ids outside 1..I.
     """
-    n_users = len(cases.users)
-    items = np.empty((n_users, k), dtype=np.int64)
-    for start in range(0, n_users, batch_size):
-        rows = np.arange(start, min(start + batch_size, n_users))
-        lists = recommender.recommend(cases.histories.take(rows), k).items
-        items[rows] = _checked(lists, (len(rows), k), split, name)
-        if progress is not None:
-            progress(int(rows[-1]) + 1, n_users)
+    items = _lists(recommender, cases.histories, split, name, k, batch_size, progress)
     return measure(items, cases, split, name=name)
 
 
@@ -149,7 +144,7 @@ def measure(items: np.ndarray, cases: Cases, split: Split, *, name: str) -> Eval
     if not len(items):
         raise InputError(f"there is no user to measure {name} on; give one or more")
     k = items.shape[1]
-    popular = PopularityRecommender(split).recommend(cases.histories, k).items
+    popular = _lists(PopularityRecommender(split), cases.histories, split, "popularity", k)
     popularity_pcounts = metrics.pcount(popular, split.frequencies, k)
     n_items = split.catalogue.n_items
     return EvaluationTable(
@@ -165,6 +160,26 @@ def measure(items: np.ndarray, cases: Cases, split: Split, *, name: str) -> Eval
         },
         n_invalid=count_invalid(items, cases.histories, n_items),
     )
+
+
+def _lists(
+    recommender: Recommender,
+    histories: Histories,
+    split: Split,
+    name: str,
+    k: int,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Ask for a batch of lists at a time, [B, K] int64."""
+    items = np.empty((len(histories), k), dtype=np.int64)
+    for start in range(0, len(histories), batch_size):
+        rows = np.arange(start, min(start + batch_size, len(histories)))
+        lists = recommender.recommend(histories.take(rows), k).items
+        items[rows] = _checked(lists, (len(rows), k), split, name)
+        if progress is not None:
+            progress(int(rows[-1]) + 1, len(histories))
+    return items
 
 
 def _checked(items: np.ndarray, shape: tuple[int, int], split: Split, name: str) -> np.ndarray:
@@ -200,7 +215,7 @@ def _per_user(
     items: np.ndarray, ground_truth: np.ndarray, popularity_pcounts: np.ndarray, split: Split, k: int
 ) -> dict[str, np.ndarray]:
     pcounts = metrics.pcount(items, split.frequencies, k)
-    n_users_of_item = _users_per_item(split.training, split.catalogue.n_items)
+    n_users_of_item = split.training.contains(split.catalogue.n_items).sum(axis=0)
     return {
         "Recall@1": metrics.recall(items, ground_truth, 1),
         f"Recall@{k}": metrics.recall(items, ground_truth, k),
@@ -211,13 +226,6 @@ def _per_user(
         f"MIUF@{k}": metrics.miuf(items, n_users_of_item, len(split.training), k),
         f"Tail@{k}": metrics.tail(items, metrics.short_head(n_users_of_item), k),
     }
-
-
-def _users_per_item(histories: Histories, n_items: int) -> np.ndarray:
-    """Count the histories that hold each item, [I] int64."""
-    owners = np.repeat(np.arange(len(histories)), histories.lengths)
-    pairs = np.unique(owners * n_items + histories.values - 1)  # a repeated item counts once
-    return np.bincount(pairs % n_items, minlength=n_items)
 
 
 def write_per_user(table: EvaluationTable, path: Path) -> None:
