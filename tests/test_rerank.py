@@ -153,7 +153,7 @@ def test_no_rows_make_no_lists() -> None:
 
 @pytest.mark.crosscheck
 def test_mmr_agrees_with_pyversity() -> None:
-    pyversity = pytest.importorskip("pyversity", minversion="0.2")  # before, diversity meant its opposite
+    pyversity = pytest.importorskip("pyversity", minversion="0.2")  # earlier, 1 meant no diversity
     rng = np.random.default_rng(0)
     genres = rng.random((40, 6)) < 0.4
     genres[:, 0] |= ~genres.any(axis=1)
