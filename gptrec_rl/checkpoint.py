@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from gptrec_rl.data import Catalogue
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.models.network import CONFIG_FILE, Network
 from gptrec_rl.transport.checkpoints import CheckpointStore
 from gptrec_rl.transport.entry import MANIFEST, Entry, read_folder, write_folder
 
 STUDENT = "student"
 """The policy in the run folder of `pretrain`, and the one that a run of `tune` started from."""
+MODEL = "model"
+"""The model in the run folder of `train`."""
 STORE = "store"
 """The checkpoint store in the run folder of `tune`."""
+
+
+NETWORKS = {
+    "gptrec": "gptrec_rl.models.gptrec:GPTRec",
+    "sasrec": "gptrec_rl.models.sasrec:SASRec",
+    "shifting": "gptrec_rl.models.shifting:GPTRecShifting",
+}
+"""What a model's `config.json` calls itself under "recommender" -> its class; imported only when loaded."""
+
+
+def load_model(path: Path, catalogue: Catalogue) -> Network:
+    """Load any trained model, as `load_policy` loads a policy.
+
+    Raises:
+        InputError: as `load_policy`; or it is of no known kind.
+    """
+    entry, files = read_model(path)
+    _require_catalogue(path, entry, catalogue)
+    network: Network = _class_of(path, files).from_files(files)
+    return network
 
 
 def load_policy(path: Path, catalogue: Catalogue) -> GPTRec:
@@ -25,17 +50,33 @@ def load_policy(path: Path, catalogue: Catalogue) -> GPTRec:
         InputError: there is no policy at this path, it is damaged (`CheckpointError`), or it was trained on another
             catalogue.
     """
-    entry, files = read_policy(path)
+    entry, files = read_model(path)
+    _require_catalogue(path, entry, catalogue)
+    return GPTRec.from_files(files)
+
+
+def _class_of(path: Path, files: Mapping[str, bytes]) -> type[Network]:
+    try:
+        kind = json.loads(files[CONFIG_FILE]).get("recommender", "gptrec")
+        module, name = NETWORKS[kind].split(":")
+    except (KeyError, ValueError, AttributeError, TypeError):
+        raise InputError(
+            f"{path} holds no model of a known kind ({', '.join(NETWORKS)}); train or fetch it again"
+        ) from None
+    network: type[Network] = getattr(import_module(module), name)
+    return network
+
+
+def _require_catalogue(path: Path, entry: Entry, catalogue: Catalogue) -> None:
     if entry.catalogue_hash != catalogue.hash:
         raise InputError(
             f"{path} was trained on another catalogue ({entry.catalogue_hash[:12]}, the data has "
             f"{catalogue.hash[:12]}); give the data file that it was trained on, or train a model on this one"
         )
-    return GPTRec.from_files(files)
 
 
-def read_policy(path: Path) -> tuple[Entry, dict[str, bytes]]:
-    """Return the manifest and the files of what `load_policy` loads."""
+def read_model(path: Path) -> tuple[Entry, dict[str, bytes]]:
+    """Return the manifest and the files of what `load_model` loads."""
     if (path / STORE).is_dir() and not (path / MANIFEST).exists():
         store = CheckpointStore(str(path / STORE))
         best = store.best()
@@ -45,8 +86,8 @@ def read_policy(path: Path) -> tuple[Entry, dict[str, bytes]]:
         if newest is None:
             raise InputError(f"the tuning run {path} has not published a policy; let it run, or give another model")
         return newest
-    folder = path / STUDENT
-    return read_folder(folder if (folder / MANIFEST).exists() else path)
+    folders = (path / STUDENT, path / MODEL)
+    return read_folder(next((folder for folder in folders if (folder / MANIFEST).exists()), path))
 
 
 def save_policy(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -17,8 +17,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ModelConfig(Settings):
-    """Size of the policy's and the value model's GPT-2 (section 4.3)."""
+class TransformerConfig(Settings):
+    """Size of a Transformer over items (section 4.3)."""
 
     n_layers: PositiveInt = 3
     n_heads: PositiveInt = 4
@@ -26,14 +26,19 @@ class ModelConfig(Settings):
     """Embedding size D, a multiple of n_heads."""
     history_length: PositiveInt = 200
     """n: how many of a user's last items the model reads."""
-    slate_length: PositiveInt = 10
-    """K: how many items a list has."""
 
     @model_validator(mode="after")
-    def _heads_share_the_width(self) -> ModelConfig:
+    def _heads_share_the_width(self) -> Self:
         if self.width % self.n_heads:
             raise ValueError(f"width {self.width} can't be shared by {self.n_heads} heads; give a multiple of them")
         return self
+
+
+class ModelConfig(TransformerConfig):
+    """Size of the policy's and the value model's GPT-2."""
+
+    slate_length: PositiveInt = 10
+    """K: how many items a list has."""
 
 
 class SplitConfig(Settings):
@@ -44,17 +49,15 @@ class SplitConfig(Settings):
     seed: int = SPLIT_SEED
 
 
-class PretrainConfig(Settings):
-    """Stage 1: the student learns to write the teacher's lists (equation 6)."""
+class TrainingConfig(Settings):
+    """What the training of every model has."""
 
-    model: ModelConfig = ModelConfig()
     split: SplitConfig = SplitConfig()
-    teacher: Literal["markov", "popularity"] = "markov"
     batch_size: PositiveInt = 128
+    """Users a step, drawn anew."""
     learning_rate: PositiveFloat = 1e-3
     warmup_steps: PositiveInt = 100
     dropout: float = Field(0.0, ge=0, lt=1)
-    """The paper trains to convergence with 0.1; a budget of minutes is over before a model this small overfits."""
     max_minutes: PositiveFloat | None = None
     """Time budget; the learning rate falls along a cosine to 0 over it. None: constant rate until patience ends."""
     max_steps: PositiveInt | None = None
@@ -62,12 +65,51 @@ class PretrainConfig(Settings):
     validate_every: PositiveInt = 100
     """Steps between two validations."""
     patience: PositiveInt = 200
-    """Validations without a better loss before training stops."""
+    """Validations without a better one before training stops."""
     checkpoint_every_s: PositiveFloat = 60.0
     """Seconds between two saved states to resume from."""
     precision: Precision = "auto"
     """Of matrix products; bf16 where the hardware lacks it is obeyed, more slowly than fp32, after one warning."""
     seed: int = 0
+
+
+class PretrainConfig(TrainingConfig):
+    """Stage 1: the student learns to write the teacher's lists (equation 6)."""
+
+    model: ModelConfig = ModelConfig()
+    teacher: str = "markov"
+    """markov, popularity, or the folder of a trained model."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """The paper trains to convergence with 0.1; a budget of minutes is over before a model this small overfits."""
+
+
+class NextItemConfig(TrainingConfig):
+    """Training on shifted sequences."""
+
+    model: TransformerConfig = TransformerConfig()
+
+
+class SASRecConfig(NextItemConfig):
+    """SASRec (Kang and McAuley, 2018), and its stronger losses."""
+
+    model: TransformerConfig = TransformerConfig(n_layers=2, n_heads=2)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    loss: Literal["bce", "gbce", "softmax"] = "bce"
+    """Binary cross-entropy as in SASRec and the paper; gSASRec's generalised one; cross-entropy over all items."""
+    n_negatives: PositiveInt = 1
+    """Of bce and gbce: items that the user doesn't have, drawn for each place of a history. gSASRec: 256."""
+    calibration: float = Field(0.75, ge=0, le=1)
+    """t of gbce (Petrov and Macdonald, 2023): 0 is bce, 1 calibrates probabilities fully."""
+
+
+class ShiftingConfig(NextItemConfig):
+    """GPTRec-Shifting (section 4.5): the policy's GPT-2, trained by cross-entropy over all items."""
+
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+TRAINED_MODELS: dict[str, type[TrainingConfig]] = {"sasrec": SASRecConfig, "shifting": ShiftingConfig}
+"""What `gptrec-rl train` trains."""
 
 
 class PpoConfig(Settings):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
-from gptrec_rl.checkpoint import STORE, STUDENT, load_policy, read_policy, save_policy
+from gptrec_rl.checkpoint import STORE, STUDENT, load_policy, read_model, save_policy
 from gptrec_rl.data import Catalogue
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.gptrec import GPTRec
@@ -51,7 +51,7 @@ def test_a_policy_comes_back_as_it_was(make_policy: MakePolicy, catalogue: Catal
     assert loaded.to_files() == policy.to_files()
     assert (loaded.history_length, loaded.slate_length, loaded.n_items) == (5, 3, 12)
     assert not loaded.training
-    entry, _ = read_policy(tmp_path / "policy")
+    entry, _ = read_model(tmp_path / "policy")
     assert (entry.step, entry.split_hash, entry.config) == (5, "s", {"seed": 3})
 
 

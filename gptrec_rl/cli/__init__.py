@@ -17,10 +17,12 @@ from gptrec_rl.errors import InputError
 COMMANDS = {
     "data": ("gptrec_rl.cli.data:data", "Prepare a data set, and describe one."),
     "pretrain": ("gptrec_rl.cli.pretrain:pretrain", "Stage 1: teach a GPTRec the lists of a Markov chain."),
+    "train": ("gptrec_rl.cli.train:train", "Train a model to compare with, or to teach a student."),
     "tune": ("gptrec_rl.cli.tune:tune", "Stage 2: align a GPTRec with a goal by a fleet of processes."),
     "evaluate": ("gptrec_rl.cli.evaluate:evaluate", "Score a checkpoint or a recommender on the test users."),
     "recommend": ("gptrec_rl.cli.recommend:recommend", "Recommend items to a user, a history or everyone."),
     "watch": ("gptrec_rl.cli.watch:watch", "Follow a run live."),
+    "experiment": ("gptrec_rl.cli.experiment:experiment", "Reproduce the paper: its rows, tables and figures."),
     "demo": ("gptrec_rl.cli.demo:demo", "See the whole path on built-in data, in minutes."),
 }
 

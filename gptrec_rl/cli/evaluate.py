@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gptrec_rl.cli.models import ModelChoice, Strategy
+from gptrec_rl.cli.models import ModelChoice
 from gptrec_rl.cli.options import (
     FILE,
     data_option,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gptrec_rl.config import Precision
     from gptrec_rl.data import Cases, Split
     from gptrec_rl.evaluation import EvaluationTable
-    from gptrec_rl.models.recommender import Recommender
+    from gptrec_rl.models.recommender import Recommender, Strategy
     from gptrec_rl.reporting import Row
 
 STRATEGY_NAMES: dict[Strategy, str] = {"next-k": "Next-K", "top-k": "Top-K"}

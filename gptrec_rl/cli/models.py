@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from gptrec_rl.errors import InputError
 
 if TYPE_CHECKING:
     from gptrec_rl.config import Precision
     from gptrec_rl.data import Split
-    from gptrec_rl.models.recommender import Recommender
-
-Strategy = Literal["next-k", "top-k"]
+    from gptrec_rl.models.recommender import Recommender, Strategy
 
 BUILT_IN = ("markov", "popularity")
 
@@ -57,20 +55,18 @@ class ModelChoice:
             from gptrec_rl.models.popularity import PopularityRecommender
 
             return PopularityRecommender(split)
-        from gptrec_rl.checkpoint import load_policy
-        from gptrec_rl.decoding import NextK, TopK
+        from gptrec_rl.checkpoint import load_model
         from gptrec_rl.models.precision import best_device
 
-        policy = load_policy(self._folder, split.catalogue).to(best_device())
-        return NextK(policy, precision) if strategy == "next-k" else TopK(policy, precision)
+        return load_model(self._folder, split.catalogue).to(best_device()).recommender(strategy, precision)
 
     def trained_on(self, split: Split) -> bool:
         """Tell whether the model is of exactly this split; a built-in one always is."""
         if not self.is_policy:
             return True
-        from gptrec_rl.checkpoint import read_policy
+        from gptrec_rl.checkpoint import read_model
 
-        return read_policy(self._folder)[0].split_hash == split.hash
+        return read_model(self._folder)[0].split_hash == split.hash
 
     @property
     def _folder(self) -> Path:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gptrec_rl.cli.models import ModelChoice, Strategy
+from gptrec_rl.cli.models import ModelChoice
 from gptrec_rl.cli.options import (
     FILE,
     data_option,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from gptrec_rl.config import Precision
     from gptrec_rl.data import Catalogue, Interactions
-    from gptrec_rl.models.recommender import Recommender
+    from gptrec_rl.models.recommender import Recommender, Strategy
 
 N_SHOWN = 5
 BATCH_SIZE = 256

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gptrec_rl.checkpoint import STORE, STUDENT, load_policy, read_policy, save_policy
+from gptrec_rl.checkpoint import STORE, STUDENT, load_policy, read_model, save_policy
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import read_config, write_config
 from gptrec_rl.data import Interactions, Split
@@ -175,7 +175,7 @@ def prepare_run(folder: Path, config: TuneConfig, student: Path | None, on_exist
     k = load_policy(student, split.catalogue).slate_length
     split.require_room(k)
     _try_rewards(rewards, split, k)
-    entry, files = read_policy(student)  # before the folder is claimed: the student may lie in it
+    entry, files = read_model(student)  # before the folder is claimed: the student may lie in it
     if entry.split_hash != split.hash:
         logger.warning(
             "%s was trained on another split, perhaps on these validation users, which choose the best policy; give "

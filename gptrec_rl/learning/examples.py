@@ -1,4 +1,4 @@
-"""Training examples: random users without a validation item, their training histories cut at random points."""
+"""Training examples: random users' training histories, cut at random points."""
 
 from __future__ import annotations
 
@@ -18,3 +18,17 @@ def draw_cuts(split: Split, n: int, rng: np.random.Generator) -> Cases:
     histories = Histories.of([split.training[int(user)][:cut] for user, cut in zip(users, cuts, strict=True)])
     ground_truth = split.training.values[split.training.offsets[users] + cuts].astype(np.int64)
     return Cases(users, histories, ground_truth)
+
+
+def draw_windows(split: Split, n: int, length: int, rng: np.random.Generator) -> tuple[np.ndarray, Histories]:
+    """Draw n users (with replacement), and of each a window of so many items in a row, or all if there are fewer.
+
+    Users with a validation item count, too: it is not in their training history.
+
+    Returns:
+        rows of the users, [n] int64, and their windows, n histories of one item or more.
+    """
+    users = rng.choice(np.flatnonzero(split.training.lengths), n)
+    starts = rng.integers(0, np.maximum(split.training.lengths[users] - length, 0) + 1)
+    windows = [split.training[int(user)][start : start + length] for user, start in zip(users, starts, strict=True)]
+    return users, Histories.of(windows)

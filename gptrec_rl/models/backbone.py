@@ -28,7 +28,7 @@ one takes several times as long.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -41,6 +41,12 @@ from gptrec_rl.models.sequence import Bucket, Sequences
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
+ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_new": partial(functional.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(functional.gelu, approximate="tanh"),
+    "relu": functional.relu,
+}
 KEYS_STEP = 32
 """Room for keys is a multiple of so many: processors take a softmax in steps of that size."""
 
@@ -108,6 +114,20 @@ class Backbone:
             (own,) = layer.split(queries[bucket.rows], bucket.n_rows, 1)  # [b, H, 1, d]
             attended.append(layer.attend_fused(own, keys, values, ~bucket.is_padding[:, None, None]))
         return Encoded(self.last_norm(layer.finish(hidden[separators], _join(attended))), buckets, layers)
+
+    def states(self, sequences: Sequences) -> torch.Tensor:
+        """Return the states of all tokens of histories without lists, padding included, [N, D] float32."""
+        hidden = self.embed(sequences.tokens, sequences.positions)
+        widths = {bucket.width for bucket in sequences.buckets}
+        masks = {width: self.additive(_later(width, hidden.device)[None]) for width in widths}
+        for layer in self.layers:
+            *parts, spare = layer.project(layer.normed(hidden), 0, 3).split(sequences.sizes)
+            attended = []
+            for part, bucket in zip(parts, sequences.buckets, strict=True):
+                queries, keys, values = layer.heads(part, bucket.n_rows, 3)
+                attended.append(layer.attend(queries, keys, values, masks[bucket.width]))
+            hidden = layer.finish(hidden, _join([*attended, spare[:, : hidden.shape[-1]]]))
+        return self.last_norm(hidden)
 
     def slate_states(self, sequences: Sequences) -> torch.Tensor:
         """Return the states from which each of K items of G lists is chosen, [B, G, K, D] float32."""
@@ -253,7 +273,7 @@ class Layer:
         self._scale = (config.n_embd // config.n_head) ** -0.5
         self._dtype = dtype
         self._norm_1, self._norm_2 = (_norm(block.get_submodule(name), config) for name in ("ln_1", "ln_2"))
-        self._approximation = "none" if config.activation_function == "gelu" else "tanh"
+        self._activation = ACTIVATIONS[config.activation_function]
         self._drop = _dropout(config.resid_pdrop, block.training)
         self._drop_attention = _dropout(config.attn_pdrop, block.training)
         self._attention_dropout = config.attn_pdrop if block.training else 0.0
@@ -305,7 +325,7 @@ class Layer:
         """Add attention and feed-forward network to the residual stream, [N, D]; without gradients in place."""
         hidden = _sum(hidden, self._drop(torch.addmm(self._out[0], attended, self._out[1])))
         normed = torch.layer_norm(hidden, *self._norm_2).to(self._dtype)
-        inner = functional.gelu(torch.addmm(self._up[0], normed, self._up[1]), approximate=self._approximation)
+        inner = self._activation(torch.addmm(self._up[0], normed, self._up[1]))
         return _sum(hidden, self._drop(torch.addmm(self._down[0], inner, self._down[1])))
 
 
@@ -331,11 +351,16 @@ def _same(tensor: torch.Tensor) -> torch.Tensor:
 def _hides(bucket: Bucket, sequences: Sequences) -> torch.Tensor:
     """Return what each token of a bucket's rows doesn't see, [b, w, w] bool, or [1, w, w] where all rows are alike."""
     is_padding, n_own = bucket.is_padding, sequences.n_own
-    is_hidden = torch.ones(bucket.width, bucket.width, dtype=torch.bool, device=is_padding.device).triu(1)
+    is_hidden = _later(bucket.width, is_padding.device)
     lists = torch.arange(n_own, device=is_padding.device) // (n_own // sequences.n_lists)
     is_hidden[-n_own:, -n_own:] |= lists[:, None] != lists
     is_other = ~torch.eye(bucket.width, dtype=torch.bool, device=is_padding.device)  # no row of a softmax is empty
     return is_hidden | (is_padding[:, None] & is_other)
+
+
+def _later(width: int, device: torch.device) -> torch.Tensor:
+    """Return which tokens come after which, [w, w] bool."""
+    return torch.ones(width, width, dtype=torch.bool, device=device).triu(1)
 
 
 def _join(parts: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -27,14 +27,16 @@ class Gpt2Config(BaseModel):
     n_layer: PositiveInt
     n_head: PositiveInt
     history_length: NonNegativeInt
-    """n; not one of Hugging Face's."""
-    activation_function: Literal["gelu", "gelu_new", "gelu_pytorch_tanh"]
+    """n; not one of Hugging Face's, nor is the next."""
+    recommender: Literal["gptrec", "sasrec", "shifting"] = "gptrec"
+    activation_function: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
+    n_inner: PositiveInt | None = None
+    """Width of the feed-forward network; None: four times that of the model."""
     layer_norm_epsilon: float = Field(1e-5, gt=0, allow_inf_nan=False)
     embd_pdrop: float = Share
     attn_pdrop: float = Share
     resid_pdrop: float = Share
     # Variants of GPT-2 that `backbone` doesn't run.
-    n_inner: None = None
     scale_attn_weights: Literal[True] = True
     scale_attn_by_inverse_layer_idx: Literal[False] = False
     add_cross_attention: Literal[False] = False
@@ -44,8 +46,8 @@ class Gpt2Config(BaseModel):
     def _sizes_fit(self) -> Gpt2Config:
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd {self.n_embd} can't be shared by {self.n_head} heads")
-        if self.n_positions < self.history_length + 2:
-            raise ValueError(f"{self.n_positions} positions leave no list behind {self.history_length} items")
+        if self.n_positions < self.history_length + 1:
+            raise ValueError(f"{self.n_positions} positions are too few for {self.history_length} items and a marker")
         return self
 
 
@@ -83,7 +85,7 @@ class Gpt2(nn.Module):
 
 def weight_shapes(config: Gpt2Config) -> dict[str, tuple[int, ...]]:
     """Return the shape of each weight of a `GPT2Model`, in its order."""
-    width = config.n_embd
+    width, inner = config.n_embd, config.n_inner or 4 * config.n_embd
     shapes: dict[str, tuple[int, ...]] = {
         "wte.weight": (config.vocab_size, width),
         "wpe.weight": (config.n_positions, width),
@@ -94,8 +96,8 @@ def weight_shapes(config: Gpt2Config) -> dict[str, tuple[int, ...]]:
             ("attn.c_attn", (width, 3 * width)),
             ("attn.c_proj", (width, width)),
             ("ln_2", (width,)),
-            ("mlp.c_fc", (width, 4 * width)),
-            ("mlp.c_proj", (4 * width, width)),
+            ("mlp.c_fc", (width, inner)),
+            ("mlp.c_proj", (inner, width)),
         ):
             shapes[f"h.{layer}.{name}.weight"] = shape
             shapes[f"h.{layer}.{name}.bias"] = shape[-1:]

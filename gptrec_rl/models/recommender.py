@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from gptrec_rl.data.histories import Histories
 from gptrec_rl.errors import InputError
 
+Strategy = Literal["next-k", "top-k"]
+"""Item by item, or all at once by score (section 2.2)."""
 HistoriesLike = Histories | Iterable[Sequence[int] | np.ndarray]
 
 

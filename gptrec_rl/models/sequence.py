@@ -50,7 +50,10 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Sequences:
-    """B histories, cut to their last n items, each ended by the separator, and perhaps lists behind it.
+    """B histories, cut to their last n items, each with a marker, and perhaps lists behind it.
+
+    The marker is GPTRec's separator, which ends the history, or the start token in front of it that the other models
+    know a new user by.
 
     Lists lack their last items, from which nothing is chosen. They are branches: a token of a list sees the history and
     the earlier items of its own list alone. Padding comes after the separator, so a history's causal attention never
@@ -58,10 +61,10 @@ class Sequences:
 
     Attributes:
         tokens: [N] int64: the buckets' rows one behind the other, [b_1 w_1 + b_2 w_2 + ...], and spare padding.
-        positions: position ids, [N] int64: the separator has 0, the last item of the history 1, the one before it 2,
-            ...; the i-th item of a list has n + i, whatever the length of the history.
-        chosen_from: the places in `tokens` from which items are chosen: each row's separator, then its lists, the first
-            list first, [B, 1 + G (K - 1)] int64.
+        positions: position ids, [N] int64: the last token of history and marker has 0, the one before it 1, ...; the
+            i-th item of a list has n + i, whatever the length of the history.
+        chosen_from: the places in `tokens` from which items are chosen: the last of each row's history and marker, then
+            its lists, the first list first, [B, 1 + G (K - 1)] int64.
         buckets: all rows in order.
         n_lists: G; 0 for histories alone.
         n_own: tokens of lists in a row, G (K - 1).
@@ -84,18 +87,21 @@ class Sequences:
 def lay_out(
     histories: Histories,
     history_length: int,
-    separator: int,
+    marker: int,
     device: torch.device,
     slates: np.ndarray | None = None,
+    *,
+    starts_with_marker: bool = False,
 ) -> Sequences:
-    """Lay out the last n = `history_length` items of B histories, separators, and lists.
+    """Lay out the last n = `history_length` items of B histories, markers, and lists.
 
     Args:
         histories: B whole histories.
         history_length: n.
-        separator: its token.
+        marker: its token.
         device: where to put the result.
         slates: G lists a history, [B, G, K] int; None for histories alone.
+        starts_with_marker: whether the marker stands in front of the history, rather than behind it.
     """
     n_lists, n_later = (0, 0) if slates is None else (slates.shape[1], slates.shape[2] - 1)
     n_own = n_lists * n_later
@@ -108,10 +114,12 @@ def lay_out(
     positions = np.zeros(len(tokens), dtype=np.int64)
     owners = np.repeat(np.arange(len(histories)), lengths)
     left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(owners))  # T, T - 1, ..., 1 for each history
-    separators = starts + lengths
-    tokens[separators[owners] - left] = histories.values[histories.offsets[1:][owners] - left]
-    positions[separators[owners] - left] = left
-    tokens[separators] = separator
+    ends = starts + lengths
+    places = ends[owners] - left + starts_with_marker
+    tokens[places] = histories.values[histories.offsets[1:][owners] - left]
+    positions[places] = left - starts_with_marker
+    markers = starts if starts_with_marker else ends
+    tokens[markers], positions[markers] = marker, ends - markers
     own = (starts + widths - n_own)[:, None] + np.arange(n_own)  # [B, G (K - 1)]
     if slates is not None:
         tokens[own] = slates[:, :, :-1].reshape(own.shape)
@@ -125,7 +133,7 @@ def lay_out(
             columns < widths[first] - n_own
         )
         buckets.append(Bucket(slice(first, last), int(widths[first]), torch.from_numpy(is_padding).to(device)))
-    chosen_from = np.concatenate([separators[:, None], own], axis=1)
+    chosen_from = np.concatenate([ends[:, None], own], axis=1)
     return Sequences(
         tokens=torch.from_numpy(tokens).to(device),
         positions=torch.from_numpy(positions).to(device),

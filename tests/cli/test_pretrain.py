@@ -14,7 +14,7 @@ from click.testing import Result
 from safetensors.numpy import load
 from transformers import GPT2LMHeadModel
 
-from gptrec_rl.checkpoint import STUDENT, load_policy, read_policy
+from gptrec_rl.checkpoint import STUDENT, load_policy, read_model
 
 Run = Callable[..., Result]
 
@@ -38,10 +38,10 @@ def counters_of(run_dir: Path) -> dict[str, Any]:
 def test_it_stops_at_its_budget_with_a_student_that_loads(pretrain: Run, world: Any, tmp_path: Path) -> None:
     result = pretrain("--max-steps", 5)
     assert result.exit_code == 0, result.output
-    assert "Student after 5 steps" in result.output
+    assert "Stage 1 after 5 steps" in result.output
     student = load_policy(tmp_path / "run", world.split.catalogue)
     assert (student.history_length, student.slate_length, student.n_items) == (8, 4, 60)
-    entry, _ = read_policy(tmp_path / "run")
+    entry, _ = read_model(tmp_path / "run")
     assert (entry.step, entry.split_hash) == (5, world.split.hash)
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 5]

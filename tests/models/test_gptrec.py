@@ -68,15 +68,15 @@ def test_loaded_output_embedding_stays_tied(make_policy: Callable[..., GPTRec]) 
 )
 def test_other_files_are_refused(name: str, content: bytes, make_policy: Callable[..., GPTRec]) -> None:
     files = make_policy().to_files() | {name: content}
-    with pytest.raises(InputError, match="not the files of a GPTRec policy"):
+    with pytest.raises(InputError, match="not the files of a GPTRec model"):
         GPTRec.from_files(files)
 
 
 def test_missing_and_truncated_files_are_refused(make_policy: Callable[..., GPTRec]) -> None:
     files = make_policy().to_files()
-    with pytest.raises(InputError, match="not the files of a GPTRec policy"):
+    with pytest.raises(InputError, match="not the files of a GPTRec model"):
         GPTRec.from_files({"config.json": files["config.json"]})
-    with pytest.raises(InputError, match="not the files of a GPTRec policy"):
+    with pytest.raises(InputError, match="not the files of a GPTRec model"):
         GPTRec.from_files(files | {"model.safetensors": files["model.safetensors"][:-10]})
 
 
@@ -98,7 +98,7 @@ def with_settings(files: dict[str, bytes], **settings: object) -> dict[str, byte
         ({"n_layer": 3_000_000}, "28 weights, and 3000000 layers have 36000004"),
         ({"layer_norm_epsilon": float("inf")}, "layer_norm_epsilon"),
         ({"layer_norm_epsilon": float("nan")}, "layer_norm_epsilon"),
-        ({"n_inner": 32}, "n_inner"),
+        ({"n_inner": 32}, "of another shape: h.0.mlp.c_fc.bias"),
         ({"scale_attn_weights": False}, "scale_attn_weights"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         ({"add_cross_attention": True}, "add_cross_attention"),

@@ -1,0 +1,84 @@
+"""`gptrec-rl train`: the models that the paper compares GPTRec with, which are also its teachers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gptrec_rl.cli.options import (
+    config_options,
+    data_option,
+    on_existing_option,
+    report_option,
+    settings_of,
+    threads_option,
+)
+
+if TYPE_CHECKING:
+    from gptrec_rl.config import TrainingConfig
+
+MODELS = ("sasrec", "shifting")
+
+
+@click.command()
+@click.argument("model", type=click.Choice(MODELS))
+@data_option
+@click.option("--run-dir", type=click.Path(path_type=Path), required=True, help="Gets the model and the log.")
+@click.option("--max-minutes", type=float, help="Time budget; the learning rate falls to 0 over it.")
+@click.option("--max-steps", type=int, help="Step budget; likewise.")
+@click.option("--seed", type=int, help="Of the weights and the examples.")
+@config_options
+@on_existing_option
+@threads_option
+@report_option
+def train(
+    model: str,
+    data: Path,
+    run_dir: Path,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    on_existing: str,
+    threads: int | None,
+    report: Path | None,
+    **options: float | None,
+) -> None:
+    """Train a model to compare with, or to teach a student.
+
+    RUN_DIR/model is the best one so far on the validation users; Ctrl-C loses at most a minute, and
+    '--on-existing resume' goes on. SASRec has three losses: '--set loss=softmax' makes the strongest teacher.
+    """
+    from gptrec_rl.cli.training import read_training_config
+    from gptrec_rl.config import TRAINED_MODELS
+
+    settings = [*settings_of(options), *overrides]
+    config = read_training_config(TRAINED_MODELS[model], run_dir, on_existing, config_file, settings)
+    train_model(data, run_dir, model, config, on_existing, threads, report)
+
+
+def train_model(
+    data: Path,
+    run_dir: Path,
+    model: str,
+    config: TrainingConfig,
+    on_existing: str,
+    threads: int | None,
+    report: Path | None,
+) -> Path:
+    """Train one of `TRAINED_MODELS` with a progress bar; return the model's folder."""
+    from gptrec_rl.checkpoint import MODEL
+    from gptrec_rl.cli.training import run_training
+    from gptrec_rl.learning.recipes import training_of
+
+    return run_training(
+        data,
+        run_dir,
+        config,
+        lambda split: training_of(config, split),
+        model_folder=MODEL,
+        title=model,
+        on_existing=on_existing,
+        threads=threads,
+        report=report,
+    )

@@ -1,0 +1,189 @@
+"""How every training runs on the command line: its folder, progress, log, saved state, and report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gptrec_rl.config import TrainingConfig
+    from gptrec_rl.data import Split
+    from gptrec_rl.learning.training import Progress, Training
+
+    C = TypeVar("C", bound=TrainingConfig)
+
+STATE = "state"
+
+
+def read_training_config(
+    model: type[C],
+    run_dir: Path,
+    on_existing: str,
+    config_file: Path | None,
+    overrides: list[str],
+) -> C:
+    """Read a training's settings, on top of those of the run that it resumes.
+
+    Raises:
+        InputError: an unknown setting, or a value out of range.
+    """
+    from gptrec_rl.config_files import read_config
+    from gptrec_rl.fleet.run_folder import CONFIG
+
+    stored = run_dir / CONFIG if on_existing == "resume" and (run_dir / CONFIG).exists() else None
+    base = read_config(model, stored).model_dump() if stored else {}
+    return read_config(model, config_file, overrides, base)
+
+
+def run_training(
+    data: Path,
+    run_dir: Path,
+    config: TrainingConfig,
+    make: Callable[[Split], Training[Any]],
+    *,
+    model_folder: str,
+    title: str,
+    on_existing: str,
+    threads: int | None,
+    report: Path | None,
+) -> Path:
+    """Train with a progress bar, and save what resuming needs every so often and at the end.
+
+    Args:
+        data: the data file.
+        run_dir: gets the model, the log and the state.
+        config: settings, the split's included.
+        make: makes the training, untrained.
+        model_folder: of the run folder, for the best weights by validation.
+        title: of the progress bar and of the report's section.
+        on_existing: fail, resume or overwrite.
+        threads: numerical threads; None: one a core.
+        report: Markdown document to write a section into.
+
+    Returns:
+        the model's folder.
+
+    Raises:
+        InputError: data, folder or saved state don't fit.
+    """
+    from gptrec_rl.fleet.run_folder import sole_user
+
+    with sole_user(run_dir):
+        return _run_training(data, run_dir, config, make, model_folder, title, on_existing, threads, report)
+
+
+def _run_training(
+    data: Path,
+    run_dir: Path,
+    config: TrainingConfig,
+    make: Callable[[Split], Training[Any]],
+    model_folder: str,
+    title: str,
+    on_existing: str,
+    threads: int | None,
+    report: Path | None,
+) -> Path:
+    import torch
+
+    from gptrec_rl.checkpoint import save_policy
+    from gptrec_rl.config_files import write_config
+    from gptrec_rl.data import Interactions, Split
+    from gptrec_rl.fleet.run_folder import CONFIG, claim_folder
+    from gptrec_rl.models.precision import keep_memory
+
+    keep_memory()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    split = Split.leave_one_out(Interactions.load(data), config.split.validation_users, config.split.seed)
+    torch.manual_seed(config.seed)
+    training = make(split)
+    saved = _saved_state(run_dir / STATE, split, config) if on_existing == "resume" else None
+    claim_folder(run_dir, on_existing)  # type: ignore[arg-type]
+    write_config(config, run_dir / CONFIG)
+    if saved is not None:
+        training.resume(saved)
+
+    def save() -> None:
+        origin: dict[str, Any] = {
+            "step": training.step,
+            "catalogue_hash": split.catalogue.hash,
+            "split_hash": split.hash,
+            "config": config.model_dump(mode="json"),
+        }
+        save_policy(run_dir / model_folder, training.best_files, **origin)
+        save_policy(run_dir / STATE, training.to_files(), **origin)
+
+    _run(training, run_dir, title, save)
+    if report is not None:
+        _report(report, training, title)
+    click.echo(
+        f"{title} after {training.step:,} steps ({training.elapsed_s / 60:.1f} min): validation loss "
+        f"{training.best_loss:.4f} {training.validates}; {run_dir / model_folder}"
+    )
+    return run_dir / model_folder
+
+
+def _saved_state(folder: Path, split: Split, config: TrainingConfig) -> Mapping[str, bytes] | None:
+    """Read what an earlier training saved, once it is known to fit; None when there is nothing."""
+    from gptrec_rl.errors import InputError
+    from gptrec_rl.transport.entry import MANIFEST, read_folder
+
+    if not (folder / MANIFEST).exists():
+        return None
+    entry, files = read_folder(folder)
+    if entry.split_hash != split.hash:
+        raise InputError(f"{folder.parent} was trained on other data or another split; resume it with its own")
+    for name, value in config.model_dump()["model"].items():
+        before = entry.config["model"].get(name)
+        if before != value:
+            raise InputError(
+                f"{folder.parent} has model.{name} = {before} and can't go on with {value}; leave it as it is, or "
+                "train a new model in another --run-dir"
+            )
+    return files
+
+
+def _run(training: Training[Any], run_dir: Path, title: str, save: Callable[[], None]) -> None:
+    """Train, show progress, log it, and save."""
+    import json
+    import time
+    from dataclasses import asdict
+
+    from gptrec_rl.reporting.progress import ProgressBar
+
+    bar = ProgressBar(title)
+    saved_at = time.monotonic()
+
+    def show(progress: Progress) -> None:
+        nonlocal saved_at
+        rate = f"{progress.examples_per_s:.0f} examples/s"
+        text = f"step {progress.step:,}, loss {progress.loss:.3f}, best {progress.best_validation_loss:.4f}, {rate}"
+        bar.show(progress.fraction or 0.0, text)
+        if progress.validation_loss is not None:
+            with (run_dir / "metrics.jsonl").open("a", encoding="utf-8") as log:
+                log.write(json.dumps(asdict(progress)) + "\n")
+        if time.monotonic() - saved_at > training.config.checkpoint_every_s:
+            save()
+            saved_at = time.monotonic()
+
+    try:
+        training.run(show)
+    finally:
+        bar.close()
+        save()
+
+
+def _report(path: Path, training: Training[Any], title: str) -> None:
+    from gptrec_rl.cli.options import typed_command
+    from gptrec_rl.reporting.results import Section, write_section
+
+    examples = training.step * training.config.batch_size
+    note = (
+        f"{training.step:,} steps of {training.config.batch_size} examples ({examples:,} examples); validation loss "
+        f"{training.best_loss:.4f} {training.validates}."
+    )
+    write_section(path, "Results", Section(title, typed_command(), training.elapsed_s, notes=[note]))

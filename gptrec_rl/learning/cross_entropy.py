@@ -1,0 +1,54 @@
+"""Cross-entropy over all items without ever holding the logits of all places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+PLACES_AT_ONCE = 512
+"""Logits of so many places are computed at a time: they stay in a processor's caches."""
+
+
+def softmax_cross_entropy(
+    states: torch.Tensor, item_weights: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Return the mean over places of -log softmax(states W)[target], in nats; [].
+
+    Args:
+        states: [N, D] float32.
+        item_weights: output embeddings W, [I, D] float32.
+        targets: [N] int64 in 1..I.
+        dtype: of the gradient's matrix products; logits and softmax are fp32.
+    """
+    loss: torch.Tensor = _CrossEntropy.apply(states, item_weights, targets, dtype)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """With p = softmax(z) and target c, d(-log p_c) / dz = p - 1_c, which is at hand as soon as the loss is."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: torch.Tensor, item_weights: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype
+    ) -> torch.Tensor:
+        of_states, of_weights = torch.empty_like(states), torch.zeros_like(item_weights)
+        weights, inputs = item_weights.to(dtype), states.to(dtype)
+        total = states.new_zeros(())
+        for start in range(0, len(states), PLACES_AT_ONCE):
+            part = slice(start, start + PLACES_AT_ONCE)
+            probabilities = (states[part] @ item_weights.T).softmax(dim=-1)  # [N', I]
+            places = targets[part, None] - 1
+            chosen = probabilities.gather(1, places)
+            total -= chosen.log().sum()
+            of_logits = probabilities.scatter_(1, places, chosen - 1).to(dtype)
+            of_states[part] = of_logits @ weights
+            of_weights += of_logits.T @ inputs[part]
+        ctx.save_for_backward(of_states, of_weights)
+        return total / len(states)
+
+    @staticmethod
+    def backward(ctx: Any, of_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        of_states, of_weights = ctx.saved_tensors
+        scale = of_loss / len(of_states)
+        return of_states * scale, of_weights * scale, None, None

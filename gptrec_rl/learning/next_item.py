@@ -1,0 +1,110 @@
+"""Training on shifted sequences: at each place of a history, predict the next item (section 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from gptrec_rl.config import NextItemConfig, SASRecConfig
+from gptrec_rl.data import Histories, Split
+from gptrec_rl.decoding.top_k import TopK
+from gptrec_rl.learning.cross_entropy import softmax_cross_entropy
+from gptrec_rl.learning.examples import draw_windows
+from gptrec_rl.learning.training import Training
+from gptrec_rl.metrics import ndcg
+from gptrec_rl.models.next_item import NextItemTransformer
+from gptrec_rl.models.recommender import ScoringRecommender
+from gptrec_rl.models.sequence import PADDING, parts_of
+
+VALIDATES = "1 - NDCG@10"
+
+
+def validation_loss(model: ScoringRecommender, split: Split) -> float:
+    """Return 1 - NDCG@10 of a model's Top-K lists for the validation users, 0..1."""
+    cases = split.validation
+    return 1.0 - float(ndcg(model.recommend(cases.histories, 10).items, cases.ground_truth, 10).mean())
+
+
+class NextItemTraining(Training[NextItemTransformer]):
+    """Training of SASRec or GPTRec-Shifting on windows of users' histories, a prediction at every place.
+
+    Args:
+        network: untrained, trained in place.
+        split: the data.
+        config: budgets and settings.
+    """
+
+    validates = VALIDATES
+
+    def __init__(self, network: NextItemTransformer, split: Split, config: NextItemConfig) -> None:
+        super().__init__(network, split, config)
+        self._split = split
+        self._loss = config if isinstance(config, SASRecConfig) else None
+
+    def _validation_loss(self) -> float:
+        return validation_loss(TopK(self.network, self.config.precision), self._split)
+
+    def _losses(self) -> Iterator[torch.Tensor]:
+        users, windows = draw_windows(self._split, self.config.batch_size, self.network.history_length + 1, self._rng)
+        for rows in parts_of(windows.lengths):
+            part = windows.take(rows)
+            yield self._part_loss(users[rows], part) * (len(part.values) / len(windows.values))
+
+    def _part_loss(self, users: np.ndarray, windows: Histories) -> torch.Tensor:
+        """Return the mean loss over all places of some windows."""
+        network = self.network
+        sequences = network.lay_out(Histories.of([window[:-1] for window in windows]))
+        states = network.backbone(self._dtype).states(sequences)[sequences.tokens != PADDING]  # [N, D]
+        targets = torch.from_numpy(windows.values.astype(np.int64)).to(network.device)  # [N]
+        if self._loss is None or self._loss.loss == "softmax":
+            return softmax_cross_entropy(states, network.item_weights, targets, self._dtype)
+        seen = self._split.training.take(users).contains(network.n_items)  # [b, I]
+        owners = np.repeat(np.arange(len(users)), windows.lengths)
+        negatives = torch.from_numpy(draw_negatives(seen, owners, self._loss.n_negatives, self._rng))
+        calibration = self._loss.calibration if self._loss.loss == "gbce" else 0.0
+        return binary_loss(network.item_logits(states), targets, negatives.to(network.device), calibration)
+
+
+def binary_loss(
+    logits: torch.Tensor, targets: torch.Tensor, negatives: torch.Tensor, calibration: float = 0.0
+) -> torch.Tensor:
+    """Return gSASRec's generalised binary cross-entropy (Petrov and Macdonald, 2023, equation 9), a mean over places.
+
+    -(beta log sigma(s+) + sum over negatives of log(1 - sigma(s-))) / (1 + M), where, with alpha = M / (I - 1),
+    beta = alpha (t (1 - 1 / alpha) + 1 / alpha): t = 0 is SASRec's binary cross-entropy, with beta = 1.
+
+    Args:
+        logits: scores s of all items, [N, I].
+        targets: the next items, [N] int64 in 1..I.
+        negatives: M items that are not the next one, [N, M] int64 in 1..I.
+        calibration: t, 0..1.
+    """
+    n_negatives = negatives.shape[1]
+    alpha = n_negatives / (logits.shape[1] - 1)
+    beta = calibration * (alpha - 1) + 1
+    positive = functional.logsigmoid(logits.gather(1, targets[:, None] - 1)).sum(dim=1)
+    negative = functional.logsigmoid(-logits.gather(1, negatives - 1)).sum(dim=1)
+    return -(beta * positive + negative).mean() / (1 + n_negatives)
+
+
+def draw_negatives(seen: np.ndarray, owners: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw n items for each place, uniformly from those that its user doesn't have, with replacement.
+
+    Args:
+        seen: [b, I] bool, what each user has; nobody has everything.
+        owners: the user of each place, [N] int in 0..b - 1.
+        n: how many.
+        rng: the source of randomness.
+
+    Returns:
+        [N, n] int64 in 1..I.
+    """
+    items = rng.integers(1, seen.shape[1] + 1, size=(len(owners), n))
+    while True:
+        wrong = seen[owners[:, None], items - 1]
+        if not wrong.any():
+            return items
+        items[wrong] = rng.integers(1, seen.shape[1] + 1, size=int(wrong.sum()))

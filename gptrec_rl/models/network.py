@@ -1,0 +1,50 @@
+"""What every trained network is to the code that trains, saves and asks it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import nn
+
+from gptrec_rl.config import Precision
+from gptrec_rl.models.recommender import Recommender, Strategy
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class Network(nn.Module, ABC):
+    """A model made of torch modules, which turns into files and back.
+
+    Attributes:
+        n_items: I.
+        history_length: n, the longest history that is read.
+    """
+
+    n_items: int
+    history_length: int
+
+    @abstractmethod
+    def to_files(self) -> dict[str, bytes]:
+        """Return `config.json`, which names the kind of model under "recommender", and `model.safetensors`."""
+
+    @classmethod
+    @abstractmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> Self:
+        """Read what `to_files` returned; in eval mode, on the processor.
+
+        Raises:
+            InputError: the files are not those of such a model.
+        """
+
+    @abstractmethod
+    def recommender(self, strategy: Strategy, precision: Precision = "auto") -> Recommender:
+        """Return the model as one that recommends by a strategy."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
