@@ -12,6 +12,7 @@ from gptrec_rl.cli.options import FILE, FOLDER, typed_command
 
 if TYPE_CHECKING:
     from gptrec_rl.experiments.study import Study
+    from gptrec_rl.reporting.paper_table import Format
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,11 +65,73 @@ def run(
     jobs = study.jobs(path.stem if is_row else None, seed, with_dependencies)
     for place, (row_id, own_seed) in enumerate(jobs, start=1):
         click.echo(f"[{place}/{len(jobs)}] {row_id}, seed {own_seed}, budget {budget}")
-        result = make_row(study, split, row_id, own_seed, typed_command())
+        result = make_row(study, split, row_id, own_seed)
         click.echo(", ".join(f"{name} {value:.4f}" for name, value in result.own.means.items()))
         click.echo(f"wrote {study.result_file(row_id, own_seed)}")
     if not jobs:
         click.echo(f"every row has a result in {study.folder}")
+
+
+@experiment.command()
+@set_argument
+@study_options
+@click.option(
+    "--format",
+    "style",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "markdown", "latex", "csv"]),
+    help="LaTeX and CSV are the table alone.",
+)
+@click.option("--report", type=FILE, help="Markdown document to write sections into.")
+def table(folder: Path, budget: str, runs: Path, results: Path, style: Format, report: Path | None) -> None:
+    """Print Table 3 with the published values beside ours, tests of significance, and what the paper doesn't have."""
+    from gptrec_rl.experiments.evidence import Evidence
+    from gptrec_rl.reporting.paper_table import paper_table
+    from gptrec_rl.reporting.paper_text import markdown, text
+
+    evidence = Evidence.of(_study(folder, budget, runs, results))
+    if style in ("latex", "csv"):
+        click.echo(paper_table(evidence, style).rstrip())
+    else:
+        click.echo(markdown(evidence) if style == "markdown" else text(evidence))
+    if report is not None:
+        from gptrec_rl.reporting.paper_text import write_report
+
+        write_report(report, evidence, typed_command())
+        click.echo(f"wrote {report}")
+
+
+@experiment.command()
+@set_argument
+@study_options
+def figures(folder: Path, budget: str, runs: Path, results: Path) -> None:
+    """Draw Figures 3 to 5 and the validator's path of each tuning run, into the folder of the results."""
+    from gptrec_rl.experiments.evidence import Evidence
+    from gptrec_rl.reporting.paper_figures import draw_figures
+    from gptrec_rl.reporting.paper_text import FIGURES
+
+    evidence = Evidence.of(_study(folder, budget, runs, results))
+    for title, picture in draw_figures(evidence, evidence.study.folder / FIGURES).items():
+        click.echo(f"{title}: {picture}")
+
+
+@experiment.command()
+@set_argument
+@study_options
+@click.option("--out", type=FILE, help="HTML file to write.  [default: report.html in the folder of the results]")
+def report(folder: Path, budget: str, runs: Path, results: Path, out: Path | None) -> None:
+    """Write one self-contained HTML file: data, tables, figures, and how each row was made."""
+    from gptrec_rl.experiments.evidence import Evidence
+    from gptrec_rl.reporting.html import write_page
+    from gptrec_rl.reporting.paper_figures import draw_figures
+    from gptrec_rl.reporting.paper_text import FIGURES
+
+    evidence = Evidence.of(_study(folder, budget, runs, results))
+    pictures = draw_figures(evidence, evidence.study.folder / FIGURES)
+    page = out or evidence.study.folder / "report.html"
+    write_page(page, evidence, pictures)
+    click.echo(f"wrote {page}")
 
 
 def _study(folder: Path, budget: str, runs: Path, results: Path) -> Study:

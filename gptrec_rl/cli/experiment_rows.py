@@ -59,7 +59,7 @@ class Measured:
     tables: Mapping[str, EvaluationTable]
 
 
-def make_row(study: Study, split: Split, row_id: str, seed: int, command: str) -> Result:
+def make_row(study: Study, split: Split, row_id: str, seed: int) -> Result:
     """Train or resume a row's model, evaluate it, and write the result.
 
     Raises:
@@ -98,7 +98,7 @@ def make_row(study: Study, split: Split, row_id: str, seed: int, command: str) -
         machine=machine_description(),
         versions={name: version(name) for name in LIBRARIES},
         commit=_commit(),
-        command=command,
+        command=study.command(row_id, seed),
     )
     write_result(study.result_file(row_id, seed), result, per_user)
     return result

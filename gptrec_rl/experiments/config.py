@@ -171,6 +171,14 @@ class RowConfig(Settings):
         """Return the settings of the training under a budget."""
         return _merged(self.settings, self.budgets.get(budget, {}))
 
+    def makes_otherwise(self, other: RowConfig, budget: str) -> bool:
+        """Tell whether another configuration would make the row in another way under a budget."""
+        return (self.how, self.strategies, self.settings_of(budget)) != (
+            other.how,
+            other.strategies,
+            other.settings_of(budget),
+        )
+
 
 class Published(Settings):
     """What was published of one model on one data set."""

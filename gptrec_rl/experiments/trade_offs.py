@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
 from gptrec_rl.errors import InputError
+from gptrec_rl.evaluation import EvaluationTable
+from gptrec_rl.experiments.config import lineage
+from gptrec_rl.experiments.evidence import Curve, Evidence, Line
+from gptrec_rl.experiments.store import Point
+from gptrec_rl.experiments.study import Made
 from gptrec_rl.goals import parse_goal
+from gptrec_rl.significance import Comparison, compare
 
 V = TypeVar("V", float, np.ndarray)
 
 MEASURED_BY = {"ndcg": ("NDCG", 1.0), "ild": ("ILD", 1.0), "pcount": ("PCOUNT", -1.0)}
 """Reward -> the metric that it sums to over a list, and its sign."""
+GOAL = "goal"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One model or reranker on a goal.
+
+    Attributes:
+        name: with the weight, for a reranker.
+        values: means by metric name, and `goal`.
+        comparison: with the tuned model: this one's goal less the tuned model's; None for itself, and where no values
+            per user are known.
+    """
+
+    name: str
+    values: Mapping[str, float]
+    comparison: Comparison | None = None
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A goal, the model that was tuned for it, and who else there is, the best first."""
+
+    goal: str
+    tuned: str
+    contenders: Sequence[Contender]
 
 
 def goal_value(goal: str, values: Mapping[str, V], k: int) -> V:
@@ -34,10 +67,48 @@ def goal_value(goal: str, values: Mapping[str, V], k: int) -> V:
     weights = parse_goal(goal).weights
     unknown = [reward for reward in weights if reward not in MEASURED_BY]
     if unknown:
-        raise InputError(
-            f"goal {goal!r} can't be told from the metrics: {unknown[0]} is none of {', '.join(MEASURED_BY)}"
-        )
-    parts = [
-        weight * MEASURED_BY[reward][1] * values[f"{MEASURED_BY[reward][0]}@{k}"] for reward, weight in weights.items()
-    ]
-    return sum(parts[1:], start=parts[0])
+        known = ", ".join(MEASURED_BY)
+        raise InputError(f"goal {goal!r} can't be told from the metrics: {unknown[0]} is none of {known}")
+    total: V | None = None
+    for reward, weight in weights.items():
+        metric, sign = MEASURED_BY[reward]
+        part = weight * sign * values[f"{metric}@{k}"]
+        total = part if total is None else total + part
+    assert total is not None  # a goal has a reward
+    return total
+
+
+def contests(evidence: Evidence) -> list[Contest]:
+    """Return a contest for each tuned model that has been run: it, what it started from, and all rerankers."""
+    return [_contest(evidence, line, line.row.tune.goal) for line in evidence.run if line.row.tune is not None]
+
+
+def _contest(evidence: Evidence, tuned: Line, goal: str) -> Contest:
+    experiments = evidence.study.experiments
+    k = experiments.dataset.k
+    names = [*lineage(experiments, tuned.row_id), *(curve.row.base or "" for curve in evidence.curves)]
+    models = {line.row.name: line.table for line in evidence.run if line.row_id in names and line.table is not None}
+    tables = {name: _scored(table, name, goal, k) for name, table in models.items()}
+    means = {name: table.summary() for name, table in tables.items()}
+    for curve in evidence.curves:
+        if curve.made is not None:
+            name, point, table = _best(curve, curve.made, goal, k)
+            means[name] = {**point.means, GOAL: goal_value(goal, point.means, k)}
+            if table is not None:
+                tables[name] = _scored(table, name, goal, k)
+    base = tables.pop(tuned.row.name)
+    comparisons = {each.model: each for each in compare(list(tables.values()), base, [GOAL])}
+    contenders = [Contender(name, values, comparisons.get(name)) for name, values in means.items()]
+    return Contest(goal, tuned.row.name, sorted(contenders, key=lambda each: -each.values[GOAL]))
+
+
+def _best(curve: Curve, made: Made, goal: str, k: int) -> tuple[str, Point, EvaluationTable | None]:
+    """Return the name of a curve's best point for a goal, the point, and its values per user where they were kept."""
+    points = made.result.points
+    label = max(points, key=lambda each: goal_value(goal, points[each].means, k))
+    return f"{curve.row.name}, weight {label}", points[label], made.tables.get(label)
+
+
+def _scored(table: EvaluationTable, name: str, goal: str, k: int) -> EvaluationTable:
+    """Add the goal's value to each user's."""
+    return replace(table, name=name, per_user={**table.per_user, GOAL: goal_value(goal, table.per_user, k)})

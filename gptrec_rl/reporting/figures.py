@@ -55,31 +55,52 @@ class Validation:
     errors: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """One method with many settings, which a line joins in their order.
+
+    Attributes:
+        name: in the legend.
+        rows: one a setting.
+    """
+
+    name: str
+    rows: Sequence[Row]
+
+
 def trade_off(
-    rows: Sequence[Row], path: Path, across: Sequence[str] = ("ILD@10",), up: str = "NDCG@10", title: str = ""
+    rows: Sequence[Row],
+    path: Path,
+    across: Sequence[str] = ("ILD@10",),
+    up: str = "NDCG@10",
+    title: str = "",
+    sweeps: Sequence[Sweep] = (),
 ) -> None:
     """Draw models in the plane of two metrics, one panel for each metric `across`, as a PNG.
 
-    Bars are standard errors, the dashed line joins the models that no other one beats in both metrics (the Pareto
-    front), and axes run so that better is always up and to the right. Rows without a panel's metric are left out of it.
+    Bars are standard errors, the dashed line joins what nothing else beats in both metrics (the Pareto front), and axes
+    run so that better is always up and to the right. Rows without a panel's metric are left out of it.
     """
-    figure, panels = _figure(len(across), width=5.6, height=4.6)
+    figure, panels = new_figure(len(across), width=5.6 if not sweeps else 8.4, height=4.6 if not sweeps else 6.4)
     groups = list(dict.fromkeys(row.group for row in rows))
     to_label = []
     for panel, name in zip(panels, across, strict=True):
-        shown = [row for row in rows if np.isfinite([row.values.get(name, np.nan), row.values.get(up, np.nan)]).all()]
-        front = _draw_front(panel, shown, name, up)
+        shown, swept = _defined(rows, name, up), [_defined(sweep.rows, name, up) for sweep in sweeps]
+        everything = [*shown, *(row for defined in swept for row in defined)]
+        front = _draw_front(panel, everything, name, up)
+        for place, (sweep, defined) in enumerate(zip(sweeps, swept, strict=True)):
+            _draw_sweep(panel, sweep.name, defined, place + len(groups), name, up)
         _draw_points(panel, shown, groups, name, up)
-        _name_axes(panel, name, up)
-        to_label.append((panel, shown, _points(shown, name, up), front + _bars(shown, name, up)))
+        name_axes(panel, name, up)
+        to_label.append((panel, shown, _points(shown, name, up), front + _bars(everything, name, up)))
     figure.suptitle(title, fontweight="bold")
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=3 * len(across), frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=3 * len(across) if not sweeps else 2, frameon=False)
     figure.draw_without_rendering()  # settles the layout, which labels are placed in
     for panel, shown, points, avoid in to_label:
         colours = [COLOURS[groups.index(row.group) % len(COLOURS)] for row in shown]
         place_labels(panel, [row.name for row in shown], points, colours, avoid)
-    _save(figure, path)
+    save(figure, path)
 
 
 def pareto_front(xs: Sequence[float], ys: Sequence[float]) -> list[int]:
@@ -89,6 +110,27 @@ def pareto_front(xs: Sequence[float], ys: Sequence[float]) -> list[int]:
         if not front or ys[place] > ys[front[-1]]:
             front.append(place)
     return front[::-1]
+
+
+def hypervolume(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """Return the area between the origin and the front of some points: what at least one of them beats or equals.
+
+    Args:
+        xs: larger is better, counted from the reference point; what is not above it covers nothing.
+        ys: likewise.
+
+    Example:
+        The point (1, 3) covers 3; (2, 1) adds one more; (1, 1) adds nothing.
+
+        >>> hypervolume([1, 2, 1], [3, 1, 1])
+        4.0
+    """
+    area = left = 0.0
+    for place in pareto_front(xs, ys):
+        x, y = max(xs[place], 0.0), max(ys[place], 0.0)
+        area += max(x - left, 0.0) * y
+        left = max(x, left)
+    return area
 
 
 def validation_path(
@@ -102,7 +144,7 @@ def validation_path(
         metrics: first the one of accuracy, then the one that is traded against it.
         title: above the panels.
     """
-    figure, panels = _figure(3, width=4.6, height=4.0)
+    figure, panels = new_figure(3, width=4.6, height=4.0)
     steps = [record.step for record in records]
     minutes = [record.minutes for record in records]
     for panel, name, colour in zip(panels, metrics, COLOURS, strict=False):
@@ -117,23 +159,34 @@ def validation_path(
         panel.locator_params(axis="x", nbins=5, integer=True)
     _draw_path(figure, panels[2], records, metrics)
     figure.suptitle(title, fontweight="bold")
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, into a folder that is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
 
-def _figure(n_panels: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def new_figure(n_panels: int, width: float, height: float, per_row: int = 3) -> tuple[Figure, list[Axes]]:
+    """Make a figure of panels in rows, each of a width and height in inches."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    n_columns = min(n_panels, per_row)
+    n_rows = -(-n_panels // n_columns)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width * n_panels, height), layout="constrained")
+        figure = Figure(figsize=(width * n_columns, height * n_rows), layout="constrained")
         FigureCanvasAgg(figure)
-        return figure, list(figure.subplots(1, n_panels, squeeze=False)[0])
+        panels = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+        for spare in panels[n_panels:]:
+            spare.remove()
+        return figure, panels[:n_panels]
+
+
+def _defined(rows: Sequence[Row], name: str, up: str) -> list[Row]:
+    return [row for row in rows if np.isfinite([row.values.get(name, np.nan), row.values.get(up, np.nan)]).all()]
 
 
 def _values(rows: Sequence[Row], name: str) -> list[float]:
@@ -184,7 +237,24 @@ def _draw_points(panel: Axes, rows: Sequence[Row], groups: Sequence[str], name: 
     panel.margins(0.22, 0.15)  # room for the names
 
 
-def _name_axes(panel: Axes, name: str, up: str) -> None:
+def _draw_sweep(panel: Axes, title: str, rows: Sequence[Row], place: int, name: str, up: str) -> None:
+    panel.errorbar(
+        _values(rows, name),
+        _values(rows, up),
+        xerr=[row.errors.get(name, 0.0) for row in rows],
+        yerr=[row.errors.get(up, 0.0) for row in rows],
+        fmt=f"{MARKERS[place % len(MARKERS)]}-",
+        color=COLOURS[place % len(COLOURS)],
+        markersize=3,
+        linewidth=1,
+        elinewidth=0.6,
+        alpha=0.8,
+        label=title,
+    )
+
+
+def name_axes(panel: Axes, name: str, up: str) -> None:
+    """Name what the axes show, and turn them so that better is up and to the right."""
     panel.set_xlabel(f"{name}   ({MEANINGS[name.partition('@')[0]]} →)")
     panel.set_ylabel(f"{up}   ({MEANINGS[up.partition('@')[0]]} →)")
     if not metric(name).higher_is_better:
@@ -199,7 +269,7 @@ def _draw_path(figure: Figure, panel: Axes, records: Sequence[Validation], metri
     panel.plot(xs, ys, color=FRONT, linewidth=1, zorder=1)
     dots = panel.scatter(xs, ys, c=[record.step for record in records], cmap="viridis", s=26, zorder=2)
     figure.colorbar(dots, ax=panel, label="learner steps", format="{x:,.0f}")
-    _name_axes(panel, name, up)
+    name_axes(panel, name, up)
     panel.set_title(f"{up} against {name}")
     panel.margins(0.12)
     figure.draw_without_rendering()

@@ -21,7 +21,7 @@ class Section:
     Attributes:
         title: heading; a document has one section of a title.
         command: as typed.
-        seconds: how long it took.
+        seconds: how long it took on this machine; None where the section says itself what was measured on which.
         rows: the models measured.
         metric_names: columns of the table.
         notes: a paragraph each: steps, lists, whatever else is worth knowing.
@@ -30,7 +30,7 @@ class Section:
 
     title: str
     command: str
-    seconds: float
+    seconds: float | None
     rows: Sequence[Row] = ()
     metric_names: Sequence[str] = METRIC_NAMES
     notes: Sequence[str] = ()
@@ -41,7 +41,7 @@ class Section:
         parts = [
             f"## {self.title}",
             f"```sh\n{self.command}\n```",
-            f"{duration(self.seconds)} on {machine_description()}.",
+            *([] if self.seconds is None else [f"{duration(self.seconds)} on {machine_description()}."]),
             *([markdown_table(self.rows, self.metric_names, with_errors=True)] if self.rows else []),
             *self.notes,
             *(f"![{title}]({place})" for title, place in self.figures),

@@ -1,0 +1,162 @@
+"""What stands below Table 3: how to read it, metrics beyond the paper's, tests, trade-offs, and how rows were made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gptrec_rl.experiments.evidence import Evidence, Line
+from gptrec_rl.experiments.store import Result
+from gptrec_rl.experiments.trade_offs import GOAL, Contender, Contest
+from gptrec_rl.metrics import beyond_at, metric
+from gptrec_rl.reporting.grids import Grid
+from gptrec_rl.reporting.results import duration
+from gptrec_rl.significance import ALPHA
+
+
+def notes(evidence: Evidence) -> list[str]:
+    """Say how the table reads: a sentence or two each."""
+    return [*_setting(evidence), *_baseline(evidence), *_seeds(evidence), *_sources(evidence), *_changed(evidence)]
+
+
+def beyond(evidence: Evidence) -> Grid:
+    """Return the metrics that the paper doesn't have."""
+    metrics = beyond_at(evidence.study.experiments.dataset.k)
+    header = ["Model", *(f"{each.name} {each.arrow}" for each in metrics)]
+    lines = []
+    for line in evidence.run:
+        assert line.table is not None
+        summary = line.table.summary()
+        lines.append([line.row.name, *(f"{summary[each.name]:.4f}" for each in metrics)])
+    return Grid(header, lines)
+
+
+def differences(evidence: Evidence) -> Grid:
+    """Return each test against the baseline: mean difference, 95 % confidence interval, corrected p."""
+    header = ["Model", "Metric", "difference", "95 % interval", "p"]
+    lines = [
+        [line.row.name, name, f"{test.difference:+.4f}", f"{test.low:+.4f} to {test.high:+.4f}", _p(test.p)]
+        for line in evidence.run
+        for name, test in line.comparisons.items()
+    ]
+    return Grid(header, lines)
+
+
+def contest_grid(contest: Contest, k: int) -> Grid:
+    """Return who reaches how much of a goal, the best first, tested against the model tuned for it."""
+    names = [name for name in (f"NDCG@{k}", f"ILD@{k}", f"nPCOUNT@{k}") if name in contest.contenders[0].values]
+    header = [
+        "Model",
+        *(f"{name} {metric(name).arrow}" for name in names),
+        contest.goal,
+        "difference",
+        "95 % interval",
+        "p",
+    ]
+    return Grid(header, [_contender(each, [*names, GOAL]) for each in contest.contenders])
+
+
+def winner(contest: Contest) -> str:
+    """Say who wins a contest, and whether that is significant."""
+    best = contest.contenders[0]
+    if best.name == contest.tuned:
+        return f"Best on {contest.goal}: {best.name}, the model tuned for it, with {best.values[GOAL]:.4f}."
+    test = best.comparison
+    tuned = next(each for each in contest.contenders if each.name == contest.tuned)
+    lead = best.values[GOAL] - tuned.values[GOAL]
+    significance = (
+        "" if test is None else f" ({'significant' if test.p < ALPHA else 'not significant'}, p = {_p(test.p)})"
+    )
+    return (
+        f"Best on {contest.goal}: {best.name}, with {best.values[GOAL]:.4f}; {contest.tuned}, tuned for it, is "
+        f"{lead:.4f} below{significance}."
+    )
+
+
+def making(evidence: Evidence) -> Grid:
+    """Return how each row was made: budget, steps, times, machine, versions and command."""
+    header = ["Row", "steps", "training", "evaluation", "machine", "torch", "commit", "command"]
+    made = [result for line in evidence.lines for result in line.results]
+    made += [curve.made.result for curve in evidence.curves if curve.made is not None]
+    return Grid(header, [_made(result) for result in made])
+
+
+def _setting(evidence: Evidence) -> Iterator[str]:
+    results = [result for line in evidence.run for result in line.results]
+    if results:
+        yield (
+            f"Means over all {results[0].users:,} test users, budget {evidence.study.budget}. Arrows point to better; ¹ or "
+            "bold is the best of a column, ² or underlined the second best."
+        )
+    if evidence.study.experiments.published:
+        yield "Published values stand below ours, with how far ours are from them in percent."
+
+
+def _baseline(evidence: Evidence) -> Iterator[str]:
+    wanted = evidence.study.experiments.dataset.baseline
+    if evidence.baseline is None:
+        if wanted:
+            yield f"No stars: the row {wanted}, which the others are tested against, has not been run."
+        return
+    tests = [test for line in evidence.run for test in line.comparisons.values()]
+    if tests:
+        yield (
+            f"*+ and *-: significantly better or worse than our {evidence.baseline.row.name} at budget "
+            f"{evidence.study.budget}, in the metric's own direction (paired two-sided t-tests over users, p < "
+            f"{ALPHA} after Bonferroni's correction for {tests[0].n_tests} tests). They know the spread between users, not that "
+            "between seeds."
+        )
+
+
+def _seeds(evidence: Evidence) -> Iterator[str]:
+    """Say how far the seeds of a row are apart."""
+    for line in evidence.run:
+        if len(line.made) > 1:
+            own = [result.own.means for result in line.results]
+            spreads = [
+                f"{each.name} {np.std([means[each.name] for means in own], ddof=1):.4f}"
+                for each in evidence.metrics
+                if all(each.name in means for means in own)
+            ]
+            yield f"{line.row.name}: mean of {len(own)} seeds; standard deviation between them {', '.join(spreads)}."
+        if len(line.made) < len(line.row.seeds):
+            yield f"{line.row.name}: {len(line.made)} of {len(line.row.seeds)} seeds have been run."
+
+
+def _sources(evidence: Evidence) -> Iterator[str]:
+    cited: dict[str, list[Line]] = {}
+    for line in evidence.lines:
+        if line.published is not None:
+            cited.setdefault(line.published.source, []).append(line)
+    for source, lines in cited.items():
+        yield f"Published, {', '.join(line.row.name for line in lines)}: {evidence.study.experiments.sources[source]}"
+
+
+def _changed(evidence: Evidence) -> Iterator[str]:
+    """Name rows whose file says something else than when their result was made."""
+    lines = [(line.row_id, line.row, result) for line in evidence.lines for result in line.results]
+    lines += [(curve.row_id, curve.row, curve.made.result) for curve in evidence.curves if curve.made is not None]
+    for row_id, row, result in lines:
+        if result.configuration.makes_otherwise(row, result.budget):
+            command = evidence.study.command(row_id, result.seed)
+            yield f"{row.name}: its file has changed since its result was made; `{command}` makes it anew."
+
+
+def _contender(contender: Contender, names: list[str]) -> list[str]:
+    test = contender.comparison
+    compared = ["", "", ""]
+    if test is not None:
+        compared = [f"{test.difference:+.4f}", f"{test.low:+.4f} to {test.high:+.4f}", _p(test.p)]
+    return [contender.name, *(f"{contender.values[name]:.4f}" for name in names), *compared]
+
+
+def _made(result: Result) -> list[str]:
+    name = result.configuration.name + (f", seed {result.seed}" if len(result.configuration.seeds) > 1 else "")
+    steps = "" if result.steps is None else f"{result.steps:,}"
+    times = [duration(result.training_s) if result.training_s else "", duration(result.evaluation_s)]
+    return [name, steps, *times, result.machine, result.versions["torch"], result.commit or "", result.command]
+
+
+def _p(p: float) -> str:
+    return f"{p:.1e}" if p < 0.001 else f"{p:.3f}"
