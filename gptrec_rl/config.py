@@ -73,12 +73,27 @@ class TrainingConfig(Settings):
     seed: int = 0
 
 
+class RerankConfig(Settings):
+    """A reranker over a scoring model (section 4.2); see `gptrec_rl.models.reranker`."""
+
+    method: Literal["mmr", "pcount"]
+    weight: float = Field(ge=0, le=1)
+    """Of the model's score; 1 leaves its lists as they are."""
+    scaling: Literal["raw", "min-max"] = "min-max"
+    n_candidates: PositiveInt = 1000
+    """How many of the best unseen items a list is chosen from."""
+
+
 class PretrainConfig(TrainingConfig):
     """Stage 1: the student learns to write the teacher's lists (equation 6)."""
 
     model: ModelConfig = ModelConfig()
     teacher: str = "markov"
     """markov, popularity, or the folder of a trained model."""
+    rerank: RerankConfig | None = None
+    """How the teacher's lists are reranked before the student learns them; None: not at all."""
+    start: str | None = None
+    """Folder of a student to go on from, with another teacher perhaps; None: random weights."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """The paper trains to convergence with 0.1; a budget of minutes is over before a model this small overfits."""
 
@@ -108,7 +123,22 @@ class ShiftingConfig(NextItemConfig):
     dropout: float = Field(0.1, ge=0, lt=1)
 
 
-TRAINED_MODELS: dict[str, type[TrainingConfig]] = {"sasrec": SASRecConfig, "shifting": ShiftingConfig}
+class Bert4RecConfig(TrainingConfig):
+    """BERT4Rec (Sun et al., 2019): masked items, cross-entropy over all items."""
+
+    model: TransformerConfig = TransformerConfig()
+    dropout: float = Field(0.1, ge=0, lt=1)
+    mask_share: float = Field(0.2, gt=0, le=1)
+    """The chance of an item of a window to be masked; one always is."""
+    last_share: float = Field(0.1, ge=0, le=1)
+    """Windows in which the last item alone is masked, as when recommending; the authors' code makes one in eleven."""
+
+
+TRAINED_MODELS: dict[str, type[TrainingConfig]] = {
+    "sasrec": SASRecConfig,
+    "shifting": ShiftingConfig,
+    "bert4rec": Bert4RecConfig,
+}
 """What `gptrec-rl train` trains."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from gptrec_rl.config import PretrainConfig
     from gptrec_rl.data import Split
     from gptrec_rl.learning.pretraining import Pretraining
-    from gptrec_rl.models.recommender import Recommender
+    from gptrec_rl.models.gptrec import GPTRec
+    from gptrec_rl.models.recommender import Recommender, ScoringRecommender
 
 
 @click.command()
 @data_option
 @click.option("--run-dir", type=click.Path(path_type=Path), required=True, help="Gets the student and the log.")
 @click.option("--teacher", help="markov, popularity, or the folder of a trained model.  [default: markov]")
+@click.option("--start", help="Folder of a student to go on from.")
 @click.option("--max-minutes", type=float, help="Time budget; the learning rate falls to 0 over it.")
 @click.option("--max-steps", type=int, help="Step budget; likewise.")
 @click.option("--seed", type=int, help="Of the weights and the examples.")
@@ -64,19 +66,8 @@ def train_student(
     on_existing: str,
     threads: int | None,
     report: Path | None,
-    teacher: Recommender | None = None,
 ) -> Path:
-    """Run stage 1 with a progress bar; return the student's folder.
-
-    Args:
-        data: the data file.
-        run_dir: gets the student, the log and the state to resume from.
-        config: settings.
-        on_existing: fail, resume or overwrite.
-        threads: numerical threads; None: one a core.
-        report: Markdown document to write a section into.
-        teacher: to learn from; None: the one that the settings name.
-    """
+    """Run stage 1 with a progress bar; return the student's folder."""
     from gptrec_rl.checkpoint import STUDENT
     from gptrec_rl.cli.training import run_training
 
@@ -84,7 +75,7 @@ def train_student(
         data,
         run_dir,
         config,
-        lambda split: _stage_1(split, config, teacher),
+        lambda split: _stage_1(split, config),
         model_folder=STUDENT,
         title="Stage 1",
         on_existing=on_existing,
@@ -93,14 +84,39 @@ def train_student(
     )
 
 
-def _stage_1(split: Split, config: PretrainConfig, teacher: Recommender | None) -> Pretraining:
+def _stage_1(split: Split, config: PretrainConfig) -> Pretraining:
     from gptrec_rl.cli.models import ModelChoice
     from gptrec_rl.learning.pretraining import Pretraining
     from gptrec_rl.models.gptrec import GPTRec
     from gptrec_rl.models.precision import best_device
+    from gptrec_rl.models.reranker import Reranked
 
     split.require_room(config.model.slate_length)
     student = GPTRec.create(split.catalogue.n_items, config.model, config.dropout).to(best_device())
-    if teacher is None:
-        teacher = ModelChoice.parse(config.teacher).open(split, "top-k", config.precision)
+    if config.start is not None:
+        student.load_state_dict(_started_from(Path(config.start), split, student).state_dict())
+    teacher: Recommender = ModelChoice.parse(config.teacher).open(split, "top-k", config.precision)
+    if config.rerank is not None:
+        teacher = Reranked(cast("ScoringRecommender", teacher), split=split, **config.rerank.model_dump())
     return Pretraining(student, teacher, split, config)
+
+
+def _started_from(folder: Path, split: Split, student: GPTRec) -> GPTRec:
+    """Load the student to go on from.
+
+    Raises:
+        InputError: there is none, or it has another size.
+    """
+    from gptrec_rl.checkpoint import load_policy
+    from gptrec_rl.errors import InputError
+
+    start = load_policy(folder, split.catalogue)
+    sizes = {name: tensor.shape for name, tensor in student.state_dict().items()}
+    other = [name for name, tensor in start.state_dict().items() if sizes.get(name) != tensor.shape]
+    if other or len(sizes) != len(start.state_dict()):
+        raise InputError(
+            f"{folder} can't be started from: its size is not that of the settings' model (its width is "
+            f"{start.transformer.config.n_embd}, its history_length {start.history_length}, its slate_length "
+            f"{start.slate_length}); give the same model settings"
+        )
+    return start

@@ -131,3 +131,23 @@ def test_a_training_is_not_resumed_with_other_data_or_another_model(
     assert result.exit_code == 2, result.output
     assert message in result.output
     assert (tmp_path / "run/config.toml").read_bytes() == before
+
+
+def test_a_student_goes_on_from_another_with_a_reranked_teacher(pretrain: Run, run: Run, tmp_path: Path) -> None:
+    assert pretrain("--max-steps", 2).exit_code == 0
+    reranked = ("--set", "rerank.method=mmr", "--set", "rerank.weight=0.4")
+    more = (*SMALL_MODEL, "--start", tmp_path / "run", "--run-dir", tmp_path / "more", "--max-steps", 1, *reranked)
+    result = run("pretrain", *more, "--set", "learning_rate=1e-9")
+    assert result.exit_code == 0, result.output
+    first, second = (load((tmp_path / name / STUDENT / "model.safetensors").read_bytes()) for name in ("run", "more"))
+    assert all(np.allclose(first[name], second[name], atol=1e-6) for name in first)
+    assert tomllib.loads((tmp_path / "more/config.toml").read_text())["rerank"]["method"] == "mmr"
+
+
+def test_a_student_of_another_size_is_no_start(pretrain: Run, run: Run, tmp_path: Path) -> None:
+    assert pretrain("--max-steps", 1).exit_code == 0
+    other = ("--run-dir", tmp_path / "more", "--max-steps", 1, "--set", "model.history_length=3")
+    result = run("pretrain", *SMALL_MODEL, "--start", tmp_path / "run", *other)
+    assert result.exit_code == 2
+    assert "its history_length" in result.output
+    assert not (tmp_path / "more").exists()
