@@ -42,10 +42,8 @@ STRATEGY_NAMES: dict[Strategy, str] = {"next-k": "Next-K", "top-k": "Top-K"}
     "--strategy",
     "strategies",
     multiple=True,
-    default=["next-k"],
-    show_default=True,
     type=strategy_choice,
-    help="How a policy makes its lists; give it twice to compare the two.",
+    help="How models make lists; give both to compare.  [default: next-k for GPTRec, top-k for others]",
 )
 @click.option("--users", default="test", show_default=True, type=click.Choice(["test", "validation"]))
 @k_option
@@ -218,7 +216,7 @@ def _open(
     choices: Sequence[ModelChoice], strategies: Sequence[Strategy], split: Split, precision: Precision
 ) -> dict[str, Recommender]:
     recommenders: dict[str, Recommender] = {}
-    for name, choice, strategy in _named(choices, list(dict.fromkeys(strategies))):
+    for name, choice, strategy in _named(choices, list(dict.fromkeys(strategies)) or [None]):
         if name in recommenders:
             raise InputError(f"two models are called {name!r}; tell them apart, as in another={choice.place}")
         recommenders[name] = choice.open(split, strategy, precision)
@@ -226,12 +224,12 @@ def _open(
 
 
 def _named(
-    choices: Sequence[ModelChoice], strategies: Sequence[Strategy]
-) -> Iterator[tuple[str, ModelChoice, Strategy]]:
+    choices: Sequence[ModelChoice], strategies: Sequence[Strategy | None]
+) -> Iterator[tuple[str, ModelChoice, Strategy | None]]:
     """Name each model once a strategy; built-in models have but one way to make a list."""
     for choice in choices:
-        for strategy in strategies if choice.is_policy else strategies[:1]:
-            suffix = f" ({STRATEGY_NAMES[strategy]})" if choice.is_policy and len(strategies) > 1 else ""
+        for strategy in strategies if choice.is_trained else [None]:
+            suffix = f" ({STRATEGY_NAMES[strategy]})" if strategy and len(strategies) > 1 else ""
             yield choice.name + suffix, choice, strategy
 
 

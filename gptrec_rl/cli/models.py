@@ -1,4 +1,4 @@
-"""What commands call a model: `markov`, `popularity`, or a policy's or a run's folder, as in `a=runs/a`."""
+"""What commands call a model: `markov`, `popularity`, or a trained model's or a run's folder, as in `a=runs/a`."""
 
 from __future__ import annotations
 
@@ -37,12 +37,17 @@ class ModelChoice:
         return cls(text if text in BUILT_IN else Path(text).resolve().name, text)
 
     @property
-    def is_policy(self) -> bool:
-        """Whether this is a trained policy, which writes its lists by a strategy."""
+    def is_trained(self) -> bool:
+        """Whether this is a trained model, which can make its lists by either strategy."""
         return self.place not in BUILT_IN
 
-    def open(self, split: Split, strategy: Strategy, precision: Precision) -> Recommender:
-        """Load the policy, or make the built-in model from the split's training data.
+    def open(self, split: Split, strategy: Strategy | None, precision: Precision) -> Recommender:
+        """Load the trained model, or make the built-in one from the split's training data.
+
+        Args:
+            split: the data.
+            strategy: how a trained model makes its lists; None: the way that it is trained for.
+            precision: of a trained model's matrix products.
 
         Raises:
             InputError: there is no such model, it is damaged, or it was trained on another catalogue.
@@ -62,7 +67,7 @@ class ModelChoice:
 
     def trained_on(self, split: Split) -> bool:
         """Tell whether the model is of exactly this split; a built-in one always is."""
-        if not self.is_policy:
+        if not self.is_trained:
             return True
         from gptrec_rl.checkpoint import read_model
 

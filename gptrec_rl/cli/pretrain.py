@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gptrec_rl.data import Split
     from gptrec_rl.learning.pretraining import Pretraining
     from gptrec_rl.models.gptrec import GPTRec
-    from gptrec_rl.models.recommender import Recommender, ScoringRecommender
+    from gptrec_rl.models.recommender import ScoringRecommender, Strategy
 
 
 @click.command()
@@ -95,7 +95,8 @@ def _stage_1(split: Split, config: PretrainConfig) -> Pretraining:
     student = GPTRec.create(split.catalogue.n_items, config.model, config.dropout).to(best_device())
     if config.start is not None:
         student.load_state_dict(_started_from(Path(config.start), split, student).state_dict())
-    teacher: Recommender = ModelChoice.parse(config.teacher).open(split, "top-k", config.precision)
+    strategy: Strategy | None = "top-k" if config.rerank else None
+    teacher = ModelChoice.parse(config.teacher).open(split, strategy, config.precision)
     if config.rerank is not None:
         teacher = Reranked(cast("ScoringRecommender", teacher), split=split, **config.rerank.model_dump())
     return Pretraining(student, teacher, split, config)

@@ -43,7 +43,7 @@ BATCH_SIZE = 256
 @click.option("--all", "everyone", is_flag=True, help="All users, into the file --out.")
 @click.option("--out", type=FILE, help="With --all: file to write (.csv, .parquet).")
 @k_option
-@click.option("--strategy", default="next-k", show_default=True, type=strategy_choice, help="How a policy makes lists.")
+@click.option("--strategy", type=strategy_choice, help="How lists are made.  [default: what the model is trained for]")
 @click.option("--allowed", type=FILE, help="File of the item ids that may be recommended, one a line.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @split_options
@@ -56,7 +56,7 @@ def recommend(
     everyone: bool,
     out: Path | None,
     k: int,
-    strategy: Strategy,
+    strategy: Strategy | None,
     allowed: Path | None,
     as_json: bool,
     validation_users: int | None,

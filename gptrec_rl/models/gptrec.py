@@ -60,11 +60,11 @@ class GPTRec(ItemTransformer):
         first = self.history_length + 1
         return torch.arange(first + start, first + stop, device=self.device)
 
-    def recommender(self, strategy: Strategy, precision: Precision = "auto") -> Recommender:
-        """Return the policy as a recommender."""
+    def recommender(self, strategy: Strategy | None = None, precision: Precision = "auto") -> Recommender:
+        """Return the policy with Next-K, its own, or with Top-K."""
         from gptrec_rl.decoding import NextK, TopK
 
-        return NextK(self, precision) if strategy == "next-k" else TopK(self, precision)
+        return TopK(self, precision) if strategy == "top-k" else NextK(self, precision)
 
     def slate_logits(
         self, histories: Histories, slates: torch.Tensor, dtype: torch.dtype = torch.float32

@@ -41,8 +41,8 @@ class Network(nn.Module, ABC):
         """
 
     @abstractmethod
-    def recommender(self, strategy: Strategy, precision: Precision = "auto") -> Recommender:
-        """Return the model as one that recommends by a strategy."""
+    def recommender(self, strategy: Strategy | None = None, precision: Precision = "auto") -> Recommender:
+        """Return the model as one that recommends by a strategy; None: the one that it is trained for."""
 
     @property
     def device(self) -> torch.device:

@@ -21,9 +21,9 @@ class NextItemTransformer(ItemTransformer):
         start = self.n_items + 1
         return lay_out(histories, self.history_length, start, self.device, starts_with_marker=True)
 
-    def recommender(self, strategy: Strategy, precision: Precision = "auto") -> Recommender:
-        """Return the model with Top-K, or with Next-K by appending each item to the history."""
+    def recommender(self, strategy: Strategy | None = None, precision: Precision = "auto") -> Recommender:
+        """Return the model with Top-K, its own, or with Next-K by appending each item to the history."""
         from gptrec_rl.decoding import Appending, TopK
 
         scorer = TopK(self, precision)
-        return scorer if strategy == "top-k" else Appending(scorer)
+        return Appending(scorer) if strategy == "next-k" else scorer
