@@ -27,6 +27,7 @@ NETWORKS = {
     "gptrec": "gptrec_rl.models.gptrec:GPTRec",
     "sasrec": "gptrec_rl.models.sasrec:SASRec",
     "shifting": "gptrec_rl.models.shifting:GPTRecShifting",
+    "bert4rec": "gptrec_rl.models.bert4rec:Bert4Rec",
 }
 """What a model's `config.json` calls itself under "recommender" -> its class; imported only when loaded."""
 

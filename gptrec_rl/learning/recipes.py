@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from gptrec_rl.config import SASRecConfig, ShiftingConfig, TrainingConfig
+from gptrec_rl.config import Bert4RecConfig, SASRecConfig, ShiftingConfig, TrainingConfig
 from gptrec_rl.data import Split
+from gptrec_rl.learning.masked_item import MaskedItemTraining
 from gptrec_rl.learning.next_item import NextItemTraining
 from gptrec_rl.learning.training import Training
+from gptrec_rl.models.bert4rec import Bert4Rec
 from gptrec_rl.models.next_item import NextItemTransformer
 from gptrec_rl.models.precision import best_device
 from gptrec_rl.models.sasrec import SASRec
@@ -22,6 +24,9 @@ def training_of(config: TrainingConfig, split: Split) -> Training[Any]:
             network: NextItemTransformer = SASRec.create(n_items, config.model, config.dropout)
         case ShiftingConfig():
             network = GPTRecShifting.create(n_items, config.model, config.dropout)
+        case Bert4RecConfig():
+            bert = Bert4Rec.create(n_items, config.model, config.dropout)
+            return MaskedItemTraining(bert.to(best_device()), split, config)
         case _:
             raise TypeError(f"no model is trained with a {type(config).__name__}")
     return NextItemTraining(network.to(best_device()), split, config)
