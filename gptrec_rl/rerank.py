@@ -1,15 +1,22 @@
-"""Rerankers as pure functions over arrays: MMR for diversity, greedy pCount against popularity (section 4.2).
+"""Rerankers as pure functions over arrays: MMR, greedy pCount (section 4.2), and the greedy choice by a goal itself.
 
-Both weigh a candidate's score against something in 0..1: its likeness to the items already chosen, or how popular it
-is. The paper takes scores as they come; scores brought to 0..1 (`min_max`) give the weights the same meaning for any
-model, and the rerankers a fair chance.
+The first two weigh a candidate's score against something in 0..1: its likeness to the items already chosen, or how
+popular it is. The paper takes scores as they come; scores brought to 0..1 (`min_max`) give the weights the same meaning
+for any model, and the rerankers a fair chance.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import softmax
+
+from gptrec_rl.metrics import discounts, genre_directions
+
+PLANNED = ("ndcg", "ild", "pcount")
+"""The rewards whose expectation is known for every next item."""
 
 
 @dataclass(frozen=True)
@@ -112,3 +119,42 @@ def greedy_pcount(
     value = weight * candidates.scores.astype(np.float64) - (1 - weight) * charges
     order = np.argsort(np.where(candidates.is_real, -value, np.inf), axis=1, kind="stable")[:, :k]  # [B, K]
     return np.take_along_axis(candidates.items, order, axis=1), np.take_along_axis(value, order, axis=1)
+
+
+def greedy_reward(
+    candidates: Candidates, genres: np.ndarray, frequencies: np.ndarray, weights: Mapping[str, float], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose lists one item at a time, each by the largest expected immediate reward of a goal (Table 1).
+
+    The base model's softmax is taken for the truth: with p the softmax of the candidates' scores, the i-th item is the
+    arg max of w_ndcg p / log2(i + 1) + w_ild (sum of cosine distances to the items chosen before) / (K (K - 1)) -
+    w_pcount frequency, equal values by the better score. It is what a policy would do that knows the goal, believes
+    the model, and doesn't plan ahead; scores have to be logits, as those of models trained by cross-entropy.
+
+    Args:
+        candidates: at least k in each row.
+        genres: [I, n_genres] bool, from the catalogue; an item without genres is like no other.
+        frequencies: [I] float, shares of the training interactions.
+        weights: of `PLANNED` rewards; what is missing weighs nothing.
+        k: length of the lists.
+
+    Returns:
+        Items [B, K] int64, and the expected reward of each [B, K] float64.
+    """
+    rows, places = np.arange(len(candidates.items)), np.maximum(candidates.items - 1, 0)
+    probabilities = softmax(np.where(candidates.is_real, candidates.scores.astype(np.float64), -np.inf), axis=1)
+    charges = weights.get("pcount", 0.0) * frequencies[places]  # [B, C]
+    charges[~candidates.is_real] = np.inf
+    directions = genre_directions(np.arange(1, len(genres) + 1), genres)  # [I, n_genres]
+    per_distance = weights.get("ild", 0.0) / max(k * (k - 1), 1)
+    total = np.zeros((len(rows), genres.shape[1]))  # of the chosen items' directions
+    items = np.empty((len(rows), k), dtype=np.int64)
+    values = np.empty((len(rows), k))
+    for step, discount in enumerate(discounts(k)):
+        distances = step - np.take_along_axis(total @ directions.T, places, axis=1)
+        value = weights.get("ndcg", 0.0) * discount * probabilities + per_distance * distances - charges
+        chosen = value.argmax(axis=1)  # [B]
+        items[:, step], values[:, step] = candidates.items[rows, chosen], value[rows, chosen]
+        charges[rows, chosen] = np.inf
+        total += directions[items[:, step] - 1]
+    return items, values

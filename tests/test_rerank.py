@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptrec_rl.rerank import Candidates, greedy_pcount, min_max, mmr
+from gptrec_rl.rerank import Candidates, greedy_pcount, greedy_reward, min_max, mmr
 
 N_ITEMS, N_GENRES = 12, 4
 
@@ -162,3 +162,34 @@ def test_mmr_agrees_with_pyversity() -> None:
     for weight in (0.2, 0.5, 0.8):
         theirs = pyversity.mmr(genres.astype(np.float32), scores[0], k=10, diversity=1 - weight)
         assert mmr(candidates, genres, weight, 10)[0][0].tolist() == (theirs.indices + 1).tolist()
+
+
+@given(worlds(), st.tuples(*[st.sampled_from([0.0, 0.3, 1.0])] * 3))
+def test_each_item_has_the_largest_expected_reward_of_those_left(
+    world: tuple[Candidates, np.ndarray, np.ndarray], weights: tuple[float, float, float]
+) -> None:
+    candidates, genres, frequencies = world
+    ndcg, ild, pcount = weights
+    named = {"ndcg": ndcg, "ild": ild, "pcount": pcount}
+    lists, values = greedy_reward(candidates, genres, frequencies, named, 3)
+    for row, (items, scores) in enumerate(rows_of(candidates)):
+        shares = np.exp(scores) / np.exp(scores).sum()
+        for place in range(3):
+            before = lists[row, :place].tolist()
+            expected = {
+                item: ndcg * share / np.log2(place + 2)
+                + ild * sum(1 - similarity(genres[item - 1], genres[other - 1]) for other in before) / 6
+                - pcount * frequencies[item - 1]
+                for item, share in zip(items, shares, strict=True)
+                if item not in before
+            }
+            assert values[row, place] == pytest.approx(expected[lists[row, place]], abs=1e-9)
+            assert values[row, place] == pytest.approx(max(expected.values()), abs=1e-9)
+
+
+def test_for_accuracy_alone_the_greedy_choice_is_the_base_ranking_and_no_weight_is_needed_for_the_rest() -> None:
+    candidates = Candidates(np.array([[3, 1, 2]]), np.array([[2.0, 1.0, 0.0]], dtype=np.float32))
+    items, values = greedy_reward(candidates, np.eye(3, dtype=bool), np.zeros(3), {"ndcg": 2.0}, 2)
+    assert items.tolist() == [[3, 1]]
+    total = np.exp([2.0, 1.0, 0.0]).sum()
+    np.testing.assert_allclose(values, [[2 * np.exp(2) / total, 2 * np.exp(1) / total / np.log2(3)]])
