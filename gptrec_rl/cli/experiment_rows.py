@@ -119,8 +119,10 @@ def _trained(study: Study, row_id: str, seed: int) -> Trained:
             return Trained(study.model(base, seed), {})
         case Train(model=model):
             return _train(study, run_dir, model, settings)
-        case Pretrain() as pretrain:
-            return _pretrain(study, run_dir, pretrain, {**settings, "teacher": study.model(pretrain.teacher, seed)})
+        case Pretrain(teacher=teacher, start=start):
+            settings["teacher"] = study.model(teacher, seed)
+            settings["start"] = None if start is None else study.model(start, seed)
+            return _pretrain(study, run_dir, settings)
         case Tune() as tune:
             return _tune(study, run_dir, tune, {**settings, "goal": tune.goal}, study.model(tune.student, seed))
 
@@ -135,17 +137,11 @@ def _train(study: Study, run_dir: Path, model: str, settings: Mapping[str, Any])
     return _finished(run_dir, config)
 
 
-def _pretrain(study: Study, run_dir: Path, pretrain: Pretrain, settings: Mapping[str, Any]) -> Trained:
+def _pretrain(study: Study, run_dir: Path, settings: Mapping[str, Any]) -> Trained:
     from gptrec_rl.cli.pretrain import train_student
-    from gptrec_rl.models.reranker import Reranked
 
     config = read_config(PretrainConfig, None, base=settings)
-    teacher = None
-    if pretrain.rerank is not None:
-        split, rerank = study.split(), pretrain.rerank
-        base = _scorer(config.teacher, split)
-        teacher = Reranked(base, rerank.method, rerank.weight, rerank.scaling, split)
-    train_student(study.data_file, run_dir, config, "resume", None, None, teacher)
+    train_student(study.data_file, run_dir, config, "resume", None, None)
     return _finished(run_dir, config)
 
 
@@ -167,7 +163,7 @@ def _finished(run_dir: Path, config: TrainingConfig) -> Trained:
     from gptrec_rl.transport.entry import read_folder
 
     counters = json.loads(read_folder(run_dir / STATE)[1]["counters.json"])
-    settings = config.model_dump(mode="json", exclude={"teacher"})  # a folder of this machine; the row names it
+    settings = config.model_dump(mode="json", exclude={"teacher", "start"})  # the row names them
     return Trained(str(run_dir), settings, counters["elapsed_s"], counters["step"])
 
 
@@ -189,7 +185,7 @@ def _tune(study: Study, run_dir: Path, tune: Tune, settings: Mapping[str, Any], 
 def _strategies(row: RowConfig, trained: Trained, split: Split, k: int) -> Measured:
     """Evaluate a model by each of the row's strategies."""
     choice = ModelChoice(row.name, trained.place)
-    tables = {}
+    tables: dict[str, EvaluationTable] = {}
     for strategy in row.strategies:
         model = choice.open(split, strategy, "auto")
         name = f"{row.name}, {strategy}"

@@ -66,20 +66,13 @@ class Train(Settings):
     """As `gptrec-rl train` calls it."""
 
 
-class RerankedTeacher(Settings):
-    """How a teacher's lists are reranked before the student learns them."""
-
-    method: Method
-    weight: float
-    scaling: Scaling = "min-max"
-
-
 class Pretrain(Settings):
     """A student of stage 1."""
 
     teacher: str
-    """A built-in model, or the row of a trained one."""
-    rerank: RerankedTeacher | None = None
+    """A built-in model, or the row of a trained one; `[settings.rerank]` reranks its lists."""
+    start: str | None = None
+    """The row of a student to go on from; None: random weights."""
 
 
 class Tune(Settings):
@@ -155,17 +148,15 @@ class RowConfig(Settings):
         return isinstance(self.how, Train | Pretrain | Tune)
 
     @property
-    def base(self) -> str | None:
-        """The row or built-in model that this one starts from."""
+    def needs(self) -> tuple[str, ...]:
+        """The rows that have to be made before this one."""
+        names: tuple[str | None, ...] = ()
         match self.how:
-            case Pretrain(teacher=name) | Tune(student=name) | Rerank(base=name):
-                return name
-        return None
-
-    @property
-    def needs(self) -> str | None:
-        """The row that has to be made before this one."""
-        return None if self.base in BUILT_IN else self.base
+            case Pretrain(teacher=teacher, start=start):
+                names = (teacher, start)
+            case Tune(student=name) | Rerank(base=name):
+                names = (name,)
+        return tuple(name for name in names if name is not None and name not in BUILT_IN)
 
     def settings_of(self, budget: str) -> dict[str, Any]:
         """Return the settings of the training under a budget."""
@@ -263,24 +254,24 @@ def read_set(folder: Path) -> ExperimentSet:
     return experiments
 
 
-def lineage(experiments: ExperimentSet, row_id: str) -> list[str]:
+def lineage(experiments: ExperimentSet, row_id: str, above: tuple[str, ...] = ()) -> list[str]:
     """Return the rows that a row builds on, the first to make first, and the row itself as the last.
+
+    Args:
+        experiments: the set.
+        row_id: of the row.
+        above: rows that build on this one.
 
     Raises:
         InputError: one of them isn't there, or they build on each other in a circle.
     """
-    line = [row_id]
-    row = experiments.row(row_id, str(experiments.folder))
-    while row.needs is not None:
-        asked_by = str(experiments.file(line[0]))
-        row = experiments.row(row.needs, asked_by)
-        below = experiments.rows[line[0]].needs
-        assert below is not None
-        if below in line:
-            circle = " -> ".join([below, *line])
-            raise InputError(f"{asked_by}: rows build on each other in a circle: {circle}; let one start from another")
-        line.insert(0, below)
-    return line
+    asked_by = str(experiments.file(above[-1]) if above else experiments.folder)
+    row = experiments.row(row_id, asked_by)
+    if row_id in above:
+        circle = " -> ".join([*above[above.index(row_id) :], row_id])
+        raise InputError(f"{asked_by}: rows build on each other in a circle: {circle}; let one start from another")
+    below = [each for name in row.needs for each in lineage(experiments, name, (*above, row_id))]
+    return list(dict.fromkeys([*below, row_id]))
 
 
 def _read_row(file: Path) -> RowConfig:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gptrec_rl.evaluation import EvaluationTable
-from gptrec_rl.experiments.config import Published, RowConfig
+from gptrec_rl.experiments.config import Published, Rerank, RowConfig
 from gptrec_rl.experiments.store import Point, Result
 from gptrec_rl.experiments.study import Made, Study
 from gptrec_rl.metrics import Metric, metrics_at
@@ -54,6 +54,12 @@ class Curve:
     row_id: str
     row: RowConfig
     made: Made | None
+
+    @property
+    def rerank(self) -> Rerank:
+        """How it was reranked."""
+        assert self.row.rerank is not None
+        return self.row.rerank
 
     @property
     def points(self) -> list[Point]:

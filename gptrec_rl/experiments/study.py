@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gptrec_rl.data import Interactions, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable
-from gptrec_rl.experiments.config import BUILT_IN, BuiltIn, ExperimentSet, lineage
+from gptrec_rl.experiments.config import BUILT_IN, BuiltIn, ExperimentSet
 from gptrec_rl.experiments.store import Result, read_result, read_tables
 
 RUNS = Path("runs/experiments")
@@ -115,17 +115,16 @@ class Study:
             raise InputError(f"{self.experiments.file(row_id)} has no seed {seed}, but {seeds}; add it there")
         jobs: dict[tuple[str, int], None] = {}
         for job in wanted:
-            for each in self._line(job):
+            for each in self._line(*job):
                 if each in wanted or (with_dependencies and not self._can_be_built_on(*each)):
                     jobs[each] = None
         return list(jobs)
 
-    def _line(self, job: tuple[str, int]) -> list[tuple[str, int]]:
-        """Return what a row builds on, the first to make first, and itself as the last, each with its seed."""
-        line = [job]
-        for below in reversed(lineage(self.experiments, job[0])[:-1]):
-            line.insert(0, (below, self.seed_of(below, line[0][1])))
-        return line
+    def _line(self, row_id: str, seed: int) -> Iterator[tuple[str, int]]:
+        """Name what a row builds on, the first to make first, and itself as the last, each with its seed."""
+        for below in self.experiments.rows[row_id].needs:
+            yield from self._line(below, self.seed_of(below, seed))
+        yield row_id, seed
 
     def _can_be_built_on(self, row_id: str, seed: int) -> bool:
         has_model = not self.experiments.rows[row_id].is_trained or self.run_dir(row_id, seed).is_dir()

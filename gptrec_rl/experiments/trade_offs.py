@@ -12,8 +12,6 @@ from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable
 from gptrec_rl.experiments.config import lineage
 from gptrec_rl.experiments.evidence import Curve, Evidence, Line
-from gptrec_rl.experiments.store import Point
-from gptrec_rl.experiments.study import Made
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.significance import Comparison, compare
 
@@ -31,8 +29,7 @@ class Contender:
     Attributes:
         name: with the weight, for a reranker.
         values: means by metric name, and `goal`.
-        comparison: with the tuned model: this one's goal less the tuned model's; None for itself, and where no values
-            per user are known.
+        comparison: this one's goal less the tuned model's; None for the tuned model itself.
     """
 
     name: str
@@ -86,27 +83,29 @@ def contests(evidence: Evidence) -> list[Contest]:
 def _contest(evidence: Evidence, tuned: Line, goal: str) -> Contest:
     experiments = evidence.study.experiments
     k = experiments.dataset.k
-    names = [*lineage(experiments, tuned.row_id), *(curve.row.base or "" for curve in evidence.curves)]
+    curves = [curve for curve in evidence.curves if curve.made is not None and _is_for(curve, goal)]
+    names = [*lineage(experiments, tuned.row_id), *(curve.rerank.base for curve in curves)]
     models = {line.row.name: line.table for line in evidence.run if line.row_id in names and line.table is not None}
     tables = {name: _scored(table, name, goal, k) for name, table in models.items()}
-    means = {name: table.summary() for name, table in tables.items()}
-    for curve in evidence.curves:
-        if curve.made is not None:
-            name, point, table = _best(curve, curve.made, goal, k)
-            means[name] = {**point.means, GOAL: goal_value(goal, point.means, k)}
-            if table is not None:
-                tables[name] = _scored(table, name, goal, k)
-    base = tables.pop(tuned.row.name)
-    comparisons = {each.model: each for each in compare(list(tables.values()), base, [GOAL])}
-    contenders = [Contender(name, values, comparisons.get(name)) for name, values in means.items()]
+    for curve in curves:
+        name, table = _best(curve, goal, k)
+        tables[name] = _scored(table, name, goal, k)
+    rivals = [table for name, table in tables.items() if name != tuned.row.name]
+    comparisons = {each.model: each for each in compare(rivals, tables[tuned.row.name], [GOAL])}
+    contenders = [Contender(name, table.summary(), comparisons.get(name)) for name, table in tables.items()]
     return Contest(goal, tuned.row.name, sorted(contenders, key=lambda each: -each.values[GOAL]))
 
 
-def _best(curve: Curve, made: Made, goal: str, k: int) -> tuple[str, Point, EvaluationTable | None]:
-    """Return the name of a curve's best point for a goal, the point, and its values per user where they were kept."""
-    points = made.result.points
+def _is_for(curve: Curve, goal: str) -> bool:
+    return parse_goal(goal).weights in [parse_goal(each).weights for each in curve.rerank.goals]
+
+
+def _best(curve: Curve, goal: str, k: int) -> tuple[str, EvaluationTable]:
+    """Return a curve's best point for one of its goals: its name, and its values per user."""
+    assert curve.made is not None
+    points, tables = curve.made.result.points, curve.made.tables
     label = max(points, key=lambda each: goal_value(goal, points[each].means, k))
-    return f"{curve.row.name}, weight {label}", points[label], made.tables.get(label)
+    return f"{curve.row.name}, weight {label}", tables[label]
 
 
 def _scored(table: EvaluationTable, name: str, goal: str, k: int) -> EvaluationTable:

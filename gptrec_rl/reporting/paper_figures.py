@@ -129,12 +129,12 @@ def _draw_gap(panel: Axes, k: int, top_k: float, next_k: float) -> None:
 
 def _trade_off(evidence: Evidence, trade: Trade, path: Path, title: str) -> bool:
     """Draw Figure 4 or 5: GPTRec's points and the rerankers' curves; return whether there was anything to draw."""
-    curves = [curve for curve in evidence.curves if curve.points and curve.row.rerank.method == trade.method]
+    curves = [curve for curve in evidence.curves if curve.points and curve.rerank.method == trade.method]
     tuned = [line for line in evidence.run if line.row.tune is not None and trade.is_goal(line.row.tune.goal)]
     if not curves and not tuned:
         return False
     ours = [line for line in evidence.run if line.row.pretrain is not None or line in tuned]
-    bases = [line for line in evidence.run if line.row_id in {curve.row.base for curve in curves}]
+    bases = [line for line in evidence.run if line.row_id in {curve.rerank.base for curve in curves}]
     points = [_row(line, "") for line in ours]
     label = f"GPTRec, hypervolume {trade.hypervolume(points):.4f}" if points else ""
     rows = [Row(row.name, row.values, row.errors, label) for row in points]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gptrec_rl.experiments.evidence import Evidence, Line
+from gptrec_rl.experiments.evidence import Evidence
 from gptrec_rl.experiments.store import Result
 from gptrec_rl.experiments.trade_offs import GOAL, Contender, Contest
 from gptrec_rl.metrics import beyond_at, metric
@@ -17,7 +17,8 @@ from gptrec_rl.significance import ALPHA
 
 def notes(evidence: Evidence) -> list[str]:
     """Say how the table reads: a sentence or two each."""
-    return [*_setting(evidence), *_baseline(evidence), *_seeds(evidence), *_sources(evidence), *_changed(evidence)]
+    parts = (_setting, _baseline, _seeds, _sources, _missing, _changed)
+    return [note for part in parts for note in part(evidence)]
 
 
 def beyond(evidence: Evidence) -> Grid:
@@ -86,8 +87,8 @@ def _setting(evidence: Evidence) -> Iterator[str]:
     results = [result for line in evidence.run for result in line.results]
     if results:
         yield (
-            f"Means over all {results[0].users:,} test users, budget {evidence.study.budget}. Arrows point to better; ¹ or "
-            "bold is the best of a column, ² or underlined the second best."
+            f"Means over all {results[0].users:,} test users, budget {evidence.study.budget}. Arrows point to better; "
+            "¹ or bold is the best of a column, ² or underlined the second best."
         )
     if evidence.study.experiments.published:
         yield "Published values stand below ours, with how far ours are from them in percent."
@@ -104,8 +105,8 @@ def _baseline(evidence: Evidence) -> Iterator[str]:
         yield (
             f"*+ and *-: significantly better or worse than our {evidence.baseline.row.name} at budget "
             f"{evidence.study.budget}, in the metric's own direction (paired two-sided t-tests over users, p < "
-            f"{ALPHA} after Bonferroni's correction for {tests[0].n_tests} tests). They know the spread between users, not that "
-            "between seeds."
+            f"{ALPHA} after Bonferroni's correction for {tests[0].n_tests} tests). They know the spread between users, "
+            "not that between seeds."
         )
 
 
@@ -125,12 +126,21 @@ def _seeds(evidence: Evidence) -> Iterator[str]:
 
 
 def _sources(evidence: Evidence) -> Iterator[str]:
-    cited: dict[str, list[Line]] = {}
+    """Say where published values are from: the source of most rows, and the rows that have others."""
+    names: dict[str, list[str]] = {}
     for line in evidence.lines:
         if line.published is not None:
-            cited.setdefault(line.published.source, []).append(line)
-    for source, lines in cited.items():
-        yield f"Published, {', '.join(line.row.name for line in lines)}: {evidence.study.experiments.sources[source]}"
+            names.setdefault(line.published.source, []).append(line.row.name)
+    sources = evidence.study.experiments.sources
+    for place, source in enumerate(sorted(names, key=lambda each: -len(names[each]))):
+        of = "" if place == 0 else f" of {'; '.join(names[source])}"
+        yield f"Published values{of}: {sources[source]}."
+
+
+def _missing(evidence: Evidence) -> Iterator[str]:
+    missing = [curve.row.name for curve in evidence.curves if curve.made is None]
+    if missing:
+        yield f"Curves that have not been run: {'; '.join(missing)}."
 
 
 def _changed(evidence: Evidence) -> Iterator[str]:

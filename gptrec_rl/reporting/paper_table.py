@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from html import escape
 from dataclasses import dataclass
+from html import escape
 from typing import Literal
 
 from gptrec_rl.experiments.evidence import Evidence, Line
