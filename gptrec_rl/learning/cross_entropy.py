@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn import functional
 
-PLACES_AT_ONCE = 512
-"""Logits of so many places are computed at a time: they stay in a processor's caches."""
+PLACES_AT_ONCE = 256
+"""Logits of so many places are computed at a time: they stay in a processor's caches. The last ones are padded, because
+processors prepare a matrix product anew for each new shape."""
 
 
 def softmax_cross_entropy(
@@ -32,20 +34,24 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, states: torch.Tensor, item_weights: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype
     ) -> torch.Tensor:
+        n_places = len(states)
+        states = functional.pad(states, (0, 0, 0, -n_places % PLACES_AT_ONCE))
+        targets = functional.pad(targets, (0, len(states) - n_places), value=1)
         of_states, of_weights = torch.empty_like(states), torch.zeros_like(item_weights)
         weights, inputs = item_weights.to(dtype), states.to(dtype)
         total = states.new_zeros(())
-        for start in range(0, len(states), PLACES_AT_ONCE):
-            part = slice(start, start + PLACES_AT_ONCE)
-            probabilities = (states[part] @ item_weights.T).softmax(dim=-1)  # [N', I]
+        for start in range(0, n_places, PLACES_AT_ONCE):
+            part, n_real = slice(start, start + PLACES_AT_ONCE), n_places - start
+            probabilities = (states[part] @ item_weights.T).softmax(dim=-1)
             places = targets[part, None] - 1
             chosen = probabilities.gather(1, places)
-            total -= chosen.log().sum()
+            total -= chosen[:n_real].log().sum()
             of_logits = probabilities.scatter_(1, places, chosen - 1).to(dtype)
+            of_logits[n_real:] = 0
             of_states[part] = of_logits @ weights
             of_weights += of_logits.T @ inputs[part]
-        ctx.save_for_backward(of_states, of_weights)
-        return total / len(states)
+        ctx.save_for_backward(of_states[:n_places], of_weights)
+        return total / n_places
 
     @staticmethod
     def backward(ctx: Any, of_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
