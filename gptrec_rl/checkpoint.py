@@ -28,6 +28,7 @@ NETWORKS = {
     "sasrec": "gptrec_rl.models.sasrec:SASRec",
     "shifting": "gptrec_rl.models.shifting:GPTRecShifting",
     "bert4rec": "gptrec_rl.models.bert4rec:Bert4Rec",
+    "bpr": "gptrec_rl.models.bpr:MatrixFactorization",
 }
 """What a model's `config.json` calls itself under "recommender" -> its class; imported only when loaded."""
 

@@ -53,13 +53,8 @@ class TrainingConfig(Settings):
     """What the training of every model has."""
 
     split: SplitConfig = SplitConfig()
-    batch_size: PositiveInt = 128
-    """Users a step, drawn anew."""
-    learning_rate: PositiveFloat = 1e-3
-    warmup_steps: PositiveInt = 100
-    dropout: float = Field(0.0, ge=0, lt=1)
     max_minutes: PositiveFloat | None = None
-    """Time budget; the learning rate falls along a cosine to 0 over it. None: constant rate until patience ends."""
+    """Time budget; Adam's learning rate falls along a cosine to 0 over it. None: constant rate until patience ends."""
     max_steps: PositiveInt | None = None
     """Step budget, with the same cosine; the first of the two budgets that ends stops the training."""
     validate_every: PositiveInt = 100
@@ -68,9 +63,19 @@ class TrainingConfig(Settings):
     """Validations without a better one before training stops."""
     checkpoint_every_s: PositiveFloat = 60.0
     """Seconds between two saved states to resume from."""
+    seed: int = 0
+
+
+class AdamConfig(TrainingConfig):
+    """Training by Adam, on batches of users."""
+
+    batch_size: PositiveInt = 128
+    """Users a step, drawn anew."""
+    learning_rate: PositiveFloat = 1e-3
+    warmup_steps: PositiveInt = 100
+    dropout: float = Field(0.0, ge=0, lt=1)
     precision: Precision = "auto"
     """Of matrix products; bf16 where the hardware lacks it is obeyed, more slowly than fp32, after one warning."""
-    seed: int = 0
 
 
 class RerankConfig(Settings):
@@ -84,7 +89,7 @@ class RerankConfig(Settings):
     """How many of the best unseen items a list is chosen from."""
 
 
-class PretrainConfig(TrainingConfig):
+class PretrainConfig(AdamConfig):
     """Stage 1: the student learns to write the teacher's lists (equation 6)."""
 
     model: ModelConfig = ModelConfig()
@@ -98,7 +103,7 @@ class PretrainConfig(TrainingConfig):
     """The paper trains to convergence with 0.1; a budget of minutes is over before a model this small overfits."""
 
 
-class NextItemConfig(TrainingConfig):
+class NextItemConfig(AdamConfig):
     """Training on shifted sequences."""
 
     model: TransformerConfig = TransformerConfig()
@@ -123,7 +128,7 @@ class ShiftingConfig(NextItemConfig):
     dropout: float = Field(0.1, ge=0, lt=1)
 
 
-class Bert4RecConfig(TrainingConfig):
+class Bert4RecConfig(AdamConfig):
     """BERT4Rec (Sun et al., 2019): masked items, cross-entropy over all items."""
 
     model: TransformerConfig = TransformerConfig()
@@ -134,10 +139,30 @@ class Bert4RecConfig(TrainingConfig):
     """Windows in which the last item alone is masked, as when recommending; the authors' code makes one in eleven."""
 
 
+class FactorsConfig(Settings):
+    """Size of a matrix factorisation."""
+
+    n_factors: PositiveInt = 128
+
+
+class BprConfig(TrainingConfig):
+    """MF-BPR (Rendle et al., 2009); a step draws as many interactions as there are, and the learning rate is constant.
+
+    One thread trains: several would race for the factors, and no two runs would be alike.
+    """
+
+    model: FactorsConfig = FactorsConfig()
+    learning_rate: PositiveFloat = 0.01
+    regularisation: float = Field(0.01, ge=0)
+    validate_every: PositiveInt = 5
+    patience: PositiveInt = 10
+
+
 TRAINED_MODELS: dict[str, type[TrainingConfig]] = {
     "sasrec": SASRecConfig,
     "shifting": ShiftingConfig,
     "bert4rec": Bert4RecConfig,
+    "bpr": BprConfig,
 }
 """What `gptrec-rl train` trains."""
 

@@ -19,7 +19,7 @@ from gptrec_rl.cli.options import (
 if TYPE_CHECKING:
     from gptrec_rl.config import TrainingConfig
 
-MODELS = ("sasrec", "shifting", "bert4rec")
+MODELS = ("sasrec", "shifting", "bert4rec", "bpr")
 
 
 @click.command()

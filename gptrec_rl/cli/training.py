@@ -181,9 +181,9 @@ def _report(path: Path, training: Training[Any], title: str) -> None:
     from gptrec_rl.cli.options import typed_command
     from gptrec_rl.reporting.results import Section, write_section
 
-    examples = training.step * training.config.batch_size
+    examples = training.step * training.examples_per_step
     note = (
-        f"{training.step:,} steps of {training.config.batch_size} examples ({examples:,} examples); validation loss "
+        f"{training.step:,} steps of {training.examples_per_step:,} examples ({examples:,} examples); validation loss "
         f"{training.best_loss:.4f} {training.validates}."
     )
     write_section(path, "Results", Section(title, typed_command(), training.elapsed_s, notes=[note]))

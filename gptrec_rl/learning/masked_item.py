@@ -12,12 +12,12 @@ from gptrec_rl.data import Histories, Split
 from gptrec_rl.learning.cross_entropy import softmax_cross_entropy
 from gptrec_rl.learning.examples import draw_windows
 from gptrec_rl.learning.next_item import VALIDATES, validation_loss
-from gptrec_rl.learning.training import Training
+from gptrec_rl.learning.training import AdamTraining
 from gptrec_rl.models.bert4rec import Bert4Rec, MaskScorer
 from gptrec_rl.models.sequence import parts_of
 
 
-class MaskedItemTraining(Training[Bert4Rec]):
+class MaskedItemTraining(AdamTraining[Bert4Rec]):
     """Training of BERT4Rec by cross-entropy over all items at the masked places.
 
     Args:

@@ -13,7 +13,7 @@ from gptrec_rl.data import Histories, Split
 from gptrec_rl.decoding.top_k import TopK
 from gptrec_rl.learning.cross_entropy import softmax_cross_entropy
 from gptrec_rl.learning.examples import draw_windows
-from gptrec_rl.learning.training import Training
+from gptrec_rl.learning.training import AdamTraining
 from gptrec_rl.metrics import ndcg
 from gptrec_rl.models.next_item import NextItemTransformer
 from gptrec_rl.models.recommender import ScoringRecommender
@@ -28,7 +28,7 @@ def validation_loss(model: ScoringRecommender, split: Split) -> float:
     return 1.0 - float(ndcg(model.recommend(cases.histories, 10).items, cases.ground_truth, 10).mean())
 
 
-class NextItemTraining(Training[NextItemTransformer]):
+class NextItemTraining(AdamTraining[NextItemTransformer]):
     """Training of SASRec or GPTRec-Shifting on windows of users' histories, a prediction at every place.
 
     Args:

@@ -12,7 +12,7 @@ from gptrec_rl.config import PretrainConfig
 from gptrec_rl.data import Histories, Split
 from gptrec_rl.decoding.masking import chosen_log_probs
 from gptrec_rl.learning.examples import draw_cuts
-from gptrec_rl.learning.training import Training
+from gptrec_rl.learning.training import AdamTraining
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.recommender import Recommender, candidates
 from gptrec_rl.models.sequence import parts_of
@@ -48,7 +48,7 @@ def slate_loss(policy: GPTRec, example: Example, dtype: torch.dtype = torch.floa
     return -log_probs.mean()
 
 
-class Pretraining(Training[GPTRec]):
+class Pretraining(AdamTraining[GPTRec]):
     """Stage 1.
 
     Args:

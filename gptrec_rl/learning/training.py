@@ -1,4 +1,4 @@
-"""The training that every network shares: budgets, learning rate, the best weights by validation, saving, resuming."""
+"""What trainings share: budgets, the best weights by validation, saving, resuming; and updates by Adam, for most."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import ClassVar, Generic, TypeVar
 import numpy as np
 import torch
 
-from gptrec_rl.config import TrainingConfig
+from gptrec_rl.config import AdamConfig, TrainingConfig
 from gptrec_rl.data import Split
 from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.learning import state
@@ -56,10 +56,14 @@ class Training(ABC, Generic[N]):
 
     Raises:
         InputError: the network is for another number of items.
+
+    Attributes:
+        examples_per_step: how many examples an update learns from.
     """
 
     validates: ClassVar[str]
     """What `validation_loss` is, in words."""
+    examples_per_step: int
 
     def __init__(self, network: N, split: Split, config: TrainingConfig) -> None:
         if network.n_items != split.catalogue.n_items:
@@ -75,12 +79,14 @@ class Training(ABC, Generic[N]):
         self.best_files: Mapping[str, bytes] = network.to_files()
         self._validations_since_best = 0
         self._rng = np.random.default_rng(config.seed)
-        self._dtype = product_dtype(config.precision, network.device)
-        self._optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
 
     @abstractmethod
-    def _losses(self) -> Iterator[torch.Tensor]:
-        """Draw a batch with `self._rng`; yield losses of its parts, which add up to the batch's mean."""
+    def _update(self) -> float:
+        """Draw a batch with `self._rng` and learn from it; return its loss.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
 
     @abstractmethod
     def _validation_loss(self) -> float:
@@ -118,10 +124,60 @@ class Training(ABC, Generic[N]):
                 started = time.monotonic()
                 validation_loss = self._validate()
                 self.elapsed_s += time.monotonic() - started
-            rate = self.config.batch_size / seconds
+            rate = self.examples_per_step / seconds
             on_step(Progress(self.step, self.elapsed_s, self.fraction, loss, validation_loss, self.best_loss, rate))
         self.network.load_state_dict(self.network.from_files(self.best_files).state_dict())
         self.network.eval()
+
+    @torch.no_grad()
+    def _validate(self) -> float:
+        self.network.eval()
+        loss = self._validation_loss()
+        self._validations_since_best += 1
+        if loss < self.best_loss:
+            self.best_loss, self.best_files, self._validations_since_best = loss, self.network.to_files(), 0
+        return loss
+
+    def to_files(self) -> dict[str, bytes]:
+        """Return everything that resuming needs: weights, best weights, counters, random state."""
+        counters = {
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+            "best_loss": self.best_loss,
+            "validations_since_best": self._validations_since_best,
+            "rng": state.numpy_rng_to_json(self._rng),
+        }
+        return {
+            **{f"network.{name}": data for name, data in self.network.to_files().items()},
+            **{f"best.{name}": data for name, data in self.best_files.items()},
+            "counters.json": json.dumps(counters).encode(),
+        }
+
+    def resume(self, files: Mapping[str, bytes]) -> None:
+        """Go on from what `to_files` returned."""
+        part = {name.removeprefix("network."): data for name, data in files.items() if name.startswith("network.")}
+        self.network.load_state_dict(self.network.from_files(part).state_dict())
+        self.best_files = {name.removeprefix("best."): data for name, data in files.items() if name.startswith("best.")}
+        counters = json.loads(files["counters.json"])
+        self.step, self.elapsed_s = counters["step"], counters["elapsed_s"]
+        self.best_loss, self._validations_since_best = counters["best_loss"], counters["validations_since_best"]
+        self._rng = state.numpy_rng_from_json(counters["rng"])
+
+
+class AdamTraining(Training[N]):
+    """A training by Adam, with a warm-up, and a learning rate that falls along a cosine over the budget."""
+
+    config: AdamConfig
+
+    def __init__(self, network: N, split: Split, config: AdamConfig) -> None:
+        super().__init__(network, split, config)
+        self.examples_per_step = config.batch_size
+        self._dtype = product_dtype(config.precision, network.device)
+        self._optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
+
+    @abstractmethod
+    def _losses(self) -> Iterator[torch.Tensor]:
+        """Draw a batch with `self._rng`; yield losses of its parts, which add up to the batch's mean."""
 
     def _update(self) -> float:
         for group in self._optimiser.param_groups:
@@ -146,38 +202,11 @@ class Training(ABC, Generic[N]):
         fraction = self.fraction
         return warm_up if fraction is None else warm_up * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))
 
-    @torch.no_grad()
-    def _validate(self) -> float:
-        self.network.eval()
-        loss = self._validation_loss()
-        self._validations_since_best += 1
-        if loss < self.best_loss:
-            self.best_loss, self.best_files, self._validations_since_best = loss, self.network.to_files(), 0
-        return loss
-
     def to_files(self) -> dict[str, bytes]:
-        """Return everything that resuming needs: weights, best weights, moments, counters, random state."""
-        counters = {
-            "step": self.step,
-            "elapsed_s": self.elapsed_s,
-            "best_loss": self.best_loss,
-            "validations_since_best": self._validations_since_best,
-            "rng": state.numpy_rng_to_json(self._rng),
-        }
-        return {
-            **{f"network.{name}": data for name, data in self.network.to_files().items()},
-            **{f"best.{name}": data for name, data in self.best_files.items()},
-            "optimiser.safetensors": state.optimiser_to_bytes(self._optimiser),
-            "counters.json": json.dumps(counters).encode(),
-        }
+        """Return everything that resuming needs, the optimiser's moments included."""
+        return {**super().to_files(), "optimiser.safetensors": state.optimiser_to_bytes(self._optimiser)}
 
     def resume(self, files: Mapping[str, bytes]) -> None:
         """Go on from what `to_files` returned."""
-        part = {name.removeprefix("network."): data for name, data in files.items() if name.startswith("network.")}
-        self.network.load_state_dict(self.network.from_files(part).state_dict())
-        self.best_files = {name.removeprefix("best."): data for name, data in files.items() if name.startswith("best.")}
+        super().resume(files)
         state.optimiser_from_bytes(self._optimiser, files["optimiser.safetensors"])
-        counters = json.loads(files["counters.json"])
-        self.step, self.elapsed_s = counters["step"], counters["elapsed_s"]
-        self.best_loss, self._validations_since_best = counters["best_loss"], counters["validations_since_best"]
-        self._rng = state.numpy_rng_from_json(counters["rng"])

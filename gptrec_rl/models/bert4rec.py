@@ -113,12 +113,12 @@ class Bert4Rec(Network):
         weights = torch.cat([predictions.decoder.weight, predictions.bias[:, None]], dim=1)
         return weights[1 : self.n_items + 1]
 
-    def recommender(self, strategy: Strategy, precision: Precision = "auto") -> Recommender:
-        """Return the model with Top-K, or with Next-K by appending each item to the history."""
+    def recommender(self, strategy: Strategy | None = None, precision: Precision = "auto") -> Recommender:
+        """Return the model with Top-K, its own, or with Next-K by appending each item to the history."""
         from gptrec_rl.decoding import Appending
 
         scorer = MaskScorer(self, precision)
-        return scorer if strategy == "top-k" else Appending(scorer)
+        return Appending(scorer) if strategy == "next-k" else scorer
 
     def to_files(self) -> dict[str, bytes]:
         """Return config.json and model.safetensors as `BertForMaskedLM.from_pretrained` reads them."""

@@ -21,11 +21,9 @@ class Network(nn.Module, ABC):
 
     Attributes:
         n_items: I.
-        history_length: n, the longest history that is read.
     """
 
     n_items: int
-    history_length: int
 
     @abstractmethod
     def to_files(self) -> dict[str, bytes]:

@@ -1,0 +1,74 @@
+"""MF-BPR's training by the library `implicit`: of two items, the one that the user has is to score higher."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from gptrec_rl.config import BprConfig
+from gptrec_rl.data import Split
+from gptrec_rl.errors import DivergedError
+from gptrec_rl.learning.next_item import VALIDATES, validation_loss
+from gptrec_rl.learning.training import Training
+from gptrec_rl.models.bpr import MatrixFactorization
+
+PAIRS_OF_LOSS = 10_000
+
+
+class BprTraining(Training[MatrixFactorization]):
+    """Training of MF-BPR; a step is an epoch: as many interactions as there are, drawn with replacement.
+
+    Args:
+        network: untrained, on the processor, trained in place.
+        split: the data.
+        config: budgets and settings.
+    """
+
+    validates = VALIDATES
+
+    def __init__(self, network: MatrixFactorization, split: Split, config: BprConfig) -> None:
+        from implicit.cpu.bpr import BayesianPersonalizedRanking
+
+        super().__init__(network, split, config)
+        training = split.training
+        self._split = split
+        self._users = np.repeat(np.arange(len(training)), training.lengths)
+        self._items = training.values - 1
+        self.examples_per_step = len(self._items)
+        ones = np.ones(len(self._items), dtype=np.float32)
+        self._interactions = sparse.csr_matrix(
+            (ones, (self._users, self._items)), shape=(len(training), network.n_items)
+        )
+        self._bpr = BayesianPersonalizedRanking(
+            factors=config.model.n_factors,
+            learning_rate=config.learning_rate,
+            regularization=config.regularisation,
+            iterations=1,
+            num_threads=1,
+        )
+        self._bpr.user_factors = network.user_factors.numpy()  # the same memory, which the library writes to
+        self._bpr.item_factors = network.item_factors.numpy()
+
+    def _validation_loss(self) -> float:
+        return validation_loss(self.network, self._split)
+
+    def _update(self) -> float:
+        from implicit.recommender_base import ModelFitError
+
+        self._bpr.random_state = int(self._rng.integers(2**31))
+        try:
+            self._bpr.fit(self._interactions, show_progress=False)
+        except ModelFitError as error:
+            raise DivergedError(
+                f"MF-BPR diverged at step {self.step} ({error}); the best factors are kept, start again with a "
+                f"learning_rate below {self._bpr.learning_rate:g}"
+            ) from None
+        return self._loss()
+
+    def _loss(self) -> float:
+        """Return -log sigma(s+ - s-), the mean over pairs of a user's item and one drawn by popularity."""
+        places = self._rng.integers(len(self._items), size=PAIRS_OF_LOSS)
+        negatives = self._items[self._rng.integers(len(self._items), size=PAIRS_OF_LOSS)]
+        differences = self._bpr.item_factors[self._items[places]] - self._bpr.item_factors[negatives]
+        margins = (self._bpr.user_factors[self._users[places]] * differences).sum(axis=1)
+        return float(np.logaddexp(0, -margins).mean())
