@@ -1,0 +1,108 @@
+"""Sets of experiments as files: what is wrong in one is named, with the file that it is in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from gptrec_rl.config import TRAINED_MODELS, PretrainConfig, TuneConfig
+from gptrec_rl.config_files import read_config
+from gptrec_rl.errors import InputError
+from gptrec_rl.experiments.config import lineage, read_set
+from gptrec_rl.goals import parse_goal
+
+SHIPPED = sorted(file.parent for file in (Path(__file__).parents[2] / "experiments").glob("*/dataset.toml"))
+
+
+def write(folder: Path, row_id: str, **row: object) -> None:
+    (folder / f"{row_id}.toml").write_text(tomli_w.dumps({"name": row_id, "type": "any", "place": 9, **row}))
+
+
+def test_rows_stand_in_their_places_and_know_what_was_published(tiny: Path) -> None:
+    write(tiny, "first", place=-1, built_in={"model": "markov"}, published="student")
+    experiments = read_set(tiny)
+    assert list(experiments.rows) == ["first", "popularity", "sasrec", "student", "diverse", "mmr"]
+    assert {row: found.values for row, found in experiments.published.items()} == {"first": {"NDCG@3": 0.3}}
+
+
+def test_a_budget_wins_over_settings_key_by_key(tiny: Path) -> None:
+    settings = {"loss": "softmax", "model": {"width": 8, "n_layers": 1}}
+    budgets = {"cpu": {"max_minutes": 3, "model": {"width": 16}}, "paper": {}}
+    write(tiny, "own", train={"model": "sasrec"}, settings=settings, budgets=budgets)
+    row = read_set(tiny).rows["own"]
+    assert row.settings_of("cpu") == {"loss": "softmax", "max_minutes": 3, "model": {"width": 16, "n_layers": 1}}
+    assert row.settings_of("paper") == settings
+
+
+def test_lineage_names_what_comes_first(tiny: Path) -> None:
+    write(tiny, "second", pretrain={"teacher": "sasrec", "start": "student"}, budgets={"cpu": {}})
+    experiments = read_set(tiny)
+    assert lineage(experiments, "diverse") == ["sasrec", "student", "diverse"]
+    assert lineage(experiments, "second") == ["sasrec", "student", "second"]
+    assert lineage(experiments, "popularity") == ["popularity"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"nam": "x", "built_in": {"model": "markov"}}, "there is no setting nam; did you mean name?"),
+        ({}, "bad.toml: a row has exactly one of the tables"),
+        ({"built_in": {"model": "markov"}, "train": {"model": "sasrec"}}, "a row has exactly one of the tables"),
+        ({"train": {"model": "sasrec"}}, "bad.toml: a row that is trained needs a budget"),
+        ({"built_in": {"model": "markow"}}, "built_in.model = 'markow'"),
+        ({"built_in": {"model": "markov"}, "published": "sasrek"}, "published = 'sasrek' is not in"),
+        ({"tune": {"student": "studnet", "goal": "ndcg=1"}, "budgets": {"cpu": {}}}, "no row 'studnet' in"),
+        ({"tune": {"student": "studnet", "goal": "ndcg=1"}, "budgets": {"cpu": {}}}, "did you mean student?"),
+        ({"pretrain": {"teacher": "bad"}, "budgets": {"cpu": {}}}, "in a circle: bad -> bad"),
+    ],
+)
+def test_what_is_wrong_in_a_row_is_named(row: dict[str, object], message: str, tiny: Path) -> None:
+    write(tiny, "bad", **row)
+    with pytest.raises(InputError) as raised:
+        read_set(tiny)
+    assert message in str(raised.value)
+    assert "bad.toml" in str(raised.value)
+
+
+def test_a_circle_of_rows_is_shown(tiny: Path) -> None:
+    for row_id, teacher in (("a", "b"), ("b", "c"), ("c", "a")):
+        write(tiny, row_id, pretrain={"teacher": teacher}, budgets={"cpu": {}})
+    with pytest.raises(InputError, match="a -> b -> c -> a"):
+        read_set(tiny)
+
+
+def test_a_folder_without_a_data_set_is_no_set(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"it has no dataset\.toml"):
+        read_set(tmp_path)
+
+
+def test_a_set_without_rows_is_refused(tiny: Path) -> None:
+    for file in tiny.glob("[!d]*.toml"):
+        file.unlink()
+    (tiny / "diverse.toml").unlink()
+    with pytest.raises(InputError, match="has no row"):
+        read_set(tiny)
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_shipped_rows_fit_together_and_their_settings_are_right(folder: Path) -> None:
+    experiments = read_set(folder)
+    assert experiments.dataset.baseline in experiments.rows
+    for row in experiments.rows.values():
+        for budget in row.budgets:
+            settings = row.settings_of(budget)
+            if row.train is not None and row.train.model in TRAINED_MODELS:
+                read_config(TRAINED_MODELS[row.train.model], None, base=settings)
+            elif row.pretrain is not None:
+                read_config(PretrainConfig, None, base=settings)
+            elif row.tune is not None:
+                read_config(TuneConfig, None, base=settings)
+                parse_goal(row.tune.goal)
+        for goal in row.rerank.goals if row.rerank is not None else ():
+            parse_goal(goal)
+
+
+def test_all_sets_are_shipped() -> None:
+    assert [folder.name for folder in SHIPPED] == ["ml1m", "steam2m", "synthetic"]
