@@ -49,12 +49,16 @@ def load_policy(path: Path, catalogue: Catalogue) -> GPTRec:
     """Load a policy; of a tuning run's folder the best one that its validator marked, else the newest.
 
     Raises:
-        InputError: there is no policy at this path, it is damaged (`CheckpointError`), or it was trained on another
-            catalogue.
+        InputError: there is no policy at this path, it is damaged (`CheckpointError`), it was trained on another
+            catalogue, or it is another model.
     """
-    entry, files = read_model(path)
-    _require_catalogue(path, entry, catalogue)
-    return GPTRec.from_files(files)
+    model = load_model(path, catalogue)
+    if not isinstance(model, GPTRec):
+        raise InputError(
+            f"{path} holds a {type(model).__name__}, which writes no lists of its own; teach a GPTRec with "
+            f"'gptrec-rl pretrain --teacher {path}' and give that"
+        )
+    return model
 
 
 def _class_of(path: Path, files: Mapping[str, bytes]) -> type[Network]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from gptrec_rl.models.gptrec import GPTRec
+    from gptrec_rl.models.network import Network
 
 # Read when torch and numpy are first imported, here and in child processes; torch itself stays unimported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -51,6 +52,34 @@ def make_policy() -> Callable[..., GPTRec]:
             for weights in policy.parameters():
                 weights += 0.3 * torch.randn(weights.shape)
         return policy
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_network() -> Callable[..., Network]:
+    """Return a maker of small SASRecs, GPTRec-Shiftings and BERT4Recs, as random as the policies."""
+    import torch
+
+    from gptrec_rl.config import TransformerConfig
+    from gptrec_rl.models.bert4rec import Bert4Rec
+    from gptrec_rl.models.sasrec import SASRec
+    from gptrec_rl.models.shifting import GPTRecShifting
+
+    kinds: dict[str, type[SASRec | GPTRecShifting | Bert4Rec]] = {
+        "sasrec": SASRec,
+        "shifting": GPTRecShifting,
+        "bert4rec": Bert4Rec,
+    }
+
+    def make(kind: str, n_items: int = 12, history_length: int = 5, seed: int = 0, dropout: float = 0.0) -> Network:
+        sizes = TransformerConfig(n_layers=2, n_heads=2, width=16, history_length=history_length)
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(seed)
+            network = kinds[kind].create(n_items, sizes, dropout).eval()
+            for weights in network.parameters():
+                weights += 0.3 * torch.randn(weights.shape)
+        return network
 
     return make
 
