@@ -81,10 +81,10 @@ class AdamConfig(TrainingConfig):
 class RerankConfig(Settings):
     """A reranker over a scoring model (section 4.2); see `gptrec_rl.models.reranker`."""
 
-    method: Literal["mmr", "pcount"]
+    method: Literal["mmr", "ild", "pcount"]
     weight: float = Field(ge=0, le=1)
     """Of the model's score; 1 leaves its lists as they are."""
-    scaling: Literal["raw", "min-max"] = "min-max"
+    scaling: Literal["raw", "min-max", "softmax"] = "min-max"
     n_candidates: PositiveInt = 1000
     """How many of the best unseen items a list is chosen from."""
 

@@ -1,22 +1,18 @@
-"""Rerankers as pure functions over arrays: MMR, greedy pCount (section 4.2), and the greedy choice by a goal itself.
+"""Rerankers as pure functions over arrays: MMR and greedy ILD for diversity, greedy pCount against popularity (4.2).
 
-The first two weigh a candidate's score against something in 0..1: its likeness to the items already chosen, or how
-popular it is. The paper takes scores as they come; scores brought to 0..1 (`min_max`) give the weights the same meaning
-for any model, and the rerankers a fair chance.
+All weigh a candidate's score against something in 0..1: its likeness to the items already chosen, its distance from
+them, or how popular it is. The paper takes scores as they come; scores brought to 0..1 (`min_max`), or turned into
+probabilities (`softmax`), give the weights the same meaning for any model, and the rerankers a fair chance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import softmax
+from scipy import special
 
 from gptrec_rl.metrics import discounts, genre_directions
-
-PLANNED = ("ndcg", "ild", "pcount")
-"""The rewards whose expectation is known for every next item."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +56,16 @@ def min_max(candidates: Candidates) -> Candidates:
     lowest = np.where(candidates.is_real, scores, np.inf).min(axis=1, keepdims=True)  # [B, 1]
     spread = scores[:, :1] - lowest
     return Candidates(candidates.items, (scores - lowest) / np.where(spread > 0, spread, 1.0))
+
+
+def softmax(candidates: Candidates) -> Candidates:
+    """Turn each row's scores into probabilities; they have to be logits, as those of models trained by cross-entropy.
+
+    Returns:
+        The same items with float64 scores that sum to 1 over a row.
+    """
+    logits = np.where(candidates.is_real, candidates.scores.astype(np.float64), -np.inf)
+    return Candidates(candidates.items, special.softmax(logits, axis=1))
 
 
 def mmr(candidates: Candidates, genres: np.ndarray, weight: float, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -121,40 +127,34 @@ def greedy_pcount(
     return np.take_along_axis(candidates.items, order, axis=1), np.take_along_axis(value, order, axis=1)
 
 
-def greedy_reward(
-    candidates: Candidates, genres: np.ndarray, frequencies: np.ndarray, weights: Mapping[str, float], k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Choose lists one item at a time, each by the largest expected immediate reward of a goal (Table 1).
+def greedy_ild(candidates: Candidates, genres: np.ndarray, weight: float, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Choose lists one item at a time, each by what it adds to a weighted sum of NDCG and ILD.
 
-    The base model's softmax is taken for the truth: with p the softmax of the candidates' scores, the i-th item is the
-    arg max of w_ndcg p / log2(i + 1) + w_ild (sum of cosine distances to the items chosen before) / (K (K - 1)) -
-    w_pcount frequency, equal values by the better score. It is what a policy would do that knows the goal, believes
-    the model, and doesn't plan ahead; scores have to be logits, as those of models trained by cross-entropy.
+    The i-th item is the arg max of weight * score / log2(i + 1) + (1 - weight) * (sum of cosine distances of genres to
+    the items chosen before) / (K (K - 1)), equal values by the better score. With softmax scores these are the expected
+    immediate rewards of Table 1, so this is what a policy would do that knows the goal and believes the base model, but
+    doesn't plan ahead; the goal ndcg=1,ild=L is the weight 1 / (1 + L). Weight 1 gives the base model's list.
 
     Args:
         candidates: at least k in each row.
         genres: [I, n_genres] bool, from the catalogue; an item without genres is like no other.
-        frequencies: [I] float, shares of the training interactions.
-        weights: of `PLANNED` rewards; what is missing weighs nothing.
+        weight: of the score, 0..1.
         k: length of the lists.
 
     Returns:
-        Items [B, K] int64, and the expected reward of each [B, K] float64.
+        Items [B, K] int64, and the value that each was chosen by [B, K] float64.
     """
     rows, places = np.arange(len(candidates.items)), np.maximum(candidates.items - 1, 0)
-    probabilities = softmax(np.where(candidates.is_real, candidates.scores.astype(np.float64), -np.inf), axis=1)
-    charges = weights.get("pcount", 0.0) * frequencies[places]  # [B, C]
-    charges[~candidates.is_real] = np.inf
+    relevance = np.where(candidates.is_real, weight * candidates.scores.astype(np.float64), -np.inf)
     directions = genre_directions(np.arange(1, len(genres) + 1), genres)  # [I, n_genres]
-    per_distance = weights.get("ild", 0.0) / max(k * (k - 1), 1)
     total = np.zeros((len(rows), genres.shape[1]))  # of the chosen items' directions
     items = np.empty((len(rows), k), dtype=np.int64)
     values = np.empty((len(rows), k))
     for step, discount in enumerate(discounts(k)):
         distances = step - np.take_along_axis(total @ directions.T, places, axis=1)
-        value = weights.get("ndcg", 0.0) * discount * probabilities + per_distance * distances - charges
+        value = discount * relevance + (1 - weight) / max(k * (k - 1), 1) * distances
         chosen = value.argmax(axis=1)  # [B]
         items[:, step], values[:, step] = candidates.items[rows, chosen], value[rows, chosen]
-        charges[rows, chosen] = np.inf
+        relevance[rows, chosen] = -np.inf
         total += directions[items[:, step] - 1]
     return items, values

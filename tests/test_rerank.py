@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptrec_rl.rerank import Candidates, greedy_pcount, greedy_reward, min_max, mmr
+from gptrec_rl.metrics import discounts, ild
+from gptrec_rl.rerank import Candidates, greedy_ild, greedy_pcount, min_max, mmr, softmax
 
 N_ITEMS, N_GENRES = 12, 4
 
@@ -87,7 +90,7 @@ def test_greedy_pcount_agrees_with_loops(
 @given(worlds(), st.integers(1, 3))
 def test_weight_one_is_the_base_ranking(world: tuple[Candidates, np.ndarray, np.ndarray], k: int) -> None:
     candidates, genres, popularity = world
-    for scaled in (candidates, min_max(candidates)):
+    for scaled in (candidates, min_max(candidates), softmax(candidates)):
         assert mmr(scaled, genres, 1.0, k)[0].tolist() == candidates.items[:, :k].tolist()
         assert greedy_pcount(scaled, popularity, 1.0, k)[0].tolist() == candidates.items[:, :k].tolist()
 
@@ -164,32 +167,39 @@ def test_mmr_agrees_with_pyversity() -> None:
         assert mmr(candidates, genres, weight, 10)[0][0].tolist() == (theirs.indices + 1).tolist()
 
 
-@given(worlds(), st.tuples(*[st.sampled_from([0.0, 0.3, 1.0])] * 3))
-def test_each_item_has_the_largest_expected_reward_of_those_left(
-    world: tuple[Candidates, np.ndarray, np.ndarray], weights: tuple[float, float, float]
+@given(worlds(), WEIGHTS, st.sampled_from([min_max, softmax]))
+def test_greedy_ild_takes_what_adds_most_to_the_goal(
+    world: tuple[Candidates, np.ndarray, np.ndarray], weight: float, scaling: Callable[[Candidates], Candidates]
 ) -> None:
-    candidates, genres, frequencies = world
-    ndcg, ild, pcount = weights
-    named = {"ndcg": ndcg, "ild": ild, "pcount": pcount}
-    lists, values = greedy_reward(candidates, genres, frequencies, named, 3)
+    candidates, genres = scaling(world[0]), world[1]
+    lists, values = greedy_ild(candidates, genres, weight, 3)
     for row, (items, scores) in enumerate(rows_of(candidates)):
-        shares = np.exp(scores) / np.exp(scores).sum()
         for place in range(3):
             before = lists[row, :place].tolist()
-            expected = {
-                item: ndcg * share / np.log2(place + 2)
-                + ild * sum(1 - similarity(genres[item - 1], genres[other - 1]) for other in before) / 6
-                - pcount * frequencies[item - 1]
-                for item, share in zip(items, shares, strict=True)
+            gains = {
+                item: weight * score / np.log2(place + 2)
+                + (1 - weight) * sum(1 - similarity(genres[item - 1], genres[other - 1]) for other in before) / 6
+                for item, score in zip(items, scores, strict=True)
                 if item not in before
             }
-            assert values[row, place] == pytest.approx(expected[lists[row, place]], abs=1e-9)
-            assert values[row, place] == pytest.approx(max(expected.values()), abs=1e-9)
+            assert values[row, place] == pytest.approx(gains[lists[row, place]], abs=1e-9)
+            assert values[row, place] == pytest.approx(max(gains.values()), abs=1e-9)
 
 
-def test_for_accuracy_alone_the_greedy_choice_is_the_base_ranking_and_no_weight_is_needed_for_the_rest() -> None:
-    candidates = Candidates(np.array([[3, 1, 2]]), np.array([[2.0, 1.0, 0.0]], dtype=np.float32))
-    items, values = greedy_reward(candidates, np.eye(3, dtype=bool), np.zeros(3), {"ndcg": 2.0}, 2)
-    assert items.tolist() == [[3, 1]]
+def test_the_gains_of_greedy_ild_add_up_to_the_goal() -> None:
+    rng = np.random.default_rng(0)
+    genres = rng.random((30, 5)) < 0.4
+    genres[:, 0] = True
+    among = softmax(Candidates.best(rng.normal(size=(4, 30)).astype(np.float32), np.ones((4, 30), bool), 30))
+    items, values = greedy_ild(among, genres, 0.5, 10)
+    shares = np.zeros((4, 31))
+    np.put_along_axis(shares, among.items, among.scores, axis=1)
+    expected_ndcg = (np.take_along_axis(shares, items, axis=1) * discounts(10)).sum(axis=1)
+    np.testing.assert_allclose(2 * values.sum(axis=1), expected_ndcg + ild(items, genres, 10))
+
+
+def test_softmax_scores_are_shares_of_what_is_there() -> None:
+    candidates = Candidates(np.array([[3, 1, 2], [1, 2, 0]]), np.array([[2, 1, 0], [4, 4, 9]], dtype=np.float32))
+    scaled = softmax(candidates)
     total = np.exp([2.0, 1.0, 0.0]).sum()
-    np.testing.assert_allclose(values, [[2 * np.exp(2) / total, 2 * np.exp(1) / total / np.log2(3)]])
+    np.testing.assert_allclose(scaled.scores, [np.exp([2.0, 1.0, 0.0]) / total, [0.5, 0.5, 0.0]])

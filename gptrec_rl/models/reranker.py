@@ -1,4 +1,4 @@
-"""A reranked model as a recommender: MMR or greedy pCount over the best candidates of any scoring model (section 4.2).
+"""A reranked model as a recommender: MMR, greedy ILD or greedy pCount over any scoring model's best (section 4.2).
 
 Like any recommender it can be evaluated, recommend, or teach a student in stage 1.
 """
@@ -16,9 +16,10 @@ from gptrec_rl.errors import InputError
 from gptrec_rl.models.recommender import HistoriesLike, ScoringRecommender, Slates, candidates
 from gptrec_rl.rerank import Candidates
 
-Method = Literal["mmr", "pcount"]
-Scaling = Literal["raw", "min-max"]
-"""`raw`: the model's scores and shares of the interactions, as in the paper; `min-max`: both brought to 0..1."""
+Method = Literal["mmr", "ild", "pcount"]
+Scaling = Literal["raw", "min-max", "softmax"]
+"""`raw`: the model's scores and shares of the interactions, as in the paper; `min-max`: both brought to 0..1;
+`softmax`: the model's probabilities and shares of the interactions."""
 N_CANDIDATES = 1000
 
 
@@ -38,7 +39,7 @@ class Reranked:
 
         Args:
             base: gives the scores.
-            method: `mmr` for diverse genres, `pcount` against popular items.
+            method: `mmr` and `ild` for diverse genres, `pcount` against popular items.
             weight: of the score, 0..1; 1 is the base model's list.
             scaling: of the scores and, for `pcount`, of the popularities.
             split: gives genres and training frequencies.
@@ -67,12 +68,13 @@ class Reranked:
 
     def choose(self, among: Candidates, k: int) -> Slates:
         """Choose the lists from candidates that are known already, at least K a row."""
-        if self._scaling == "min-max":
-            among = rerank.min_max(among)
-        if self._method == "mmr":
-            items, values = rerank.mmr(among, self._genres, self._weight, k)
-        else:
+        if self._scaling != "raw":
+            among = rerank.min_max(among) if self._scaling == "min-max" else rerank.softmax(among)
+        if self._method == "pcount":
             items, values = rerank.greedy_pcount(among, self._popularity, self._weight, k)
+        else:
+            choose = rerank.mmr if self._method == "mmr" else rerank.greedy_ild
+            items, values = choose(among, self._genres, self._weight, k)
         return Slates(items, values.astype(np.float32))
 
 
