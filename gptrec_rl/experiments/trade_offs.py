@@ -83,29 +83,25 @@ def contests(evidence: Evidence) -> list[Contest]:
 def _contest(evidence: Evidence, tuned: Line, goal: str) -> Contest:
     experiments = evidence.study.experiments
     k = experiments.dataset.k
-    curves = [curve for curve in evidence.curves if curve.made is not None and _is_for(curve, goal)]
-    names = [*lineage(experiments, tuned.row_id), *(curve.rerank.base for curve in curves)]
+    best = [(curve, label) for curve in evidence.curves for label in _best_for(curve, goal)]
+    names = [*lineage(experiments, tuned.row_id), *(curve.rerank.base for curve, _ in best)]
     models = {line.row.name: line.table for line in evidence.run if line.row_id in names and line.table is not None}
     tables = {name: _scored(table, name, goal, k) for name, table in models.items()}
-    for curve in curves:
-        name, table = _best(curve, goal, k)
-        tables[name] = _scored(table, name, goal, k)
+    for curve, label in best:
+        assert curve.made is not None
+        name = f"{curve.row.name}, weight {label}"
+        tables[name] = _scored(curve.made.tables[label], name, goal, k)
     rivals = [table for name, table in tables.items() if name != tuned.row.name]
     comparisons = {each.model: each for each in compare(rivals, tables[tuned.row.name], [GOAL])}
     contenders = [Contender(name, table.summary(), comparisons.get(name)) for name, table in tables.items()]
     return Contest(goal, tuned.row.name, sorted(contenders, key=lambda each: -each.values[GOAL]))
 
 
-def _is_for(curve: Curve, goal: str) -> bool:
-    return parse_goal(goal).weights in [parse_goal(each).weights for each in curve.rerank.goals]
-
-
-def _best(curve: Curve, goal: str, k: int) -> tuple[str, EvaluationTable]:
-    """Return a curve's best point for one of its goals: its name, and its values per user."""
-    assert curve.made is not None
-    points, tables = curve.made.result.points, curve.made.tables
-    label = max(points, key=lambda each: goal_value(goal, points[each].means, k))
-    return f"{curve.row.name}, weight {label}", tables[label]
+def _best_for(curve: Curve, goal: str) -> list[str]:
+    """Return the label of the curve's best point for a goal; nothing where it wasn't looked for."""
+    points = curve.made.result.points if curve.made is not None else {}
+    weights = parse_goal(goal).weights
+    return [label for label, point in points.items() if weights in [parse_goal(each).weights for each in point.goals]]
 
 
 def _scored(table: EvaluationTable, name: str, goal: str, k: int) -> EvaluationTable:

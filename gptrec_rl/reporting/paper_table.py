@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -117,9 +118,9 @@ def _latex(header: Sequence[str], lines: list[tuple[Line, list[Cell]]]) -> str:
     body = []
     for line, cells in lines:
         ours = [_latex_cell(cell) for cell in cells] if line.made else [NOT_RUN, *[""] * (len(cells) - 1)]
-        body.append(" & ".join([line.row.type, line.row.name, *ours]) + r" \\")
+        body.append(" & ".join([_escaped(line.row.type), _escaped(line.row.name), *ours]) + r" \\")
         if any(cell.published for cell in cells):
-            published = [rf"\footnotesize {cell.published}".replace("%", r"\%") for cell in cells]
+            published = [rf"\footnotesize {_escaped(cell.published)}" for cell in cells]
             body.append(" & ".join(["", r"\footnotesize published", *published]) + r" \\")
     return "\n".join(
         [
@@ -132,6 +133,10 @@ def _latex(header: Sequence[str], lines: list[tuple[Line, list[Cell]]]) -> str:
             r"\end{tabular}",
         ]
     )
+
+
+def _escaped(words: str) -> str:
+    return re.sub(r"([&%#_])", r"\\\1", words)
 
 
 def _latex_cell(cell: Cell) -> str:

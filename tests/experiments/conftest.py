@@ -117,7 +117,10 @@ def make_up(study: Study) -> MakeUp:
             split_hash=users.hash,
             users=len(users.test.users),
             k=K,
-            points={label: point_of(table, labels[label]) for label, table in tables.items()},
+            points={
+                label: point_of(table, labels[label], ["ild=1,ndcg=1"] if row.rerank and label in kept else ())
+                for label, table in tables.items()
+            },
             per_user_sha256=sha256_of(per_user),
             training_s=90.0,
             evaluation_s=2.0,

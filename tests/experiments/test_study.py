@@ -74,14 +74,16 @@ def test_seeds_have_their_own_folders_and_files(study: Study) -> None:
 
 def test_absent_data_are_named_with_the_command_that_makes_them(study: Study) -> None:
     study.data_file.unlink()
-    with pytest.raises(InputError, match=r"tiny\.npz, which isn't there; make it by `gptrec-rl data prepare synthetic`"):
+    with pytest.raises(
+        InputError, match=r"tiny\.npz, which isn't there; make it by `gptrec-rl data prepare synthetic`"
+    ):
         study.split()
 
 
 def test_other_data_are_refused(tiny: Path, study: Study) -> None:
     text = (tiny / "dataset.toml").read_text().replace('"synthetic"\n', '"ml-1m"\n')
     (tiny / "dataset.toml").write_text(text)
-    with pytest.raises(InputError, match="holds 'synthetic' and .* is about 'ml-1m'"):
+    with pytest.raises(InputError, match=r"holds 'synthetic' and .* is about 'ml-1m'"):
         dataclasses.replace(study, experiments=read_set(tiny)).split()
 
 
@@ -102,7 +104,7 @@ def test_results_of_another_split_are_refused(study: Study, make_up) -> None:
     make_up("popularity")
     other = Split.leave_one_out(study.split().interactions, seed=7)
     make_up("sasrec", users=other)
-    with pytest.raises(InputError, match="can't stand in one table: .*split_hash is .*; run `gptrec-rl experiment run"):
+    with pytest.raises(InputError, match=r"can't stand in one table: .*split_hash is .*; run `gptrec-rl experiment run"):
         study.made()
 
 

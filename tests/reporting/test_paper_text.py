@@ -1,0 +1,97 @@
+"""What stands below Table 3: how it reads, the seeds, the sources, who wins a goal, and how rows were made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from gptrec_rl.experiments.evidence import Evidence
+from gptrec_rl.experiments.trade_offs import GOAL, Contender, Contest
+from gptrec_rl.reporting.paper_notes import beyond, differences, making, notes, winner
+from gptrec_rl.reporting.paper_text import markdown, text, write_report
+from gptrec_rl.significance import Comparison
+
+
+def test_notes_name_baseline_tests_and_budget(evidence: Evidence) -> None:
+    said = " ".join(notes(evidence))
+    assert "significantly better or worse than our Base at budget cpu" in said
+    assert "correction for 15 tests" in said  # weak, student and tuned in five metrics
+    assert "not that between seeds" in said
+
+
+def test_notes_say_that_there_are_no_stars_without_the_baseline(make_evidence: Callable[..., Evidence]) -> None:
+    said = " ".join(notes(make_evidence("base")))
+    assert "No stars: the row base, which the others are tested against, has not been run." in said
+    assert "significantly" not in said
+
+
+def test_notes_state_the_spread_between_seeds(evidence: Evidence) -> None:
+    (line,) = (note for note in notes(evidence) if "seeds;" in note)
+    assert line.startswith("GPTRec-Tuned: mean of 2 seeds;")
+    assert "NDCG@2 0.0000, ILD@2 0.0283" in line  # 0.40 and 0.44 are 0.02 from their mean: sqrt(2 * 0.02^2 / 1)
+
+
+def test_notes_say_how_many_seeds_are_missing(evidence: Evidence) -> None:
+    evidence.study.result_file("tuned", 1).unlink()
+    assert "GPTRec-Tuned: 1 of 2 seeds have been run." in notes(Evidence.of(evidence.study))
+
+
+def test_notes_name_sources_and_missing_curves(evidence: Evidence) -> None:
+    said = notes(evidence)
+    assert "Published values: A <paper>." in said
+    assert "Published values of Absent: Another one." in said
+    assert "Curves that have not been run: Unswept." in said
+
+
+def test_a_row_whose_file_has_changed_is_named(evidence: Evidence) -> None:
+    rows = dict(evidence.study.experiments.rows)
+    rows["student"] = rows["student"].model_copy(update={"settings": {"learning_rate": 1}})
+    rows["weak"] = rows["weak"].model_copy(update={"name": "Renamed"})  # makes nothing else
+    experiments = replace(evidence.study.experiments, rows=rows)
+    changed = [n for n in notes(Evidence.of(replace(evidence.study, experiments=experiments))) if "has changed" in n]
+    assert len(changed) == 1
+    assert changed[0].startswith("GPTRec-Student: its file has changed")
+
+
+def test_grids_have_a_line_for_each_row_that_was_run(evidence: Evidence) -> None:
+    assert [line[0] for line in beyond(evidence).lines] == ["Base", "Weak & small", "GPTRec-Student", "GPTRec-Tuned"]
+    assert beyond(evidence).lines[0] == ["Base", "3.0000", "0.2500", "0.5000", "0.2500"]
+    assert len(differences(evidence).lines) == 3 * 5
+    made = making(evidence)
+    assert [line[0] for line in made.lines][-3:] == ["GPTRec-Tuned, seed 0", "GPTRec-Tuned, seed 1", "MMR"]
+    assert made.lines[0][1:4] == ["1,234", "1 min 30 s", "2 s"]
+
+
+def test_the_winner_of_a_goal_is_named_with_significance(evidence: Evidence) -> None:
+    tuned = Contender("tuned", {GOAL: 0.5})
+    test = Comparison("mmr", "tuned", GOAL, difference=0.1, low=0.05, high=0.15, p=0.0001, n_tests=1)
+    rival = Contender("mmr", {GOAL: 0.6}, test)
+    lost = winner(Contest("ndcg=1", "tuned", [rival, tuned]))
+    assert lost == (
+        "Best on ndcg=1: mmr, with 0.6000; tuned, tuned for it, is 0.1000 below (significant, p = 1.0e-04)."
+    )
+    assert "the model tuned for it, with 0.5000" in winner(Contest("ndcg=1", "tuned", [tuned]))
+
+
+def test_text_and_markdown_hold_all_parts(evidence: Evidence) -> None:
+    for whole in (text(evidence), markdown(evidence)):
+        assert "By hand, budget cpu" in whole
+        assert "Who wins on ndcg=1,ild=1" in whole
+        assert "Beyond the paper's metrics" in whole
+        assert "Differences to Base" in whole
+    assert "How each row was made" in markdown(evidence)
+    assert "\\*+ and \\*-" in markdown(evidence)
+
+
+def test_a_report_is_a_section_that_is_replaced(evidence: Evidence, tmp_path: Path) -> None:
+    figures = evidence.study.folder / "figures"
+    figures.mkdir()
+    (figures / "figure-3.png").write_bytes(b"")
+    document = tmp_path / "results" / "hand.md"
+    for _ in range(2):
+        write_report(document, evidence, "gptrec-rl experiment table hand")
+    written = document.read_text()
+    assert written.count("## By hand, budget cpu") == 1
+    assert "![figure-3](hand-cpu/figures/figure-3.png)" in written
+    assert "0 s on" not in written  # each row says where it was measured
