@@ -18,13 +18,19 @@ endif
 # The extra index may be out of reach: torch is installed alone, so that this costs seconds and no other package.
 TORCH_FLAGS := $(if $(findstring +cpu,$(TORCH)),--extra-index-url $(TORCH_CPU_INDEX) --retries 1 --timeout 10)
 
-.PHONY: run test bench lint format clean
+.PHONY: run test experiments bench lint format clean
 
 run: $(INSTALLED)
 	$(BIN)/gptrec-rl demo --run-dir runs/demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+experiments: RESULTS := --results runs/experiments/results
+experiments: $(INSTALLED)
+	$(BIN)/gptrec-rl experiment run experiments/synthetic $(RESULTS)
+	$(BIN)/gptrec-rl experiment table experiments/synthetic $(RESULTS)
+	$(BIN)/gptrec-rl experiment report experiments/synthetic $(RESULTS)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

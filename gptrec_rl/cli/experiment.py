@@ -112,8 +112,11 @@ def figures(folder: Path, budget: str, runs: Path, results: Path) -> None:
     from gptrec_rl.reporting.paper_text import FIGURES
 
     evidence = Evidence.of(_study(folder, budget, runs, results))
-    for title, picture in draw_figures(evidence, evidence.study.folder / FIGURES).items():
+    pictures = draw_figures(evidence, evidence.study.folder / FIGURES)
+    for title, picture in pictures.items():
         click.echo(f"{title}: {picture}")
+    if not pictures:
+        click.echo(f"there is nothing to draw yet: no model or curve has a result in {evidence.study.folder}")
 
 
 @experiment.command()

@@ -69,7 +69,7 @@ def make_row(study: Study, split: Split, row_id: str, seed: int) -> Result:
     try:
         trained = _trained(study, row_id, seed)
     except InputError as error:
-        raise InputError(f"{study.experiments.file(row_id)}: {error}") from None
+        raise InputError(f"{study.experiments.file(row_id)}: {str(error).removeprefix('the preset: ')}") from None
     started = time.monotonic()
     k = study.experiments.dataset.k
     measured = (
@@ -91,11 +91,11 @@ def make_row(study: Study, split: Split, row_id: str, seed: int) -> Result:
         k=k,
         points=dict(measured.points),
         per_user_sha256=sha256_of(per_user),
-        training_s=round(trained.seconds, 1),
-        evaluation_s=round(time.monotonic() - started, 1),
+        training_s=round(trained.seconds, 3),
+        evaluation_s=round(time.monotonic() - started, 3),
         steps=trained.steps,
         validations=trained.validations,
-        machine=machine_description(),
+        machine=_machine(),
         versions={name: version(name) for name in LIBRARIES},
         commit=_commit(),
         command=study.command(row_id, seed),
@@ -232,6 +232,13 @@ def _with_bar(name: str, work: Callable[[Callable[[int, int], None]], T]) -> T:
 
 def _label(weight: float) -> str:
     return f"{weight:g}"
+
+
+def _machine() -> str:
+    """Describe this machine, with its GPU where there is one."""
+    from torch import cuda
+
+    return machine_description() + (f", {cuda.get_device_name()}" if cuda.is_available() else "")
 
 
 def _commit() -> str | None:

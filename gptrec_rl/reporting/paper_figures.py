@@ -124,7 +124,8 @@ def _draw_gap(panel: Axes, k: int, top_k: float, next_k: float) -> None:
     panel.annotate("", (k, next_k), (k, top_k), arrowprops=arrow)
     if top_k > 0:
         text = f"{next_k / top_k - 1:+.1%}"
-        panel.annotate(text, (k, (top_k + next_k) / 2), (-30, -22), textcoords="offset points", color=COLOURS[1])
+        middle = (k, (top_k + next_k) / 2)
+        panel.annotate(text, middle, (-7, 0), textcoords="offset points", ha="right", va="center", color=COLOURS[1])
 
 
 def _trade_off(evidence: Evidence, trade: Trade, path: Path, title: str) -> bool:

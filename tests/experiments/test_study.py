@@ -104,7 +104,7 @@ def test_results_of_another_split_are_refused(study: Study, make_up) -> None:
     make_up("popularity")
     other = Split.leave_one_out(study.split().interactions, seed=7)
     make_up("sasrec", users=other)
-    with pytest.raises(InputError, match=r"can't stand in one table: .*split_hash is .*; run `gptrec-rl experiment run"):
+    with pytest.raises(InputError, match=r"can't stand in one table: .*split_hash is .*; run `gptrec-rl experiment"):
         study.made()
 
 
