@@ -38,7 +38,7 @@ class Trade:
         number: of the figure.
         meaning: in words.
         reward: of the goals whose models are shown.
-        method: of the rerankers that are.
+        methods: of the rerankers that are.
         metric: on the axis across.
         reference: value of the metric from which the hypervolume is counted; NDCG is counted from 0.
         accuracy: the metric upwards.
@@ -47,7 +47,7 @@ class Trade:
     number: int
     meaning: str
     reward: str
-    method: Method
+    methods: tuple[Method, ...]
     metric: str
     reference: float
     accuracy: str
@@ -69,8 +69,8 @@ class Trade:
 def trades(k: int) -> tuple[Trade, Trade]:
     """Return what Figures 4 and 5 show, for lists of k items."""
     return (
-        Trade(4, "diversity", "ild", "mmr", f"ILD@{k}", 0.0, f"NDCG@{k}"),
-        Trade(5, "popularity bias", "pcount", "pcount", f"nPCOUNT@{k}", 1.0, f"NDCG@{k}"),
+        Trade(4, "diversity", "ild", ("mmr", "ild"), f"ILD@{k}", 0.0, f"NDCG@{k}"),
+        Trade(5, "popularity bias", "pcount", ("pcount",), f"nPCOUNT@{k}", 1.0, f"NDCG@{k}"),
     )
 
 
@@ -130,7 +130,7 @@ def _draw_gap(panel: Axes, k: int, top_k: float, next_k: float) -> None:
 
 def _trade_off(evidence: Evidence, trade: Trade, path: Path, title: str) -> bool:
     """Draw Figure 4 or 5: GPTRec's points and the rerankers' curves; return whether there was anything to draw."""
-    curves = [curve for curve in evidence.curves if curve.points and curve.rerank.method == trade.method]
+    curves = [curve for curve in evidence.curves if curve.points and curve.rerank.method in trade.methods]
     tuned = [line for line in evidence.run if line.row.tune is not None and trade.is_goal(line.row.tune.goal)]
     if not curves and not tuned:
         return False
