@@ -22,11 +22,21 @@ N_ITEMS = 12
 @pytest.fixture(scope="session")
 def ring() -> Split:
     """60 users, 10 of them for validation; after item i comes item i % 12 + 1; item i has genre i % 3."""
+    return ring_of(N_ITEMS)
+
+
+@pytest.fixture(scope="session")
+def wide_ring() -> Split:
+    """Return a ring of 24 items, of which every history leaves 10 to recommend."""
+    return ring_of(24)
+
+
+def ring_of(n_items: int) -> Split:
     rng = np.random.default_rng(0)
-    ids = np.array([f"item {item}" for item in range(1, N_ITEMS + 1)])
-    genres = np.arange(1, N_ITEMS + 1)[:, None] % 3 == np.arange(3)
-    starts, lengths = rng.integers(0, N_ITEMS, 60), rng.integers(8, 11, 60)
-    histories = [(start + np.arange(length)) % N_ITEMS + 1 for start, length in zip(starts, lengths, strict=True)]
+    ids = np.array([f"item {item}" for item in range(1, n_items + 1)])
+    genres = np.arange(1, n_items + 1)[:, None] % 3 == np.arange(3)
+    starts, lengths = rng.integers(0, n_items, 60), rng.integers(8, 11, 60)
+    histories = [(start + np.arange(length)) % n_items + 1 for start, length in zip(starts, lengths, strict=True)]
     users = np.array([f"user {user}" for user in range(60)])
     catalogue = Catalogue(ids, ids, ("a", "b", "c"), genres)
     return Split.leave_one_out(Interactions(catalogue, users, Histories.of(histories), "ring"), 10)
