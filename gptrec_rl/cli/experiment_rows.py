@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from gptrec_rl.experiments.config import BuiltIn, Pretrain, Rerank, RowConfig, T
 from gptrec_rl.experiments.store import Checked, Point, Result, per_user_file, point_of, sha256_of, write_result
 from gptrec_rl.experiments.study import Study
 from gptrec_rl.experiments.trade_offs import goal_value
-from gptrec_rl.models.recommender import ScoringRecommender
+from gptrec_rl.models.recommender import Recommender, ScoringRecommender
 from gptrec_rl.reporting.progress import ProgressBar
 from gptrec_rl.reporting.results import machine_description
 
@@ -63,11 +64,11 @@ def make_row(study: Study, split: Split, row_id: str, seed: int) -> Result:
     """Train or resume a row's model, evaluate it, and write the result.
 
     Raises:
-        InputError: a setting is wrong, or the row that this one builds on is not made yet.
+        InputError: a setting is wrong, or the row that this one builds on is not made yet, or of another split.
     """
     row = study.experiments.rows[row_id]
     try:
-        trained = _trained(study, row_id, seed)
+        trained = _trained(study, split, row_id, seed)
     except InputError as error:
         raise InputError(f"{study.experiments.file(row_id)}: {str(error).removeprefix('the preset: ')}") from None
     started = time.monotonic()
@@ -104,27 +105,40 @@ def make_row(study: Study, split: Split, row_id: str, seed: int) -> Result:
     return result
 
 
-def _trained(study: Study, row_id: str, seed: int) -> Trained:
+def _trained(study: Study, split: Split, row_id: str, seed: int) -> Trained:
     """Train or resume what the row is made by."""
     row = study.experiments.rows[row_id]
     run_dir = study.run_dir(row_id, seed)
     if row.is_trained and study.budget not in row.budgets:
         raise InputError(f"there is no budget {study.budget!r}; give one of {', '.join(row.budgets)}")
+
+    def model(name: str) -> str:
+        return _of_split(study.model(name, seed), split)
+
     shared = {"split": study.experiments.dataset.split.model_dump(exclude_none=True), "seed": seed}
     settings = {**row.settings_of(study.budget), **shared}
     match row.how:
-        case BuiltIn(model=model):
-            return Trained(model, {})
+        case BuiltIn(model=name):
+            return Trained(name, {})
         case Rerank(base=base):
-            return Trained(study.model(base, seed), {})
-        case Train(model=model):
-            return _train(study, run_dir, model, settings)
+            return Trained(model(base), {})
+        case Train(model=name):
+            return _train(study, run_dir, name, settings)
         case Pretrain(teacher=teacher, start=start):
-            settings["teacher"] = study.model(teacher, seed)
-            settings["start"] = None if start is None else study.model(start, seed)
-            return _pretrain(study, run_dir, settings)
+            started = {} if start is None else {"start": model(start)}
+            return _pretrain(study, run_dir, {**settings, "teacher": model(teacher), **started})
         case Tune() as tune:
-            return _tune(study, run_dir, tune, {**settings, "goal": tune.goal}, study.model(tune.student, seed))
+            return _tune(study, run_dir, tune, {**settings, "goal": tune.goal}, model(tune.student))
+
+
+def _of_split(place: str, split: Split) -> str:
+    """Return where a model is, once it is known to be of this split."""
+    if not ModelChoice.parse(place).trained_on(split):
+        raise InputError(
+            f"{place} was trained on another split: its figures and those of what builds on it would mean nothing; "
+            "train it anew in another folder (--runs, --results)"
+        )
+    return place
 
 
 def _train(study: Study, run_dir: Path, model: str, settings: Mapping[str, Any]) -> Trained:
@@ -184,19 +198,22 @@ def _tune(study: Study, run_dir: Path, tune: Tune, settings: Mapping[str, Any], 
 
 def _strategies(row: RowConfig, trained: Trained, split: Split, k: int) -> Measured:
     """Evaluate a model by each of the row's strategies."""
-    choice = ModelChoice(row.name, trained.place)
-    tables: dict[str, EvaluationTable] = {}
-    for strategy in row.strategies:
-        model = choice.open(split, strategy, "auto")
-        name = f"{row.name}, {strategy}"
-        table = _with_bar(name, lambda show: evaluate(model, split.test, split, name=name, k=k, progress=show))  # noqa: B023
-        if table.n_invalid:
-            raise click.ClickException(
-                f"{name} recommended {table.n_invalid:,} items that the history or the list already held; its figures "
-                "would mean nothing"
-            )
-        tables[strategy] = table
+    choice = ModelChoice(row.name, _of_split(trained.place, split))
+    tables: dict[str, EvaluationTable] = {
+        strategy: _evaluated(f"{row.name}, {strategy}", choice.open(split, strategy, "auto"), split, k)
+        for strategy in row.strategies
+    }
     return Measured({strategy: point_of(table) for strategy, table in tables.items()}, tables)
+
+
+def _evaluated(name: str, model: Recommender, split: Split, k: int) -> EvaluationTable:
+    table = _with_bar(name, lambda show: evaluate(model, split.test, split, name=name, k=k, progress=show))
+    if table.n_invalid:
+        raise click.ClickException(
+            f"{name} recommended {table.n_invalid:,} items that the history or the list already held; its figures "
+            "would mean nothing"
+        )
+    return table
 
 
 def _curve(name: str, rerank: Rerank, trained: Trained, split: Split, k: int) -> Measured:
@@ -243,6 +260,8 @@ def _machine() -> str:
 
 def _commit() -> str | None:
     """Return the repository's commit, with a + where tracked files have changed; None outside of a repository."""
+    if shutil.which("git") is None:
+        return None
     described = subprocess.run(
         ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
         capture_output=True, text=True, check=False,

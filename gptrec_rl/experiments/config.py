@@ -94,7 +94,7 @@ class Rerank(Settings):
     method: Method
     scaling: Scaling
     weights: tuple[float, ...] = Field(min_length=1)
-    goals: tuple[str, ...] = ()
+    goals: tuple[str, ...] = Field(min_length=1)
     """The best weight for each of these goals keeps its values per user, which paired tests need."""
 
 

@@ -158,6 +158,7 @@ def _path(line: Line, result: Result, path: Path) -> None:
     """Draw what the validator saw of a tuning run."""
     tune = result.configuration.tune
     assert tune is not None
-    traded = "nPCOUNT" if "pcount" in tune.goal else "ILD"
+    has_genres = f"ILD@{result.k}" in result.validations[0].values
+    traded = "ILD" if has_genres and "pcount" not in tune.goal else "nPCOUNT"
     records = [Validation(each.step, each.minutes, each.values, each.errors) for each in result.validations]
     validation_path(records, path, (f"NDCG@{result.k}", f"{traded}@{result.k}"), title=f"{line.row.name}: {tune.goal}")

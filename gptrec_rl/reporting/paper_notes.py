@@ -14,10 +14,13 @@ from gptrec_rl.reporting.grids import Grid
 from gptrec_rl.reporting.results import duration
 from gptrec_rl.significance import ALPHA
 
+FAR = 0.05
+"""Share of a published value by which ours may miss it without a word."""
+
 
 def notes(evidence: Evidence) -> list[str]:
     """Say how the table reads: a sentence or two each."""
-    parts = (_setting, _baseline, _seeds, _sources, _missing, _changed)
+    parts = (_setting, _baseline, _seeds, _sources, _missed, _missing, _changed)
     return [note for part in parts for note in part(evidence)]
 
 
@@ -60,18 +63,17 @@ def contest_grid(contest: Contest, k: int) -> Grid:
 
 def winner(contest: Contest) -> str:
     """Say who wins a contest, and whether that is significant."""
-    best = contest.contenders[0]
+    best, *others = contest.contenders
+    fairness = "Weights of rerankers are the best on the test users themselves, which favours them."
     if best.name == contest.tuned:
-        return f"Best on {contest.goal}: {best.name}, the model tuned for it, with {best.values[GOAL]:.4f}."
+        return f"Best on {contest.goal}: {best.name}, the model tuned for it, with {best.values[GOAL]:.4f}. {fairness}"
+    tuned = next(each for each in others if each.name == contest.tuned)
     test = best.comparison
-    tuned = next(each for each in contest.contenders if each.name == contest.tuned)
-    lead = best.values[GOAL] - tuned.values[GOAL]
-    significance = (
-        "" if test is None else f" ({'significant' if test.p < ALPHA else 'not significant'}, p = {_p(test.p)})"
-    )
+    assert test is not None  # only the tuned model has none
     return (
-        f"Best on {contest.goal}: {best.name}, with {best.values[GOAL]:.4f}; {contest.tuned}, tuned for it, is "
-        f"{lead:.4f} below{significance}."
+        f"Best on {contest.goal}: {best.name}, with {best.values[GOAL]:.4f}; {tuned.name}, tuned for it, is "
+        f"{test.difference:.4f} below ({'significant' if test.p < ALPHA else 'not significant'}, p = {_p(test.p)}). "
+        f"{fairness}"
     )
 
 
@@ -135,6 +137,16 @@ def _sources(evidence: Evidence) -> Iterator[str]:
     for place, source in enumerate(sorted(names, key=lambda each: -len(names[each]))):
         of = "" if place == 0 else f" of {'; '.join(names[source])}"
         yield f"Published values{of}: {sources[source]}."
+
+
+def _missed(evidence: Evidence) -> Iterator[str]:
+    """Name the rows that are far from what was published."""
+    for line in evidence.run:
+        ours, published = line.table.summary() if line.table else {}, line.published.values if line.published else {}
+        off = {name: ours[name] / value - 1 for name, value in published.items()}
+        far = [f"{name} {share:+.1%}" for name, share in off.items() if abs(share) > FAR]
+        if far:
+            yield f"More than {FAR:.0%} off what was published: {line.row.name}, {', '.join(far)}."
 
 
 def _missing(evidence: Evidence) -> Iterator[str]:

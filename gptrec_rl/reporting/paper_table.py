@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,12 +65,12 @@ def _cells(evidence: Evidence) -> list[tuple[Line, list[Cell]]]:
 
 def _column(lines: Sequence[Line], metric: Metric) -> list[Cell]:
     sign = -1.0 if metric.higher_is_better else 1.0
-    values = [line.table.summary().get(metric.name) if line.table is not None else None for line in lines]
-    ranking = sorted({round(sign * value, 4) for value in values if value is not None and value == value})
+    values = [line.table.summary()[metric.name] if line.table is not None else None for line in lines]
+    ranking = sorted({round(sign * value, 4) for value in values if value is not None and not math.isnan(value)})
     cells = []
     for line, value in zip(lines, values, strict=True):
         published = line.published.values.get(metric.name) if line.published is not None else None
-        if value is None or value != value:
+        if value is None or math.isnan(value):
             cells.append(Cell("" if value is None else "-", published="" if published is None else f"{published:.4f}"))
             continue
         place = ranking.index(round(sign * value, 4)) + 1

@@ -184,6 +184,18 @@ def test_a_row_needs_what_it_builds_on(folder: Path, tmp_path: Path) -> None:
     assert "[1/2] student" in with_it.output
 
 
+def test_a_model_of_another_split_is_refused(made: Path, tmp_path: Path) -> None:
+    dataset = (made / "dataset.toml").read_text()
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "dataset.toml").write_text(f"{dataset}\n[split]\nseed = 7\n")
+    for name in ("sasrec", "mmr"):
+        (tmp_path / "tiny" / f"{name}.toml").write_text((made / f"{name}.toml").read_text())
+    places = ["--results", str(made.parent / "results"), "--runs", str(made.parent / "runs")]
+    result = CliRunner().invoke(main, ["experiment", "run", str(tmp_path / "tiny" / "mmr.toml"), *places])
+    assert result.exit_code == 2
+    assert "sasrec was trained on another split" in result.output
+
+
 @pytest.mark.parametrize(
     ("target", "options", "message"),
     [
