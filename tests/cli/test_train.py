@@ -53,7 +53,8 @@ def test_a_model_is_trained_saved_and_evaluated(model: str, train: Run, run: Run
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 5]
-    assert f"validation loss {min(line['validation_loss'] for line in lines):.4f} 1 - NDCG@10" in result.output
+    measure = "1 - AUC" if model == "bpr" else "1 - NDCG@10"
+    assert f"validation loss {min(line['validation_loss'] for line in lines):.4f} {measure}" in result.output
     loaded = load_model(tmp_path / "run", world.split.catalogue)
     assert type(loaded) is CLASSES[model]
     assert loaded.n_items == 60

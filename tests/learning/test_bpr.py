@@ -41,6 +41,18 @@ def test_everybody_is_recommended_what_suits_their_taste(two_tastes: Split) -> N
     assert (training.network.recommend(stranger, 5).items > 20).tolist() == [[False] * 5, [True] * 5]
 
 
+def test_validation_is_by_the_share_of_unseen_items_that_the_next_one_beats(two_tastes: Split) -> None:
+    training = train(two_tastes)
+    training.run()
+    shares = []
+    for history, truth in zip(two_tastes.validation.histories, two_tastes.validation.ground_truth, strict=True):
+        scores = training.network.score([history])[0]
+        unseen = [item for item in range(1, 41) if item != truth and item not in history]
+        shares.append(np.mean([scores[item - 1] < scores[truth - 1] for item in unseen]))
+    assert training.best_loss == training._validate() == pytest.approx(1 - np.mean(shares))
+    assert 0.05 < training.best_loss < 0.4  # beaten: the other taste's 20 and some of its own 11 unseen
+
+
 def test_held_out_items_are_not_trained_on(two_tastes: Split) -> None:
     training = train(two_tastes)
     assert training.examples_per_step == 80 * 9 - 80 - 20
