@@ -181,4 +181,4 @@ def _made(result: Result) -> list[str]:
 
 
 def _p(p: float) -> str:
-    return f"{p:.1e}" if p < 0.001 else f"{p:.3f}"
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}" if p >= 1e-9 else "< 1e-9"
