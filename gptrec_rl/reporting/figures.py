@@ -24,9 +24,11 @@ MEANINGS = {
     "PCOUNT": "less popularity bias",
     "nPCOUNT": "less popularity bias",
 }
-COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8d5fb0", "#c98a00", "#555555")
-MARKERS = ("o", "s", "D", "^", "v", "P")
+COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8d5fb0", "#c98a00", "#555555", "#0f8b8d", "#8b4a2b")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p")
 FRONT = "#9aa5b1"
+FRONT_LINE: Any = {"linestyle": "--", "linewidth": 1.2}
+FRONT_BEHIND_SWEEPS: Any = {"linewidth": 7, "alpha": 0.4, "solid_capstyle": "round"}
 STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -87,7 +89,7 @@ def trade_off(
     for panel, name in zip(panels, across, strict=True):
         shown, swept = _defined(rows, name, up), [_defined(sweep.rows, name, up) for sweep in sweeps]
         everything = [*shown, *(row for defined in swept for row in defined)]
-        front = _draw_front(panel, everything, name, up)
+        front = _draw_front(panel, everything, name, up, FRONT_BEHIND_SWEEPS if sweeps else FRONT_LINE)
         for place, (sweep, defined) in enumerate(zip(sweeps, swept, strict=True)):
             _draw_sweep(panel, sweep.name, defined, place + len(groups), name, up)
         _draw_points(panel, shown, groups, name, up)
@@ -95,7 +97,8 @@ def trade_off(
         to_label.append((panel, shown, _points(shown, name, up), front + _bars(everything, name, up)))
     figure.suptitle(title, fontweight="bold")
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=3 * len(across) if not sweeps else 2, frameon=False)
+    columns: Any = {"ncols": 2, "fontsize": 8} if sweeps else {"ncols": 3 * len(across)}
+    figure.legend(handles, names, loc="outside lower center", frameon=False, **columns)
     figure.draw_without_rendering()  # settles the layout, which labels are placed in
     for panel, shown, points, avoid in to_label:
         colours = [COLOURS[groups.index(row.group) % len(COLOURS)] for row in shown]
@@ -206,14 +209,15 @@ def _bars(rows: Sequence[Row], name: str, up: str) -> list[tuple[float, float]]:
     return points
 
 
-def _draw_front(panel: Axes, rows: Sequence[Row], name: str, up: str) -> list[tuple[float, float]]:
+def _draw_front(
+    panel: Axes, rows: Sequence[Row], name: str, up: str, line: Mapping[str, Any]
+) -> list[tuple[float, float]]:
     """Draw the front and return points along it."""
     xs, ys = _values(rows, name), _values(rows, up)
     signed = [[v if metric(n).higher_is_better else -v for v in values] for n, values in ((name, xs), (up, ys))]
     front = pareto_front(*signed)
-    line: dict[str, Any] = {"color": FRONT, "linestyle": "--", "linewidth": 1.2, "zorder": 1}
     corners = [xs[i] for i in front], [ys[i] for i in front]
-    panel.plot(*corners, label="Pareto front", **line)
+    panel.plot(*corners, label="Pareto front", color=FRONT, zorder=1, **line)
     along = np.linspace(0, len(front) - 1, 30 * len(front))
     return list(zip(*(np.interp(along, range(len(front)), corner) for corner in corners), strict=True))
 
