@@ -62,6 +62,16 @@ def write_config(config: BaseModel, path: Path) -> None:
     os.replace(temporary, path)
 
 
+def changed_settings(before: Table, after: Table, at: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Name each setting that two dumped configurations have differently, with both values; None where one lacks it."""
+    for name in dict.fromkeys([*before, *after]):
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from changed_settings(old, new, f"{at}{name}.")
+        elif old != new:
+            yield at + name, old, new
+
+
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gptrec_rl.config_files import read_config, write_config
+from gptrec_rl.config_files import changed_settings, read_config, write_config
 from gptrec_rl.errors import InputError
 
 
@@ -202,3 +202,9 @@ def test_round_trip(tmp_path_factory, config):
     path = tmp_path_factory.mktemp("run") / "config.toml"
     write_config(config, path)
     assert read_config(Run, path) == config
+
+
+def test_changed_settings_are_named_with_both_values():
+    before = {"a": 1, "b": {"c": 2, "d": 3}, "e": None, "gone": 4}
+    after = {"a": 1, "b": {"c": 2, "d": 5}, "e": {"f": 6}}
+    assert list(changed_settings(before, after)) == [("b.d", 3, 5), ("e", None, {"f": 6}), ("gone", 4, None)]

@@ -14,9 +14,10 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from gptrec_rl.checkpoint import STUDENT, read_model
 from gptrec_rl.cli.models import ModelChoice
 from gptrec_rl.config import TRAINED_MODELS, PretrainConfig, TrainingConfig, TuneConfig
-from gptrec_rl.config_files import read_config
+from gptrec_rl.config_files import changed_settings, read_config
 from gptrec_rl.data import Split, statistics
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable, evaluate, measure
@@ -24,13 +25,16 @@ from gptrec_rl.experiments.config import BuiltIn, Pretrain, Rerank, RowConfig, T
 from gptrec_rl.experiments.store import Checked, Point, Result, per_user_file, point_of, sha256_of, write_result
 from gptrec_rl.experiments.study import Study
 from gptrec_rl.experiments.trade_offs import goal_value
+from gptrec_rl.fleet.run_folder import CONFIG
 from gptrec_rl.models.recommender import Recommender, ScoringRecommender
 from gptrec_rl.reporting.progress import ProgressBar
 from gptrec_rl.reporting.results import machine_description
 
 T = TypeVar("T")
 
-LIBRARIES = ("numpy", "scipy", "torch", "transformers")
+LIBRARIES = ("numpy", "scipy", "torch", "transformers", "implicit")
+FREE = {"max_minutes", "max_steps", "steps", "data", "run_id"}
+"""Settings that a training may go on with when they have changed: they say how long it takes, and where things are."""
 
 
 @dataclass(frozen=True)
@@ -141,12 +145,37 @@ def _of_split(place: str, split: Split) -> str:
     return place
 
 
+def _require_same_settings(run_dir: Path, config: TrainingConfig | TuneConfig) -> None:
+    """Refuse to go on with a training that had other settings: its result would be of neither."""
+    if not (run_dir / CONFIG).exists():
+        return
+    before = read_config(type(config), run_dir / CONFIG).model_dump(exclude=FREE)
+    changed = [
+        f"{name} = {old}, now {new}" for name, old, new in changed_settings(before, config.model_dump(exclude=FREE))
+    ]
+    if changed:
+        raise InputError(
+            f"{run_dir} was trained with {'; '.join(changed)}; remove that folder to train the row anew, or put its "
+            "settings back"
+        )
+
+
+def _require_same_student(run_dir: Path, student: Path) -> None:
+    """Refuse to go on with a tuning that started from other weights than the student's present ones."""
+    started = run_dir / STUDENT
+    if started.is_dir() and read_model(started)[0].files != read_model(student)[0].files:
+        raise InputError(
+            f"{run_dir} was tuned from another student than {student} holds now; remove that folder to tune anew"
+        )
+
+
 def _train(study: Study, run_dir: Path, model: str, settings: Mapping[str, Any]) -> Trained:
     from gptrec_rl.cli.train import train_model
 
     if model not in TRAINED_MODELS:
         raise InputError(f"there is no model {model!r} to train; give one of {', '.join(TRAINED_MODELS)}")
     config = read_config(TRAINED_MODELS[model], None, base=settings)
+    _require_same_settings(run_dir, config)
     train_model(study.data_file, run_dir, model, config, "resume", None, None)
     return _finished(run_dir, config)
 
@@ -155,20 +184,9 @@ def _pretrain(study: Study, run_dir: Path, settings: Mapping[str, Any]) -> Train
     from gptrec_rl.cli.pretrain import train_student
 
     config = read_config(PretrainConfig, None, base=settings)
+    _require_same_settings(run_dir, config)
     train_student(study.data_file, run_dir, config, "resume", None, None)
     return _finished(run_dir, config)
-
-
-def _scorer(place: str, split: Split) -> ScoringRecommender:
-    """Open a model that scores items.
-
-    Raises:
-        InputError: there is no such model, or it has no scores.
-    """
-    model = ModelChoice.parse(place).open(split, "top-k", "auto")
-    if not hasattr(model, "score"):
-        raise InputError(f"{place} gives items no scores, which reranking needs; name another model")
-    return cast(ScoringRecommender, model)
 
 
 def _finished(run_dir: Path, config: TrainingConfig) -> Trained:
@@ -186,6 +204,8 @@ def _tune(study: Study, run_dir: Path, tune: Tune, settings: Mapping[str, Any], 
     from gptrec_rl.reporting.history import RunHistory
 
     config = read_config(TuneConfig, None, base={**settings, "data": str(study.data_file.resolve())})
+    _require_same_settings(run_dir, config)
+    _require_same_student(run_dir, Path(student))
     run_fleet(run_dir, config, Path(student), "resume", serial=tune.serial)
     history = RunHistory.read(run_dir)
     checked = tuple(
@@ -207,11 +227,14 @@ def _strategies(row: RowConfig, trained: Trained, split: Split, k: int) -> Measu
 
 
 def _evaluated(name: str, model: Recommender, split: Split, k: int) -> EvaluationTable:
-    table = _with_bar(name, lambda show: evaluate(model, split.test, split, name=name, k=k, progress=show))
+    return _valid(_with_bar(name, lambda show: evaluate(model, split.test, split, name=name, k=k, progress=show)))
+
+
+def _valid(table: EvaluationTable) -> EvaluationTable:
     if table.n_invalid:
         raise click.ClickException(
-            f"{name} recommended {table.n_invalid:,} items that the history or the list already held; its figures "
-            "would mean nothing"
+            f"{table.name} recommended {table.n_invalid:,} items that the history or the list already held; its "
+            "figures would mean nothing"
         )
     return table
 
@@ -220,7 +243,8 @@ def _curve(name: str, rerank: Rerank, trained: Trained, split: Split, k: int) ->
     """Rerank with all weights over one pass of the base model; keep the users of each goal's best weight."""
     from gptrec_rl.models.reranker import sweep
 
-    base, cases = _scorer(trained.place, split), split.test
+    base = cast(ScoringRecommender, ModelChoice.parse(trained.place).open(split, "top-k", "auto"))
+    cases = split.test
     lists = _with_bar(
         name,
         lambda show: sweep(
@@ -228,7 +252,8 @@ def _curve(name: str, rerank: Rerank, trained: Trained, split: Split, k: int) ->
         ),
     )  # [W, B, K]
     tables = {
-        weight: measure(items, cases, split, name=name) for weight, items in zip(rerank.weights, lists, strict=True)
+        weight: _valid(measure(items, cases, split, name=name))
+        for weight, items in zip(rerank.weights, lists, strict=True)
     }
     best_for: dict[float, list[str]] = {}
     for goal in rerank.goals:
@@ -262,8 +287,6 @@ def _commit() -> str | None:
     """Return the repository's commit, with a + where tracked files have changed; None outside of a repository."""
     if shutil.which("git") is None:
         return None
-    described = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return described.stdout.strip() or None

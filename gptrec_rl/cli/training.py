@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     C = TypeVar("C", bound=TrainingConfig)
 
 STATE = "state"
+FIXED = ("model", "teacher", "rerank")
+"""Settings that a resumed training can't change: its weights, or the losses of its best ones, wouldn't compare."""
 
 
 def read_training_config(
@@ -70,54 +72,31 @@ def run_training(
     Raises:
         InputError: data, folder or saved state don't fit.
     """
-    from gptrec_rl.fleet.run_folder import sole_user
-
-    with sole_user(run_dir):
-        return _run_training(data, run_dir, config, make, model_folder, title, on_existing, threads, report)
-
-
-def _run_training(
-    data: Path,
-    run_dir: Path,
-    config: TrainingConfig,
-    make: Callable[[Split], Training[Any]],
-    model_folder: str,
-    title: str,
-    on_existing: str,
-    threads: int | None,
-    report: Path | None,
-) -> Path:
     import torch
 
-    from gptrec_rl.checkpoint import save_policy
-    from gptrec_rl.config_files import write_config
     from gptrec_rl.data import Interactions, Split
-    from gptrec_rl.fleet.run_folder import CONFIG, claim_folder
+    from gptrec_rl.fleet.run_folder import sole_user
     from gptrec_rl.models.precision import keep_memory
+    from gptrec_rl.transport.entry import write_folder
 
     keep_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     split = Split.leave_one_out(Interactions.load(data), config.split.validation_users, config.split.seed)
-    torch.manual_seed(config.seed)
-    training = make(split)
-    saved = _saved_state(run_dir / STATE, split, config) if on_existing == "resume" else None
-    claim_folder(run_dir, on_existing)  # type: ignore[arg-type]
-    write_config(config, run_dir / CONFIG)
-    if saved is not None:
-        training.resume(saved)
+    with sole_user(run_dir):
+        training = _started(run_dir, split, config, make, on_existing)
 
-    def save() -> None:
-        origin: dict[str, Any] = {
-            "step": training.step,
-            "catalogue_hash": split.catalogue.hash,
-            "split_hash": split.hash,
-            "config": config.model_dump(mode="json"),
-        }
-        save_policy(run_dir / model_folder, training.best_files, **origin)
-        save_policy(run_dir / STATE, training.to_files(), **origin)
+        def save() -> None:
+            origin: dict[str, Any] = {
+                "step": training.step,
+                "catalogue_hash": split.catalogue.hash,
+                "split_hash": split.hash,
+                "config": config.model_dump(mode="json"),
+            }
+            write_folder(run_dir / model_folder, training.best_files, **origin)
+            write_folder(run_dir / STATE, training.to_files(), **origin)
 
-    _run(training, run_dir, title, save)
+        _run(training, run_dir, title, save)
     if report is not None:
         _report(report, training, title)
     click.echo(
@@ -127,8 +106,28 @@ def _run_training(
     return run_dir / model_folder
 
 
+def _started(
+    run_dir: Path, split: Split, config: TrainingConfig, make: Callable[[Split], Training[Any]], on_existing: str
+) -> Training[Any]:
+    """Make a training, or resume one, and claim its folder, which is as it was when anything is wrong."""
+    import torch
+
+    from gptrec_rl.config_files import write_config
+    from gptrec_rl.fleet.run_folder import CONFIG, claim_folder
+
+    torch.manual_seed(config.seed)
+    training = make(split)
+    saved = _saved_state(run_dir / STATE, split, config) if on_existing == "resume" else None
+    if saved is not None:
+        training.resume(saved)
+    claim_folder(run_dir, on_existing)  # type: ignore[arg-type]
+    write_config(config, run_dir / CONFIG)
+    return training
+
+
 def _saved_state(folder: Path, split: Split, config: TrainingConfig) -> Mapping[str, bytes] | None:
     """Read what an earlier training saved, once it is known to fit; None when there is nothing."""
+    from gptrec_rl.config_files import changed_settings
     from gptrec_rl.errors import InputError
     from gptrec_rl.transport.entry import MANIFEST, read_folder
 
@@ -137,12 +136,11 @@ def _saved_state(folder: Path, split: Split, config: TrainingConfig) -> Mapping[
     entry, files = read_folder(folder)
     if entry.split_hash != split.hash:
         raise InputError(f"{folder.parent} was trained on other data or another split; resume it with its own")
-    for name, value in config.model_dump()["model"].items():
-        before = entry.config["model"].get(name)
-        if before != value:
+    for name, before, now in changed_settings(entry.config, config.model_dump(mode="json")):
+        if name.partition(".")[0] in FIXED:
             raise InputError(
-                f"{folder.parent} has model.{name} = {before} and can't go on with {value}; leave it as it is, or "
-                "train a new model in another --run-dir"
+                f"{folder.parent} has {name} = {before} and can't go on with {now}; leave it as it is, or train a new "
+                "model in another --run-dir"
             )
     return files
 

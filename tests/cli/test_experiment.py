@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,49 @@ def test_a_model_of_another_split_is_refused(made: Path, tmp_path: Path) -> None
     result = CliRunner().invoke(main, ["experiment", "run", str(tmp_path / "tiny" / "mmr.toml"), *places])
     assert result.exit_code == 2
     assert "sasrec was trained on another split" in result.output
+
+
+def copied(made: Path, target: Path, *row_ids: str) -> Path:
+    """Copy some rows, their runs and results, for a test to change; return the copied set."""
+    folder = target / made.name
+    folder.mkdir()
+    for name in ("dataset", *row_ids):
+        shutil.copy(made / f"{name}.toml", folder)
+    for kind in ("runs", "results"):
+        shutil.copytree(made.parent / kind, target / kind)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("row_id", "before", "after", "message"),
+    [
+        ("sasrec", "width = 8", "width = 16", "was trained with model.width = 8, now 16; remove that folder"),
+        ("sasrec", "batch_size = 8", "batch_size = 4", "was trained with batch_size = 8, now 4"),
+        ("student", '"markov"', '"popularity"', "was trained with teacher = markov, now popularity"),
+        ("unpopular", "n_lists = 2", "n_lists = 3", "was trained with fleet.n_lists = 2, now 3"),
+    ],
+)
+def test_a_row_does_not_go_on_with_what_was_trained_otherwise(
+    row_id: str, before: str, after: str, message: str, made: Path, tmp_path: Path
+) -> None:
+    folder = copied(made, tmp_path, row_id, "student")
+    file = folder / f"{row_id}.toml"
+    assert before in file.read_text()
+    file.write_text(file.read_text().replace(before, after))
+    result = experiment(folder, "run", file)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert result_of(folder, row_id) == result_of(made, row_id)
+
+
+def test_a_row_does_not_go_on_from_another_student(made: Path, tmp_path: Path) -> None:
+    folder = copied(made, tmp_path, "unpopular", "student")
+    runs = tmp_path / "runs" / "tiny-cpu"
+    shutil.rmtree(runs / "student")
+    shutil.copytree(runs / "taught-by-mmr", runs / "student")
+    result = experiment(folder, "run", folder / "unpopular.toml")
+    assert result.exit_code == 2
+    assert "was tuned from another student than" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(

@@ -115,14 +115,19 @@ def test_what_is_wrong_is_named_and_nothing_is_written(
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [("titles", "on other data"), ("model", "model.width")],
+    [
+        ("titles", "on other data"),
+        ("model.width=32", "has model.width = 16 and can't go on with 32"),
+        ("teacher=popularity", "has teacher = markov and can't go on with popularity"),
+        ("rerank={method='mmr',weight=0.5}", "has rerank = None and can't go on with"),
+    ],
 )
-def test_a_training_is_not_resumed_with_other_data_or_another_model(
+def test_a_training_is_not_resumed_with_other_data_another_model_or_another_teacher(
     change: str, message: str, pretrain: Run, world: Any, tmp_path: Path
 ) -> None:
     assert pretrain("--max-steps", 1).exit_code == 0
     before = (tmp_path / "run/config.toml").read_bytes()
-    options: tuple[object, ...] = ("--set", "model.width=32")
+    options: tuple[object, ...] = ("--set", change)
     if change == "titles":
         catalogue = dataclasses.replace(world.split.catalogue, titles=np.char.upper(world.split.catalogue.titles))
         dataclasses.replace(world.interactions, catalogue=catalogue).save(tmp_path / "other.npz")

@@ -128,8 +128,11 @@ def test_what_is_wrong_is_named_and_nothing_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_another_models_run_is_not_resumed(train: Run, run: Run, tmp_path: Path) -> None:
-    assert train("sasrec", "--max-steps", 1).exit_code == 0
-    result = run("train", "bpr", "--run-dir", tmp_path / "run", "--max-steps", 2, "--on-existing", "resume")
+@pytest.mark.parametrize(("model", "other"), [("sasrec", "bpr"), ("shifting", "sasrec")])
+def test_another_models_run_is_not_resumed(model: str, other: str, train: Run, run: Run, tmp_path: Path) -> None:
+    assert train(model, "--max-steps", 1).exit_code == 0
+    before = (tmp_path / "run/config.toml").read_bytes()
+    result = run("train", other, "--run-dir", tmp_path / "run", "--max-steps", 2, "--on-existing", "resume")
     assert result.exit_code == 2
     assert counters_of(tmp_path / "run")["step"] == 1
+    assert (tmp_path / "run/config.toml").read_bytes() == before
