@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import lzma
 import os
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +18,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     import torch
 
+    from gptrec_rl.data import Interactions
     from gptrec_rl.models.gptrec import GPTRec
     from gptrec_rl.models.network import Network
 
@@ -32,6 +37,31 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the data sets in ../shared/data, beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_steam(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Interactions:
+    """Return some shared windows of real reviews, each as one user, and their games, by way of UCSD's raw files."""
+    from gptrec_rl.data.sources.steam import read_raw
+
+    with lzma.open(shared_data / "steam" / "duvrec_windows.csv.xz", "rt") as stream:
+        windows = list(islice(csv.DictReader(stream), 800))
+    reviews = [
+        {"username": f"w{window}", "product_id": game, "date": day}
+        for window, row in enumerate(windows)
+        for game, day in zip(row["product_ids"].split(), row["dates"].split(), strict=True)
+    ]
+    reviewed = {review["product_id"] for review in reviews}
+    with lzma.open(shared_data / "steam" / "games.csv.xz", "rt") as stream:
+        games = [
+            {"id": row["product_id"], "app_name": row["name"], "tags": row["tags"].split("|") if row["tags"] else []}
+            for row in csv.DictReader(stream)
+            if row["product_id"] in reviewed
+        ]
+    folder = tmp_path_factory.mktemp("steam")
+    for name, lines in (("reviews", reviews), ("games", games)):
+        (folder / f"{name}.json.gz").write_bytes(gzip.compress("\n".join(map(repr, lines)).encode()))
+    return read_raw(folder / "reviews.json.gz", folder / "games.json.gz")
 
 
 @pytest.fixture(scope="session")

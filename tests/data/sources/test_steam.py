@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
-import lzma
 from datetime import date
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -129,31 +126,10 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
         read_reviews(reviews)
 
 
-def test_real_products_and_tags_go_through_the_recipe(shared_data: Path, tmp_path: Path) -> None:
-    interactions = read_real_windows(shared_data / "steam", tmp_path)
-    catalogue, histories = interactions.catalogue, interactions.histories
+def test_real_products_and_tags_go_through_the_recipe(real_steam: Interactions) -> None:
+    catalogue, histories = real_steam.catalogue, real_steam.histories
     assert catalogue.n_items <= 1000
     assert histories.lengths.min() >= 5
     assert all(len(set(history.tolist())) == len(history) for history in histories)
     assert catalogue.title(catalogue.internal("440")) == "Team Fortress 2"
     assert "Free to Play" in catalogue.genres_of(catalogue.internal("440"))
-
-
-def read_real_windows(folder: Path, tmp_path: Path) -> Interactions:
-    """Write some shared windows, each as one user, and their games in the form of the raw files; read these."""
-    with lzma.open(folder / "duvrec_windows.csv.xz", "rt") as stream:
-        windows = list(islice(csv.DictReader(stream), 3000))
-    reviews = [
-        {"username": f"w{window}", "product_id": game, "date": day}
-        for window, row in enumerate(windows)
-        for game, day in zip(row["product_ids"].split(), row["dates"].split(), strict=True)
-    ]
-    reviewed = {review["product_id"] for review in reviews}
-    with lzma.open(folder / "games.csv.xz", "rt") as stream:
-        games = [
-            {"id": row["product_id"], "app_name": row["name"], "tags": row["tags"].split("|") if row["tags"] else []}
-            for row in csv.DictReader(stream)
-            if row["product_id"] in reviewed
-        ]
-    reviews_path = write_lines(tmp_path / "reviews.json.gz", [repr(review) for review in reviews])
-    return read_raw(reviews_path, write_lines(tmp_path / "games.json.gz", [repr(game) for game in games]))
