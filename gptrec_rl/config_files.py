@@ -47,7 +47,7 @@ def read_config(model: type[M], file: Path | None, overrides: Sequence[str] = ()
     sources: dict[str, str] = {}
     for source, table in layers:
         checked = _check_keys(model, model, table, source)
-        values = _merge(values, checked)
+        values = merged(values, checked)
         sources |= dict.fromkeys(_leaf_names(checked), source)
     try:
         return model.model_validate(values)
@@ -60,6 +60,15 @@ def write_config(config: BaseModel, path: Path) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(tomli_w.dumps(_with_none_as_word(config.model_dump(mode="json"))), encoding="utf-8")
     os.replace(temporary, path)
+
+
+def merged(below: Table, above: Table) -> dict[str, Any]:
+    """Return one table in which the upper one's values win, key by key."""
+    values = dict(below)
+    for key, value in above.items():
+        both_tables = isinstance(value, Mapping) and isinstance(values.get(key), Mapping)
+        values[key] = merged(values[key], value) if both_tables else value
+    return values
 
 
 def changed_settings(before: Table, after: Table, at: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -133,14 +142,6 @@ def _leaf_names(table: Table, at: str = "") -> Iterator[str]:
         yield at + key
         if isinstance(value, Mapping):
             yield from _leaf_names(value, f"{at}{key}.")
-
-
-def _merge(below: Table, above: Table) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        both_tables = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both_tables else value
-    return merged
 
 
 def _explain(model: type[BaseModel], details: ErrorDetails, sources: Mapping[str, str]) -> str:

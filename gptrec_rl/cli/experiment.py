@@ -53,7 +53,7 @@ def run(
     command goes on.
     """
     from gptrec_rl.cli.experiment_rows import make_row
-    from gptrec_rl.experiments.config import read_set
+    from gptrec_rl.experiments.sets import read_set
     from gptrec_rl.experiments.study import Study
 
     is_row = path.suffix == ".toml"
@@ -138,7 +138,7 @@ def report(folder: Path, budget: str, runs: Path, results: Path, out: Path | Non
 
 
 def _study(folder: Path, budget: str, runs: Path, results: Path) -> Study:
-    from gptrec_rl.experiments.config import read_set
+    from gptrec_rl.experiments.sets import read_set
     from gptrec_rl.experiments.study import Study
 
     return Study(read_set(folder), budget, runs, results)

@@ -22,9 +22,9 @@ from gptrec_rl.data import Split, statistics
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable, evaluate, measure
 from gptrec_rl.experiments.config import BuiltIn, Pretrain, Rerank, RowConfig, Train, Tune
+from gptrec_rl.experiments.goal_values import goal_value
 from gptrec_rl.experiments.store import Checked, Point, Result, per_user_file, point_of, sha256_of, write_result
 from gptrec_rl.experiments.study import Study
-from gptrec_rl.experiments.trade_offs import goal_value
 from gptrec_rl.fleet.run_folder import CONFIG
 from gptrec_rl.models.recommender import Recommender, ScoringRecommender
 from gptrec_rl.reporting.progress import ProgressBar
@@ -74,7 +74,7 @@ def make_row(study: Study, split: Split, row_id: str, seed: int) -> Result:
     try:
         trained = _trained(study, split, row_id, seed)
     except InputError as error:
-        raise InputError(f"{study.experiments.file(row_id)}: {str(error).removeprefix('the preset: ')}") from None
+        raise InputError(f"{study.experiments.file(row_id)}: {error}") from None
     started = time.monotonic()
     k = study.experiments.dataset.k
     measured = (
@@ -113,8 +113,6 @@ def _trained(study: Study, split: Split, row_id: str, seed: int) -> Trained:
     """Train or resume what the row is made by."""
     row = study.experiments.rows[row_id]
     run_dir = study.run_dir(row_id, seed)
-    if row.is_trained and study.budget not in row.budgets:
-        raise InputError(f"there is no budget {study.budget!r}; give one of {', '.join(row.budgets)}")
 
     def model(name: str) -> str:
         return _of_split(study.model(name, seed), split)
@@ -172,8 +170,6 @@ def _require_same_student(run_dir: Path, student: Path) -> None:
 def _train(study: Study, run_dir: Path, model: str, settings: Mapping[str, Any]) -> Trained:
     from gptrec_rl.cli.train import train_model
 
-    if model not in TRAINED_MODELS:
-        raise InputError(f"there is no model {model!r} to train; give one of {', '.join(TRAINED_MODELS)}")
     config = read_config(TRAINED_MODELS[model], None, base=settings)
     _require_same_settings(run_dir, config)
     train_model(study.data_file, run_dir, model, config, "resume", None, None)

@@ -1,23 +1,17 @@
-"""A set of experiments as files: `dataset.toml` says what the data are, every other file is one row or one curve."""
+"""What the files of a set say: `dataset.toml` which data it is about, every other file how one row or curve is made."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from gptrec_rl.config import Settings, SplitConfig
-from gptrec_rl.config_files import read_config
-from gptrec_rl.errors import InputError
+from gptrec_rl.config import TRAINED_MODELS, Settings, SplitConfig
+from gptrec_rl.config_files import merged
+from gptrec_rl.experiments.goal_values import is_measured
+from gptrec_rl.goals import parse_goal
 from gptrec_rl.models.recommender import Strategy
 from gptrec_rl.models.reranker import Method, Scaling
-
-DATASET = "dataset.toml"
-PUBLISHED = "published.toml"
 
 BuiltInModel = Literal["popularity", "markov"]
 BUILT_IN: tuple[BuiltInModel, ...] = ("popularity", "markov")
@@ -65,6 +59,13 @@ class Train(Settings):
     model: str
     """As `gptrec-rl train` calls it."""
 
+    @field_validator("model")
+    @classmethod
+    def _can_be_trained(cls, model: str) -> str:
+        if model not in TRAINED_MODELS:
+            raise ValueError(f"it is none of {', '.join(TRAINED_MODELS)}")
+        return model
+
 
 class Pretrain(Settings):
     """A student of stage 1."""
@@ -85,6 +86,12 @@ class Tune(Settings):
     serial: bool = False
     """In one process, without Redis: for tiny runs."""
 
+    @field_validator("goal")
+    @classmethod
+    def _is_a_goal(cls, goal: str) -> str:
+        parse_goal(goal)
+        return goal
+
 
 class Rerank(Settings):
     """A curve: a scoring model's lists, reranked with each of many weights."""
@@ -93,9 +100,18 @@ class Rerank(Settings):
     """A built-in model, or the row of a trained one."""
     method: Method
     scaling: Scaling
-    weights: tuple[float, ...] = Field(min_length=1)
+    weights: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(min_length=1)
+    """Of the score."""
     goals: tuple[str, ...] = Field(min_length=1)
     """The best weight for each of these goals keeps its values per user, which paired tests need."""
+
+    @field_validator("goals")
+    @classmethod
+    def _are_measured(cls, goals: tuple[str, ...]) -> tuple[str, ...]:
+        for goal in goals:
+            if not is_measured(goal):
+                raise ValueError(f"{goal} has a reward that no metric of the table measures; leave it out")
+        return goals
 
 
 How = BuiltIn | Train | Pretrain | Tune | Rerank
@@ -160,7 +176,7 @@ class RowConfig(Settings):
 
     def settings_of(self, budget: str) -> dict[str, Any]:
         """Return the settings of the training under a budget."""
-        return _merged(self.settings, self.budgets.get(budget, {}))
+        return merged(self.settings, self.budgets.get(budget, {}))
 
     def makes_otherwise(self, other: RowConfig, budget: str) -> bool:
         """Tell whether another configuration would make the row in another way under a budget."""
@@ -169,135 +185,3 @@ class RowConfig(Settings):
             other.strategies,
             other.settings_of(budget),
         )
-
-
-class Published(Settings):
-    """What was published of one model on one data set."""
-
-    source: str
-    """Key of `sources`."""
-    values: dict[str, float]
-    """By metric name."""
-
-
-class PublishedNumbers(Settings):
-    """All published numbers, with their sources."""
-
-    sources: dict[str, str]
-    sets: dict[str, dict[str, Published]]
-    """By the set's folder name and the row's key."""
-
-
-@dataclass(frozen=True)
-class ExperimentSet:
-    """A folder of experiments.
-
-    Attributes:
-        folder: where the files are.
-        dataset: what the data are.
-        rows: by id, which is the file's name, in the order of the table.
-        published: by the rows' ids.
-        sources: of what was published, by their keys.
-    """
-
-    folder: Path
-    dataset: DatasetConfig
-    rows: Mapping[str, RowConfig]
-    published: Mapping[str, Published]
-    sources: Mapping[str, str]
-
-    @property
-    def name(self) -> str:
-        """What folders of runs and results are called after."""
-        return self.folder.resolve().name
-
-    def file(self, row_id: str) -> Path:
-        """Return the file of a row."""
-        return self.folder / f"{row_id}.toml"
-
-    def row(self, row_id: str, asked_by: str) -> RowConfig:
-        """Return a row.
-
-        Raises:
-            InputError: there is none of this id; the nearest right one is named.
-        """
-        if row_id not in self.rows:
-            nearest = difflib.get_close_matches(row_id, [*BUILT_IN, *self.rows], n=1, cutoff=0.0)
-            raise InputError(
-                f"{asked_by}: there is no row {row_id!r} in {self.folder}; did you mean {', '.join(nearest)}?"
-            )
-        return self.rows[row_id]
-
-
-def read_set(folder: Path) -> ExperimentSet:
-    """Read a set of experiments and check that its rows fit together.
-
-    Raises:
-        InputError: the folder has no `dataset.toml` or no row, a file is wrong, a row builds on one that isn't there or
-            on itself, or what it calls published isn't in the file of published numbers.
-    """
-    if not (folder / DATASET).is_file():
-        raise InputError(f"{folder} is no set of experiments: it has no {DATASET}; give one such as experiments/ml1m")
-    dataset = read_config(DatasetConfig, folder / DATASET)
-    files = sorted(file for file in folder.glob("*.toml") if file.name != DATASET)
-    rows = {file.stem: _read_row(file) for file in files}
-    if not rows:
-        raise InputError(f"{folder} has no row; write one file a row beside {DATASET}")
-    ordered = dict(sorted(rows.items(), key=lambda item: (item[1].place, item[0])))
-    numbers = _read_published(folder.parent / PUBLISHED)
-    of_set = numbers.sets.get(folder.resolve().name, {})
-    published = {row_id: _published(of_set, row, folder / f"{row_id}.toml") for row_id, row in ordered.items()}
-    known = {row_id: found for row_id, found in published.items() if found is not None}
-    experiments = ExperimentSet(folder, dataset, ordered, known, numbers.sources)
-    for row_id in ordered:
-        lineage(experiments, row_id)
-    return experiments
-
-
-def lineage(experiments: ExperimentSet, row_id: str, above: tuple[str, ...] = ()) -> list[str]:
-    """Return the rows that a row builds on, the first to make first, and the row itself as the last.
-
-    Args:
-        experiments: the set.
-        row_id: of the row.
-        above: rows that build on this one.
-
-    Raises:
-        InputError: one of them isn't there, or they build on each other in a circle.
-    """
-    asked_by = str(experiments.file(above[-1]) if above else experiments.folder)
-    row = experiments.row(row_id, asked_by)
-    if row_id in above:
-        circle = " -> ".join([*above[above.index(row_id) :], row_id])
-        raise InputError(f"{asked_by}: rows build on each other in a circle: {circle}; let one start from another")
-    below = [each for name in row.needs for each in lineage(experiments, name, (*above, row_id))]
-    return list(dict.fromkeys([*below, row_id]))
-
-
-def _read_row(file: Path) -> RowConfig:
-    try:
-        return read_config(RowConfig, file)
-    except InputError as error:
-        raise InputError(str(error) if str(file) in str(error) else f"{file}: {error}") from None
-
-
-def _read_published(file: Path) -> PublishedNumbers:
-    return read_config(PublishedNumbers, file) if file.exists() else PublishedNumbers(sources={}, sets={})
-
-
-def _published(of_set: Mapping[str, Published], row: RowConfig, file: Path) -> Published | None:
-    if row.published and row.published not in of_set:
-        raise InputError(
-            f"{file}: published = {row.published!r} is not in {file.parent.parent / PUBLISHED}; it has "
-            f"{', '.join(of_set) or 'nothing for this set'}"
-        )
-    return of_set.get(row.published)
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one table in which the upper one's values win, key by key."""
-    merged = dict(below)
-    for key, value in above.items():
-        both_tables = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both_tables else value
-    return merged

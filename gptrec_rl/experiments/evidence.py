@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gptrec_rl.evaluation import EvaluationTable
-from gptrec_rl.experiments.config import Published, Rerank, RowConfig
+from gptrec_rl.experiments.config import Rerank, RowConfig
+from gptrec_rl.experiments.published import Published
 from gptrec_rl.experiments.store import Point, Result
 from gptrec_rl.experiments.study import Made, Study
 from gptrec_rl.metrics import Metric, metrics_at

@@ -9,7 +9,8 @@ from pathlib import Path
 from gptrec_rl.data import Interactions, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable
-from gptrec_rl.experiments.config import BUILT_IN, BuiltIn, ExperimentSet
+from gptrec_rl.experiments.config import BUILT_IN, BuiltIn
+from gptrec_rl.experiments.sets import ExperimentSet
 from gptrec_rl.experiments.store import Result, read_result, read_tables
 
 RUNS = Path("runs/experiments")
@@ -80,8 +81,18 @@ class Study:
         return " ".join(words)
 
     def result(self, row_id: str, seed: int) -> Result | None:
-        """Read the facts of a row; errors as in `read_result`."""
-        return read_result(self.result_file(row_id, seed), self.command(row_id, seed))
+        """Read the facts of a row.
+
+        Raises:
+            InputError: as in `read_result`, or they are of another row, budget or seed.
+        """
+        file, command = self.result_file(row_id, seed), self.command(row_id, seed)
+        result = read_result(file, command)
+        if result is not None and (result.row, result.budget, result.seed) != (row_id, self.budget, seed):
+            raise InputError(
+                f"{file} is the result of row {result.row}, budget {result.budget}, seed {result.seed}; run `{command}`"
+            )
+        return result
 
     def is_made(self, row_id: str, seed: int) -> bool:
         """Tell whether a row has a whole result."""
@@ -104,7 +115,7 @@ class Study:
             with_dependencies: make what these rows build on too, where its result or its weights are missing.
 
         Raises:
-            InputError: the row has no such seed.
+            InputError: the row has no such seed, or one of the rows not this budget.
         """
         named = self.experiments.rows if row_id is None else [row_id]
         wanted = [(each, own) for each in named for own in self.experiments.rows[each].seeds if seed in (None, own)]
@@ -118,6 +129,13 @@ class Study:
             for each in self._line(*job):
                 if each in wanted or (with_dependencies and not self._can_be_built_on(*each)):
                     jobs[each] = None
+        for name, _ in jobs:
+            row = self.experiments.rows[name]
+            if row.is_trained and self.budget not in row.budgets:
+                raise InputError(
+                    f"{self.experiments.file(name)}: there is no budget {self.budget!r}; give one of "
+                    f"{', '.join(row.budgets)}"
+                )
         return list(jobs)
 
     def _line(self, row_id: str, seed: int) -> Iterator[tuple[str, int]]:
@@ -145,8 +163,6 @@ class Study:
         row = self.experiments.rows[name]
         if isinstance(row.how, BuiltIn):
             return row.how.model
-        if not row.is_trained:
-            raise InputError(f"{self.experiments.file(name)} is a curve, which nothing can start from; name a model")
         own_seed = self.seed_of(name, seed)
         folder = self.run_dir(name, own_seed)
         if not self._can_be_built_on(name, own_seed):
@@ -193,7 +209,8 @@ class Study:
         """Read the results of all rows, a list of seeds each; a row without a result has none.
 
         Raises:
-            InputError: a result is half-written or damaged, or one is of another split or other users than the first.
+            InputError: a result is half-written, damaged or of another row, or one is of another split or other users
+                than the first.
         """
         rows: dict[str, list[Made]] = {}
         first: tuple[Path, EvaluationTable] | None = None

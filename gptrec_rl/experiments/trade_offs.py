@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-import numpy as np
-
-from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable
-from gptrec_rl.experiments.config import lineage
 from gptrec_rl.experiments.evidence import Curve, Evidence, Line
+from gptrec_rl.experiments.goal_values import goal_value, is_measured
+from gptrec_rl.experiments.sets import lineage
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.significance import Comparison, compare
 
-V = TypeVar("V", float, np.ndarray)
-
-MEASURED_BY = {"ndcg": ("NDCG", 1.0), "ild": ("ILD", 1.0), "pcount": ("PCOUNT", -1.0)}
-"""Reward -> the metric that it sums to over a list, and its sign."""
 GOAL = "goal"
 
 
@@ -46,38 +39,13 @@ class Contest:
     contenders: Sequence[Contender]
 
 
-def goal_value(goal: str, values: Mapping[str, V], k: int) -> V:
-    """Return what a goal is worth on test users, from metrics that are known for each of them.
-
-    Args:
-        goal: as `parse_goal` reads it.
-        values: by metric name, at K = k; means, or values per user.
-        k: length of the lists.
-
-    Raises:
-        InputError: the goal has a reward that no metric of the table measures.
-
-    Example:
-        >>> round(goal_value("ndcg=1,ild=0.5", {"NDCG@10": 0.16, "ILD@10": 0.3}, 10), 3)
-        0.31
-    """
-    weights = parse_goal(goal).weights
-    unknown = [reward for reward in weights if reward not in MEASURED_BY]
-    if unknown:
-        known = ", ".join(MEASURED_BY)
-        raise InputError(f"goal {goal!r} can't be told from the metrics: {unknown[0]} is none of {known}")
-    total: V | None = None
-    for reward, weight in weights.items():
-        metric, sign = MEASURED_BY[reward]
-        part = weight * sign * values[f"{metric}@{k}"]
-        total = part if total is None else total + part
-    assert total is not None  # a goal has a reward
-    return total
-
-
 def contests(evidence: Evidence) -> list[Contest]:
-    """Return a contest for each tuned model that has been run: it, what it started from, and all rerankers."""
-    return [_contest(evidence, line, line.row.tune.goal) for line in evidence.run if line.row.tune is not None]
+    """Return a contest for each tuned model that has been run: it, what it started from, and all rerankers.
+
+    There is none on a goal with a reward that the tables have no metric for.
+    """
+    goals = [(line, line.row.tune.goal) for line in evidence.run if line.row.tune is not None]
+    return [_contest(evidence, line, goal) for line, goal in goals if is_measured(goal)]
 
 
 def _contest(evidence: Evidence, tuned: Line, goal: str) -> Contest:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from gptrec_rl.experiments.evidence import Evidence
+from gptrec_rl.experiments.goal_values import goal_value
+from gptrec_rl.experiments.sets import read_set
 from gptrec_rl.experiments.study import Study
-from gptrec_rl.experiments.trade_offs import GOAL, contests, goal_value
+from gptrec_rl.experiments.trade_offs import GOAL, contests
 
 
 def test_rows_without_a_result_have_a_line_without_a_table(study: Study) -> None:
@@ -67,6 +72,13 @@ def test_goal_values_by_hand() -> None:
     assert goal_value("ndcg=2,pcount=6", means, 3) == pytest.approx(0.4 - 0.06)  # PCOUNT is a cost
     values = {"NDCG@3": np.array([1.0, 0.0]), "ILD@3": np.array([0.1, 0.2])}
     np.testing.assert_allclose(goal_value("ndcg=1,ild=1", values, 3), [1.1, 0.2])
+
+
+def test_a_goal_without_a_metric_has_no_contest(tiny: Path, study: Study, make_up) -> None:
+    file = tiny / "diverse.toml"
+    file.write_text(file.read_text().replace("ild=1", "my_rewards:new_genres=1"))
+    make_up("diverse")
+    assert contests(Evidence.of(replace(study, experiments=read_set(tiny)))) == []
 
 
 def test_a_contest_has_the_tuned_model_what_it_came_from_and_the_best_point_of_each_reranker(

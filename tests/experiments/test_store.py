@@ -53,6 +53,16 @@ def test_there_may_be_no_result(study: Study) -> None:
     assert not study.is_made("popularity", 0)
 
 
+def test_a_result_of_another_row_is_refused(study: Study, make_up) -> None:
+    make_up("popularity")
+    for suffix in (".json", ".parquet"):
+        source = study.result_file("popularity", 0).with_suffix(suffix)
+        source.rename(study.result_file("sasrec", 0).with_suffix(suffix))
+    with pytest.raises(InputError, match=r"sasrec\.json is the result of row popularity, budget cpu, seed 0; run `"):
+        study.made()
+    assert not study.is_made("sasrec", 0)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

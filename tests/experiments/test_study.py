@@ -10,7 +10,7 @@ import tomli_w
 
 from gptrec_rl.data import Split
 from gptrec_rl.errors import InputError
-from gptrec_rl.experiments.config import read_set
+from gptrec_rl.experiments.sets import read_set
 from gptrec_rl.experiments.study import Study
 
 
@@ -48,6 +48,12 @@ def test_a_seed_that_the_row_has_not_is_refused(study: Study) -> None:
         study.jobs("diverse", 7, False)
 
 
+def test_a_budget_that_a_row_has_not_is_refused_before_any_is_made(study: Study) -> None:
+    with pytest.raises(InputError, match=r"sasrec\.toml: there is no budget 'paper'; give one of cpu"):
+        dataclasses.replace(study, budget="paper").jobs(None, None, False)
+    assert dataclasses.replace(study, budget="paper").jobs("popularity", None, False) == [("popularity", 0)]
+
+
 def test_what_comes_first_is_asked_for_by_its_command(study: Study, make_up) -> None:
     assert study.model("markov", 0) == "markov"
     assert study.model("popularity", 0) == "popularity"
@@ -57,11 +63,6 @@ def test_what_comes_first_is_asked_for_by_its_command(study: Study, make_up) -> 
     make_up("sasrec")
     study.run_dir("sasrec", 0).mkdir(parents=True)
     assert study.model("sasrec", 5) == str(study.run_dir("sasrec", 0))
-
-
-def test_nothing_starts_from_a_curve(study: Study) -> None:
-    with pytest.raises(InputError, match="is a curve"):
-        study.model("mmr", 0)
 
 
 def test_seeds_have_their_own_folders_and_files(study: Study) -> None:

@@ -1,0 +1,154 @@
+"""A set of experiments: a folder whose rows fit together, read and checked before anything is made."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptrec_rl.config import TRAINED_MODELS, PretrainConfig, TrainingConfig, TuneConfig
+from gptrec_rl.config_files import read_config
+from gptrec_rl.errors import InputError
+from gptrec_rl.experiments.config import BUILT_IN, DatasetConfig, Pretrain, Rerank, RowConfig, Train, Tune
+from gptrec_rl.experiments.published import PUBLISHED, Published, read_published
+
+DATASET = "dataset.toml"
+
+
+@dataclass(frozen=True)
+class ExperimentSet:
+    """A folder of experiments.
+
+    Attributes:
+        folder: where the files are.
+        dataset: what the data are.
+        rows: by id, which is the file's name, in the order of the table.
+        published: by the rows' ids.
+        sources: of what was published, by their keys.
+    """
+
+    folder: Path
+    dataset: DatasetConfig
+    rows: Mapping[str, RowConfig]
+    published: Mapping[str, Published]
+    sources: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """What folders of runs and results are called after."""
+        return self.folder.resolve().name
+
+    def file(self, row_id: str) -> Path:
+        """Return the file of a row."""
+        return self.folder / f"{row_id}.toml"
+
+    def row(self, row_id: str, asked_by: str) -> RowConfig:
+        """Return a row.
+
+        Raises:
+            InputError: there is none of this id; the nearest right one is named.
+        """
+        if row_id not in self.rows:
+            nearest = difflib.get_close_matches(row_id, [*BUILT_IN, *self.rows], n=1, cutoff=0.0)
+            raise InputError(
+                f"{asked_by}: there is no row {row_id!r} in {self.folder}; did you mean {', '.join(nearest)}?"
+            )
+        return self.rows[row_id]
+
+
+def read_set(folder: Path) -> ExperimentSet:
+    """Read a set of experiments and check that its rows fit together.
+
+    Raises:
+        InputError: the folder has no `dataset.toml` or no row, a file or one of its settings is wrong, a row builds on
+            one that isn't there, is of another kind than it needs, or builds on the row itself, or what it calls
+            published isn't in the file of published numbers.
+    """
+    if not (folder / DATASET).is_file():
+        raise InputError(f"{folder} is no set of experiments: it has no {DATASET}; give one such as experiments/ml1m")
+    dataset = read_config(DatasetConfig, folder / DATASET)
+    files = sorted(file for file in folder.glob("*.toml") if file.name != DATASET)
+    rows = {file.stem: _read_row(file) for file in files}
+    if not rows:
+        raise InputError(f"{folder} has no row; write one file a row beside {DATASET}")
+    ordered = dict(sorted(rows.items(), key=lambda item: (item[1].place, item[0])))
+    numbers = read_published(folder.parent)
+    of_set = numbers.sets.get(folder.resolve().name, {})
+    published = {row_id: _published(of_set, row, folder / f"{row_id}.toml") for row_id, row in ordered.items()}
+    known = {row_id: found for row_id, found in published.items() if found is not None}
+    experiments = ExperimentSet(folder, dataset, ordered, known, numbers.sources)
+    for row_id in ordered:
+        lineage(experiments, row_id)
+        _require_models(experiments, row_id)
+    return experiments
+
+
+def lineage(experiments: ExperimentSet, row_id: str, above: tuple[str, ...] = ()) -> list[str]:
+    """Return the rows that a row builds on, the first to make first, and the row itself as the last.
+
+    Args:
+        experiments: the set.
+        row_id: of the row.
+        above: rows that build on this one.
+
+    Raises:
+        InputError: one of them isn't there, or they build on each other in a circle.
+    """
+    asked_by = str(experiments.file(above[-1]) if above else experiments.folder)
+    row = experiments.row(row_id, asked_by)
+    if row_id in above:
+        circle = " -> ".join([*above[above.index(row_id) :], row_id])
+        raise InputError(f"{asked_by}: rows build on each other in a circle: {circle}; let one start from another")
+    below = [each for name in row.needs for each in lineage(experiments, name, (*above, row_id))]
+    return list(dict.fromkeys([*below, row_id]))
+
+
+def _require_models(experiments: ExperimentSet, row_id: str) -> None:
+    """Refuse to start a GPTRec from another model, and to build anything on a curve."""
+    row = experiments.rows[row_id]
+    students: tuple[str | None, ...] = ()
+    match row.how:
+        case Pretrain(start=name) | Tune(student=name):
+            students = (name,)
+    for name in row.needs:
+        how = experiments.rows[name].how
+        if isinstance(how, Rerank) or (name in students and not isinstance(how, Pretrain | Tune)):
+            needed = "a GPTRec's" if name in students else "a model's"
+            raise InputError(f"{experiments.file(row_id)}: it builds on {name}, which is not {needed} row; name one")
+
+
+def _read_row(file: Path) -> RowConfig:
+    try:
+        row = read_config(RowConfig, file)
+        _check_settings(row)
+    except InputError as error:
+        raise InputError(str(error) if str(file) in str(error) else f"{file}: {error}") from None
+    return row
+
+
+def _check_settings(row: RowConfig) -> None:
+    """Read the training's settings under each budget, so that what is wrong shows before anything is trained."""
+    match row.how:
+        case Train(model=name):
+            kind: type[TrainingConfig] | type[TuneConfig] = TRAINED_MODELS[name]
+        case Pretrain():
+            kind = PretrainConfig
+        case Tune():
+            kind = TuneConfig
+        case _:
+            return
+    for budget in row.budgets:
+        try:
+            read_config(kind, None, base=row.settings_of(budget))
+        except InputError as error:
+            raise InputError(f"budget {budget}: {str(error).removeprefix('the preset: ')}") from None
+
+
+def _published(of_set: Mapping[str, Published], row: RowConfig, file: Path) -> Published | None:
+    if row.published and row.published not in of_set:
+        raise InputError(
+            f"{file}: published = {row.published!r} is not in {file.parent.parent / PUBLISHED}; it has "
+            f"{', '.join(of_set) or 'nothing for this set'}"
+        )
+    return of_set.get(row.published)
