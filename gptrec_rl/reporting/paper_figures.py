@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,8 @@ def _trade_off(evidence: Evidence, trade: Trade, path: Path, title: str) -> bool
     for curve in curves:
         swept = [Row("", point.means, point.standard_errors) for point in curve.points]
         sweeps.append(Sweep(f"{curve.row.name}, hypervolume {trade.hypervolume(swept):.4f}", swept))
+    if not any(trade.metric in row.values for row in [*rows, *(row for sweep in sweeps for row in sweep.rows)]):
+        return False  # data without genres have no diversity
     trade_off(rows, path, across=(trade.metric,), up=trade.accuracy, title=title, sweeps=sweeps)
     return True
 
@@ -151,7 +154,8 @@ def _trade_off(evidence: Evidence, trade: Trade, path: Path, title: str) -> bool
 def _row(line: Line, group: str) -> Row:
     assert line.table is not None
     name = line.row.name.removeprefix("GPTRec-").removeprefix("Reinforcement-")
-    return Row(name, line.table.summary(), line.table.standard_errors(), group)
+    values = {name: value for name, value in line.table.summary().items() if math.isfinite(value)}
+    return Row(name, values, line.table.standard_errors(), group)
 
 
 def _path(line: Line, result: Result, path: Path) -> None:

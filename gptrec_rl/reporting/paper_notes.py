@@ -143,7 +143,7 @@ def _missed(evidence: Evidence) -> Iterator[str]:
     """Name the rows that are far from what was published."""
     for line in evidence.run:
         ours, published = line.table.summary() if line.table else {}, line.published.values if line.published else {}
-        off = {name: ours[name] / value - 1 for name, value in published.items()}
+        off = {name: ours[name] / value - 1 for name, value in published.items() if name in ours}
         far = [f"{name} {share:+.1%}" for name, share in off.items() if abs(share) > FAR]
         if far:
             yield f"More than {FAR:.0%} off what was published: {line.row.name}, {', '.join(far)}."

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -59,6 +61,27 @@ def test_figure_4_has_gptrec_what_was_reranked_and_the_curve_with_hypervolumes(
     assert f"MMR, hypervolume {0.2 * 0.5 + 0.25 * 0.2:.4f}" in names
     assert "Pareto front" in names
     assert {"what was reranked"} < set(names)
+
+
+def test_models_without_a_metric_are_left_out_and_a_figure_without_any_is_not_drawn(
+    evidence: Evidence, drawn: dict[str, Figure], tmp_path: Path
+) -> None:
+    def without_ild(*row_ids: str) -> Evidence:
+        undefined = {"ILD@2": np.full(60, np.nan)}
+        lines = [
+            replace(line, table=replace(line.table, per_user={**line.table.per_user, **undefined}))
+            if line.table is not None and line.row_id in row_ids
+            else line
+            for line in evidence.lines
+        ]
+        return replace(evidence, lines=lines, curves=[])
+
+    draw_figures(without_ild("student"), tmp_path)
+    assert {text.get_text() for text in drawn["figure-4"].axes[0].texts} == {"Tuned"}
+    names = [text.get_text() for text in drawn.pop("figure-4").legends[0].get_texts()]
+    assert f"GPTRec, hypervolume {0.42 / 3:.4f}" in names
+    assert "figure-4" not in {path.stem for path in draw_figures(without_ild("student", "tuned"), tmp_path).values()}
+    assert "figure-4" not in drawn
 
 
 def test_hypervolume_of_popularity_bias_counts_from_one() -> None:
