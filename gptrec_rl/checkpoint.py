@@ -1,4 +1,4 @@
-"""Trained models on disk: a policy's own folder, or the run folder of `pretrain` or `tune` that it came from."""
+"""Trained models on disk: a model's own folder, or the run folder of `train`, `pretrain` or `tune` that made it."""
 
 from __future__ import annotations
 

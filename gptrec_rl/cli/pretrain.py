@@ -95,6 +95,13 @@ def _stage_1(split: Split, config: PretrainConfig) -> Pretraining:
     student = GPTRec.create(split.catalogue.n_items, config.model, config.dropout).to(best_device())
     if config.start is not None:
         student.load_state_dict(_started_from(Path(config.start), split, student).state_dict())
+    for place in (config.teacher, config.start):
+        if place is not None and not ModelChoice.parse(place).trained_on(split):
+            click.echo(
+                f"note: {place} was trained on another split, perhaps on these validation users, who choose the best "
+                "student; give the data, split.validation_users and split.seed of its training if that is not meant",
+                err=True,
+            )
     strategy: Strategy | None = "top-k" if config.rerank else None
     teacher = ModelChoice.parse(config.teacher).open(split, strategy, config.precision)
     if config.rerank is not None:

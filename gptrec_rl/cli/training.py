@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -93,7 +94,8 @@ def run_training(
                 "split_hash": split.hash,
                 "config": config.model_dump(mode="json"),
             }
-            write_folder(run_dir / model_folder, training.best_files, **origin)
+            if training.best_loss < math.inf:  # weights that were never validated are nobody's best
+                write_folder(run_dir / model_folder, training.best_files, **origin)
             write_folder(run_dir / STATE, training.to_files(), **origin)
 
         _run(training, run_dir, title, save)

@@ -147,6 +147,15 @@ def test_a_student_goes_on_from_another_with_a_reranked_teacher(pretrain: Run, r
     first, second = (load((tmp_path / name / STUDENT / "model.safetensors").read_bytes()) for name in ("run", "more"))
     assert all(np.allclose(first[name], second[name], atol=1e-6) for name in first)
     assert tomllib.loads((tmp_path / "more/config.toml").read_text())["rerank"]["method"] == "mmr"
+    assert "note:" not in result.output
+
+
+def test_a_start_of_another_split_is_mentioned(pretrain: Run, run: Run, tmp_path: Path) -> None:
+    assert pretrain("--max-steps", 1).exit_code == 0
+    more = ("--start", tmp_path / "run", "--run-dir", tmp_path / "more", "--max-steps", 1, "--set", "split.seed=7")
+    result = run("pretrain", *SMALL_MODEL, *more)
+    assert result.exit_code == 0, result.output
+    assert f"note: {tmp_path / 'run'} was trained on another split" in result.output
 
 
 def test_a_student_of_another_size_is_no_start(pretrain: Run, run: Run, tmp_path: Path) -> None:

@@ -128,6 +128,21 @@ def test_what_is_wrong_is_named_and_nothing_is_written(
     assert not (tmp_path / "run").exists()
 
 
+def test_weights_that_were_never_validated_are_no_model(
+    train: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gptrec_rl.reporting.progress.ProgressBar.show", interrupt)
+        assert train("sasrec", "--max-steps", 3).exit_code == 130
+    assert counters_of(tmp_path / "run")["step"] == 1  # before the first validation
+    assert not (tmp_path / "run/model").exists()
+    assert train("sasrec", "--max-steps", 3, "--on-existing", "resume").exit_code == 0
+    assert (tmp_path / "run/model").exists()
+
+
 @pytest.mark.parametrize(("model", "other"), [("sasrec", "bpr"), ("shifting", "sasrec")])
 def test_another_models_run_is_not_resumed(model: str, other: str, train: Run, run: Run, tmp_path: Path) -> None:
     assert train(model, "--max-steps", 1).exit_code == 0
