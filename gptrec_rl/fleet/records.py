@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from gptrec_rl.fleet.tensorboard import FOLDER, EventFiles
 from gptrec_rl.transport.metrics import START, MetricRecord
 
 
 class RunRecords:
-    """All records in `metrics.jsonl`, the validator's scores in `validations.jsonl` too.
+    """All records in `metrics.jsonl` and in event files for TensorBoard; the validator's scores in `validations.jsonl`.
 
-    `metrics.cursor`, replaced after each batch, holds the place in the stream and the sizes of both files. Opening
-    cuts off what a killed process wrote without getting as far, and that part of the stream is read again.
+    `metrics.cursor`, replaced after each batch, holds the place in the stream and the sizes of both JSONL files.
+    Opening cuts off what a killed process wrote without getting as far, and that part of the stream is read again; to
+    TensorBoard a value that comes twice is one.
 
     Args:
         run_dir: an existing folder; what is in it is added to.
@@ -23,6 +25,7 @@ class RunRecords:
 
     def __init__(self, run_dir: Path) -> None:
         self._files = {name: run_dir / name for name in ("metrics.jsonl", "validations.jsonl")}
+        self._event_files = EventFiles(run_dir / FOLDER)
         self._state = run_dir / "metrics.cursor"
         self.cursor = START
         """The place in the stream after the last record on disk."""
@@ -40,6 +43,8 @@ class RunRecords:
         for file, kept in zip(self._files.values(), (records, scores), strict=True):
             with file.open("a", encoding="utf-8") as out:
                 out.writelines(json.dumps(asdict(record)) + "\n" for record in kept)
+        for record in records:
+            self._event_files.add(record)
         sizes = {name: file.stat().st_size for name, file in self._files.items()}
         replacement = self._state.with_suffix(".tmp")
         replacement.write_text(json.dumps({"cursor": cursor, "sizes": sizes}), encoding="utf-8")

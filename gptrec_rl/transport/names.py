@@ -8,6 +8,7 @@ REWARD_ILD = "reward/ild"
 
 PPO_APPROX_KL = "ppo/approx_kl"
 PPO_CLIP_FRACTION = "ppo/clip_fraction"
+PPO_EFFECTIVE_SAMPLE_SIZE = "ppo/effective_sample_size"
 PPO_ENTROPY = "ppo/entropy"
 PPO_EXPLAINED_VARIANCE = "ppo/explained_variance"
 PPO_GRADIENT_NORM = "ppo/gradient_norm"

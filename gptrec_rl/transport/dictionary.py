@@ -1,0 +1,329 @@
+"""The metric dictionary: what each name in `names` means, its unit, its healthy range, and what to do outside it.
+
+The exporter takes names and kinds from it, `gptrec-rl doctor` ranges and remedies; `docs/metrics.md` is written by
+`python -m gptrec_rl.transport.dictionary`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from gptrec_rl.transport import names
+
+Kind = Literal["gauge", "rate", "counter"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Values from low to high, both included."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.low:g}"
+        if math.isinf(self.high):
+            return f"at least {self.low:g}"
+        return f"{self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the dictionary says of a name.
+
+    Attributes:
+        unit: of the values.
+        exported: name in Prometheus.
+        text: what is measured.
+        remedy: what to do when the value isn't healthy, or looks odd.
+        healthy: where values of a run that goes well lie, None where that depends on the run.
+        kind: a gauge holds until the next value; a rate is 0 in a record without it; a counter only grows.
+    """
+
+    unit: str
+    exported: str
+    text: str
+    remedy: str
+    healthy: Range | None = None
+    kind: Kind = "gauge"
+
+
+DICTIONARY: Mapping[str, Meaning] = {
+    names.REWARD_MEAN: Meaning(
+        "reward",
+        "gptrec_reward_mean",
+        "Goal (weighted sum of rewards) of a list, mean over the batches drawn; in-sample, so it reads high.",
+        "It should rise over the run. If it falls, lower `ppo.policy_learning_rate`; if it stands still, raise it.",
+    ),
+    "reward/<metric>": Meaning(
+        "of the metric",
+        "gptrec_reward",
+        "One reward of a list before weighting: of the batches drawn (optimiser), of those made (generator).",
+        "One that falls while the goal rises is the price paid; change the weights in `--goal` if it is too high.",
+    ),
+    names.PPO_APPROX_KL: Meaning(
+        "nats an item",
+        "gptrec_ppo_approx_kl_nats",
+        "KL(behaviour || policy), estimated (k3): how far the policy has moved from the one that made the lists.",
+        "Lower `ppo.policy_learning_rate` or `ppo.passes`, or bring data up to date with a smaller "
+        "`fleet.publish_every` or `fleet.max_staleness`.",
+        Range(0, 0.1),
+    ),
+    names.PPO_CLIP_FRACTION: Meaning(
+        "share",
+        "gptrec_ppo_clip_fraction_ratio",
+        "Share of items whose ratio lies outside 1 - clip to 1 + clip, where it earns no more.",
+        "Lower `ppo.policy_learning_rate` or `ppo.passes`, or publish more often (`fleet.publish_every`).",
+        Range(0, 0.5),
+    ),
+    names.PPO_EFFECTIVE_SAMPLE_SIZE: Meaning(
+        "share",
+        "gptrec_ppo_effective_sample_size_ratio",
+        "(sum w)^2 / (N sum w^2) of the ratios w of a batch's N items at its first pass: how much of the batch counts.",
+        "A few items outweigh all others: lower `fleet.max_staleness` or `fleet.publish_every`, run fewer generators, "
+        "or try another `ppo.correction`.",
+        Range(0.3, 1),
+    ),
+    names.PPO_ENTROPY: Meaning(
+        "nats an item",
+        "gptrec_ppo_entropy_nats",
+        "Entropy of the choice of an item; with few thousand items a student starts at about 3.",
+        "Below, hardly anything is tried any more: set `ppo.entropy_bonus` or `ppo.kl_weight`, or lower "
+        "`ppo.policy_learning_rate`, and go on from an earlier policy.",
+        Range(low=0.5),
+    ),
+    names.PPO_EXPLAINED_VARIANCE: Meaning(
+        "share",
+        "gptrec_ppo_explained_variance_ratio",
+        "Share of the returns' variance that the value model explains; 0 with the group baseline, negative at first.",
+        "The value model is worse than a constant: raise `ppo.value_learning_rate`, or use `ppo.baseline=group`.",
+        Range(0, 1),
+    ),
+    names.PPO_GRADIENT_NORM: Meaning(
+        "norm",
+        "gptrec_ppo_gradient_norm",
+        "Norm of the policy's gradient before clipping.",
+        "Set `ppo.gradient_clip`, keep `ppo.normalise_advantages`, or lower `ppo.policy_learning_rate`.",
+        Range(0, 10),
+    ),
+    names.PPO_RATIO_ERROR: Meaning(
+        "ratio - 1",
+        "gptrec_ppo_ratio_error",
+        "Largest distance of a ratio from 1 at a batch's first pass; rounding alone where the lag is 0.",
+        "Single items have become much likelier than when they were drawn: bring data up to date with a smaller "
+        "`fleet.publish_every` or `fleet.max_staleness`, or lower `ppo.policy_learning_rate`.",
+        Range(0, 10),
+    ),
+    names.PPO_REFERENCE_KL: Meaning(
+        "nats an item",
+        "gptrec_ppo_reference_kl_nats",
+        "KL(policy || student): how far tuning has gone from where it began; 0 when `ppo.kl_weight` is.",
+        "Raise `ppo.kl_weight`, or let `ppo.kl_target` steer it, if lists lose what the student knew.",
+        Range(0, 1),
+    ),
+    names.PPO_SKIPPED_STEPS: Meaning(
+        "passes",
+        "gptrec_ppo_skipped_passes_total",
+        "Passes whose loss or gradient was not finite, which changed nothing; since the optimiser's start.",
+        "Lower `ppo.policy_learning_rate`, set `ppo.gradient_clip`, or compute with `precision=fp32`; look for "
+        "infinite values in rewards of your own.",
+        Range(0, 0),
+        kind="counter",
+    ),
+    names.LOSS_POLICY: Meaning(
+        "loss",
+        "gptrec_loss_policy",
+        "The policy's loss (equation 12); near 0, and no measure of progress.",
+        "Far from 0, look at `ppo/clip_fraction` and `ppo/approx_kl`.",
+    ),
+    names.LOSS_VALUE: Meaning(
+        "reward squared",
+        "gptrec_loss_value",
+        "The value model's loss (equation 8); 0 with the group baseline.",
+        "It should fall in the first hundred steps; if it rises later, lower `ppo.value_learning_rate`.",
+    ),
+    names.LAG_VERSIONS: Meaning(
+        "versions",
+        "gptrec_lag_versions",
+        "Published versions between the policy that made a batch and the newest one, at the draw.",
+        "Near `fleet.max_staleness`, batches are about to be thrown away: fewer generators, a smaller "
+        "`fleet.cache_batches`, or a larger `fleet.publish_every`.",
+    ),
+    names.LAG_STEPS: Meaning(
+        "steps",
+        "gptrec_lag_steps",
+        "Learner steps since the policy that made a batch, at the draw.",
+        "A smaller `fleet.publish_every` or `fleet.cache_batches` lowers it.",
+    ),
+    names.SPEED_LISTS_PER_S: Meaning(
+        "lists/s",
+        "gptrec_speed_lists_per_second",
+        "Lists made (generator) or learned from (optimiser).",
+        "0 for long: see `wait/share` of this process, then its log.",
+        kind="rate",
+    ),
+    names.SPEED_STEPS_PER_S: Meaning(
+        "steps/s",
+        "gptrec_speed_steps_per_second",
+        "Learner steps.",
+        "0 for long: see `wait/share` of the optimiser, then its log.",
+        kind="rate",
+    ),
+    names.WAIT_SHARE: Meaning(
+        "share",
+        "gptrec_wait_ratio",
+        "Share of its time that a process waited: the optimiser for batches, a generator for room in the cache or a "
+        "first policy, the validator for a new policy or its share of the cores.",
+        "The optimiser waits: more generators. Generators wait: fewer will do, or speed up the optimiser (a GPU, "
+        "more cores). Both wait: `gptrec-rl doctor`.",
+        Range(0, 1),
+    ),
+    names.PROGRESS: Meaning(
+        "share",
+        "gptrec_run_progress_ratio",
+        "Used share of the run's budget (`steps` or `max_minutes`), a little beyond 1 at the end.",
+        "It grows while the optimiser is alive.",
+    ),
+    names.CACHE_GENERATED: Meaning(
+        "batches",
+        "gptrec_cache_generated_batches_total",
+        "Batches that entered the cache: waiting + drawn + evicted + stale + rejected, always.",
+        "If the sum is another, Redis has lost data: see its log and persistence; the run itself goes on.",
+        kind="counter",
+    ),
+    names.CACHE_WAITING: Meaning(
+        "batches",
+        "gptrec_cache_waiting_batches",
+        "Batches never drawn that still may be; at `fleet.cache_batches` generators pause.",
+        "0 for long: generators are too slow or away. Always full: there are more than the optimiser needs.",
+    ),
+    names.CACHE_DRAWN: Meaning(
+        "batches",
+        "gptrec_cache_drawn_batches_total",
+        "Batches learned from, each counted once however often it is drawn.",
+        "It should make up nearly all of `cache/generated`.",
+        kind="counter",
+    ),
+    names.CACHE_EVICTED: Meaning(
+        "batches",
+        "gptrec_cache_evicted_batches_total",
+        "Batches pushed out by newer ones without being drawn.",
+        "More than a few in a hundred: fewer generators, or a larger `fleet.cache_batches`.",
+        kind="counter",
+    ),
+    names.CACHE_STALE: Meaning(
+        "batches",
+        "gptrec_cache_stale_batches_total",
+        "Batches outdated by newer policies without being drawn.",
+        "More than a few in a hundred: fewer generators, a larger `fleet.publish_every` or `fleet.max_staleness`.",
+        kind="counter",
+    ),
+    names.CACHE_REJECTED: Meaning(
+        "batches",
+        "gptrec_cache_rejected_batches_total",
+        "Batches unreadable, of another run or data, or from learner steps that were lost with an optimiser.",
+        "A few after an optimiser was killed are normal. Else a generator has other data or another version of this "
+        "program: the optimiser's log says which.",
+        kind="counter",
+    ),
+    names.CACHE_REPEATED: Meaning(
+        "batches",
+        "gptrec_cache_repeated_batches_total",
+        "Sends of a batch that had already come, dropped; no part of the sum.",
+        "A few after Redis was away are normal; many say that the network loses replies.",
+        kind="counter",
+    ),
+    names.VAL_VERSION: Meaning(
+        "version",
+        "gptrec_validation_version",
+        "Version of the policy that was scored; its step is the record's.",
+        "If it falls ever further behind the newest, raise `fleet.validator_share`.",
+    ),
+    names.VAL_SECONDS: Meaning(
+        "seconds",
+        "gptrec_validation_seconds",
+        "Processor time that scoring took.",
+        "Fewer validation users (`split.validation_users`) make it shorter.",
+    ),
+    names.VAL_IS_BEST: Meaning(
+        "0 or 1",
+        "gptrec_validation_is_best",
+        "Whether this policy has become the best one.",
+        "None for most of a run: it has learned all it will; stop it, or change the goal.",
+    ),
+    names.VAL_REWARD: Meaning(
+        "reward",
+        "gptrec_validation_reward",
+        "Goal of the validation users' lists, the score that chooses the best policy.",
+        "It should rise. If it falls while `reward/mean` rises, the run overfits: the best policy is kept; stop.",
+    ),
+    "val/<metric>@<k>": Meaning(
+        "of the metric",
+        "gptrec_validation",
+        "One metric of the validation users' greedy lists of K items; README, Metrics, defines it.",
+        "See `val/reward`.",
+    ),
+    "val/<metric>@<k>/error": Meaning(
+        "of the metric",
+        "gptrec_validation_error",
+        "Standard error of that metric over the users.",
+        "Differences within two of it are noise; more `split.validation_users` lower it.",
+    ),
+}
+
+_PATTERNS = {
+    re.compile(name.replace("<metric>", "(?P<metric>[^@]+)").replace("<k>", r"(?P<k>\d+)")): meaning
+    for name, meaning in DICTIONARY.items()
+    if "<" in name
+}
+
+
+@dataclass(frozen=True)
+class Described:
+    """A name as the dictionary knows it.
+
+    Attributes:
+        meaning: of the name.
+        labels: what fills the places in angle brackets.
+    """
+
+    meaning: Meaning
+    labels: Mapping[str, str]
+
+
+def describe(name: str) -> Described | None:
+    """Look a name up; None for one that the dictionary lacks.
+
+    Example:
+        >>> describe("val/ndcg@10/error").labels
+        {'metric': 'ndcg', 'k': '10'}
+    """
+    if name in DICTIONARY:
+        return Described(DICTIONARY[name], {})
+    for pattern, meaning in _PATTERNS.items():
+        if found := pattern.fullmatch(name):
+            return Described(meaning, found.groupdict())
+    return None
+
+
+def table() -> str:
+    """Return the dictionary in Markdown, one table for each first part of the names."""
+    groups: dict[str, list[str]] = {}
+    for name, meaning in DICTIONARY.items():
+        healthy = str(meaning.healthy) if meaning.healthy else ""
+        cells = [f"`{name}`<br>`{meaning.exported}`", meaning.unit, meaning.text, healthy, meaning.remedy]
+        groups.setdefault(name.partition("/")[0], []).append(f"| {' | '.join(cells)} |")
+    head = "| name, and in Prometheus | unit | meaning | healthy | when it isn't |\n|---|---|---|---|---|"
+    return "\n\n".join("\n".join([f"### {group}", "", head, *rows]) for group, rows in groups.items()) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")

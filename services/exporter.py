@@ -1,0 +1,65 @@
+"""The Exporter process: `python -m services.exporter --run-dir R`; a page for Prometheus, and the records of a run.
+
+The Supervisor writes the records of the fleets that it starts; where it doesn't run (compose), `--write-records` does.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+from prometheus_client import CollectorRegistry, start_http_server
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from gptrec_rl.cli import BadInput
+from gptrec_rl.config import TuneConfig
+from gptrec_rl.config_files import read_config
+from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.exporter import Exporter, FleetPage
+from gptrec_rl.fleet.processes import TERMINATED, stop_event
+from gptrec_rl.fleet.records import RunRecords
+from gptrec_rl.transport.connection import connect
+from gptrec_rl.transport.metrics import RedisMetrics
+
+BLOCK_S = 1.0
+REDIS_PAUSE_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option("--run-dir", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
+@click.option("--redis-url", envvar="GPTREC_REDIS_URL", required=True, help="Where the fleet meets.")
+@click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 in a container.")
+@click.option("--port", default=9464, show_default=True, help="Of the page /metrics; 0 takes a free one.")
+@click.option("--write-records", is_flag=True, help="Write metrics.jsonl and the like; only where no Supervisor runs.")
+def main(run_dir: Path, redis_url: str, address: str, port: int, write_records: bool) -> None:
+    """Show a run's metrics to Prometheus until told to stop."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    stop = stop_event()
+    try:
+        config = read_config(TuneConfig, run_dir / "config.toml")
+        client = connect(redis_url)
+    except InputError as error:
+        raise BadInput(str(error)) from error
+    client.set_retry(Retry(NoBackoff(), 0))  # the page says at once that Redis is away
+    page, registry = FleetPage(), CollectorRegistry()
+    registry.register(page)
+    server, _ = start_http_server(port, address, registry)
+    _log.info("http://%s:%d/metrics", address, server.server_port)
+    records = RunRecords(run_dir) if write_records else None
+    exporter = Exporter(RedisMetrics(client, config.run_id), page, records)
+    while not stop.is_set():
+        exporter.step(BLOCK_S)
+        if not page.is_connected:
+            stop.wait(REDIS_PAUSE_S)
+    while exporter.step():
+        pass
+    sys.exit(TERMINATED)
+
+
+if __name__ == "__main__":
+    main()
