@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, m
 from gptrec_rl.data.split import SPLIT_SEED
 
 Precision = Literal["auto", "bf16", "fp32"]
+Correction = Literal["clip", "truncated", "vtrace", "decoupled"]
 
 
 class Settings(BaseModel):
@@ -175,8 +176,18 @@ class PpoConfig(Settings):
     weight_decay: float = Field(0.01, ge=0)
     clip: PositiveFloat = 0.2
     """epsilon of equation 12: how far a ratio may leave 1 before it stops earning."""
+    correction: Correction = "clip"
+    """What stands for the policy's gradient on lists of an older policy; each is a loss of its own.
+
+    `clip`: equation 12, as the paper. `truncated`: truncated importance weights. `vtrace`: these, with the value
+    targets and advantages of V-trace (Espeholt et al., 2018); needs the value model. `decoupled`: the clip around the
+    policy at the batch's first pass (Hilton et al., 2022); needs two passes.
+    """
+    truncation: float = Field(2.0, ge=1)
+    """Largest importance weight of all but `clip`; V-trace's rho and c, which are 1 in its paper."""
     gamma: float = Field(0.99, gt=0, le=1)
     gae_lambda: float = Field(0.9, ge=0, le=1)
+    """Of GAE, and of V-trace."""
     passes: PositiveInt = 2
     """Updates on each drawn batch."""
     normalise_advantages: bool = True
@@ -196,6 +207,20 @@ class PpoConfig(Settings):
     """`group`: returns less the mean of the history's other lists; `value`: GAE with the value model, as the paper."""
     max_skipped_steps: PositiveInt = 10
     """Stop after this many losses in a row that are not finite."""
+
+    @model_validator(mode="after")
+    def _correction_has_what_it_needs(self) -> Self:
+        if self.correction == "vtrace" and self.baseline != "value":
+            raise ValueError(
+                f"correction 'vtrace' corrects the targets of a value model, which baseline {self.baseline!r} has not; "
+                "set baseline to 'value', or correction to 'truncated'"
+            )
+        if self.correction == "decoupled" and self.passes < 2:
+            raise ValueError(
+                "correction 'decoupled' clips what moved since a batch's first pass, and with passes 1 nothing has; "
+                "set passes to 2 or more, or correction to 'truncated'"
+            )
+        return self
 
 
 class FleetConfig(Settings):

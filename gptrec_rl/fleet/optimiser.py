@@ -24,6 +24,8 @@ from gptrec_rl.transport.hub import Transport
 from gptrec_rl.transport.messages import RolloutBatch
 
 COUNTERS_FILE = "optimiser.json"
+ENOUGH_EFFECTIVE = 0.3
+"""Effective sample size below which a batch says too little about the policy that learns from it."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class Optimiser:
         self._version = -1
         self._published_step = -1
         self._n_skipped = 0
+        self._has_warned = False
         self._token = 0
         self._saved_at = time.monotonic()
         self.reporter = Reporter(transport.metrics, "optimiser", 0)
@@ -173,6 +176,7 @@ class Optimiser:
                 names.LOSS_POLICY: stats.policy_loss,
                 names.LOSS_VALUE: stats.value_loss,
                 names.PPO_CLIP_FRACTION: stats.clip_fraction,
+                names.PPO_EFFECTIVE_SAMPLE_SIZE: stats.effective_sample_size,
                 names.PPO_APPROX_KL: stats.approx_kl,
                 names.PPO_ENTROPY: stats.entropy,
                 names.PPO_EXPLAINED_VARIANCE: stats.explained_variance,
@@ -180,4 +184,23 @@ class Optimiser:
                 names.PPO_GRADIENT_NORM: stats.gradient_norm,
                 names.PPO_RATIO_ERROR: stats.ratio_error,
             }
+        )
+        if stats.effective_sample_size < ENOUGH_EFFECTIVE and not self._has_warned:
+            self._has_warned = True
+            self._warn_of_drift(stats.effective_sample_size)
+
+    def _warn_of_drift(self, effective_sample_size: float) -> None:
+        """Say once what to change."""
+        fleet, ppo = self._config.fleet, self._config.ppo
+        logger.warning(
+            "effective sample size %.2f at step %d is under %.1f: the policy has moved far from those that wrote what "
+            "it learns from; lower fleet.max_staleness (%s) or fleet.publish_every (%d), run fewer generators (%d), or "
+            "try another ppo.correction (%s)",
+            effective_sample_size,
+            self.learner.step,
+            ENOUGH_EFFECTIVE,
+            "any" if fleet.max_staleness is None else fleet.max_staleness,
+            fleet.publish_every,
+            fleet.n_generators,
+            ppo.correction,
         )

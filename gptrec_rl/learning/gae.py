@@ -5,7 +5,22 @@ For t = 0..K-1: state s_t = (h, first t items), action g_(t+1), reward r_t = r(h
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+
+
+@dataclass(frozen=True)
+class VTrace:
+    """What V-trace corrects, [..., K], without gradient.
+
+    Attributes:
+        targets: v_t, what V(s_t) learns.
+        advantages: A_t, not yet weighted by the item's own ratio.
+    """
+
+    targets: torch.Tensor
+    advantages: torch.Tensor
 
 
 def discounted_returns(rewards: torch.Tensor, gamma: float) -> torch.Tensor:
@@ -27,9 +42,29 @@ def generalised_advantages(
     Returns:
         [..., K], without gradient.
     """
+    return _discounted_sums(_errors(rewards, values.detach(), gamma), gamma * gae_lambda)
+
+
+def v_trace(
+    rewards: torch.Tensor, values: torch.Tensor, weights: torch.Tensor, gamma: float, gae_lambda: float
+) -> VTrace:
+    """Return V-trace's value targets and advantages (Espeholt et al. 2018, equation 1 with the lambda of its remark 2).
+
+    v_t = V(s_t) + w_t delta_t + gamma lambda w_t (v_(t+1) - V(s_(t+1))), delta_t as in GAE;
+    A_t = r_t + gamma (lambda v_(t+1) + (1 - lambda) V(s_(t+1))) - V(s_t). With weights of 1, A_t is GAE's advantage,
+    v_t = V(s_t) + A_t, and with lambda = 1 v_t is the return.
+
+    Args:
+        rewards: r_t, [..., K].
+        values: V(s_t), [..., K].
+        weights: w_t, truncated ratios of policy to behaviour policy, both rho and c; [..., K].
+        gamma: discount, 0..1.
+        gae_lambda: 0 (one step ahead) to 1 (the whole rest of the list).
+    """
     values = values.detach()
-    next_values = torch.cat([values[..., 1:], torch.zeros_like(values[..., :1])], dim=-1)
-    return _discounted_sums(rewards + gamma * next_values - values, gamma * gae_lambda)
+    errors = _errors(rewards, values, gamma)
+    excess = _discounted_sums(weights * errors, gamma * gae_lambda * weights)  # v_t - V(s_t)
+    return VTrace(values + excess, errors + gamma * gae_lambda * _next(excess))
 
 
 def leave_one_out_advantages(rewards: torch.Tensor, gamma: float) -> torch.Tensor:
@@ -45,8 +80,20 @@ def leave_one_out_advantages(rewards: torch.Tensor, gamma: float) -> torch.Tenso
     return (returns - others).to(rewards.dtype)
 
 
-def _discounted_sums(terms: torch.Tensor, discount: float) -> torch.Tensor:
+def _next(values: torch.Tensor) -> torch.Tensor:
+    """Return the values of one item later, 0 after the last."""
+    return torch.cat([values[..., 1:], torch.zeros_like(values[..., :1])], dim=-1)
+
+
+def _errors(rewards: torch.Tensor, values: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Return delta_t = r_t + gamma V(s_(t+1)) - V(s_t) (equation 10)."""
+    return rewards + gamma * _next(values) - values
+
+
+def _discounted_sums(terms: torch.Tensor, discounts: float | torch.Tensor) -> torch.Tensor:
+    """Return S_t = terms_t + discount_t S_(t+1), [..., K]; discounts are one or [..., K]."""
     sums = terms.clone()
+    each = torch.as_tensor(discounts, dtype=terms.dtype, device=terms.device).expand_as(terms)
     for t in range(terms.shape[-1] - 2, -1, -1):
-        sums[..., t] += discount * sums[..., t + 1]
+        sums[..., t] += each[..., t] * sums[..., t + 1]
     return sums

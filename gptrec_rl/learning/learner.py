@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from gptrec_rl.config import PpoConfig, Precision
 from gptrec_rl.decoding.masking import chosen_log_probs, slate_log_probs
 from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.goals import Goal, weighted_sum
-from gptrec_rl.learning import gae, losses, state
+from gptrec_rl.learning import corrections, gae, losses, state
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.precision import product_dtype
 from gptrec_rl.models.recommender import candidates
@@ -30,15 +30,16 @@ class UpdateStats:
 
     Attributes:
         reward: mean weighted reward of a list.
-        policy_loss: equation (12).
+        policy_loss: equation (12), or the correction that replaces it.
         value_loss: equation (8); 0 with the group baseline.
-        clip_fraction: share of ratios outside 1 - epsilon..1 + epsilon.
+        clip_fraction: share of ratios past the correction's bounds: outside 1 - epsilon..1 + epsilon, or truncated.
         approx_kl: KL(behaviour || policy) per item in nats, estimated (k3).
         entropy: of the choices in nats.
-        explained_variance: of the returns by the value model, at the first pass; 0 with the group baseline.
+        explained_variance: of the value targets, at the first pass; 0 with the group baseline.
         reference_kl: KL(policy || student) per item in nats; 0 where no reference is loaded.
         gradient_norm: of the policy, before clipping.
         ratio_error: largest |ratio - 1| at the first pass; at lag 0 it is rounding alone.
+        effective_sample_size: of the batch's items at the first pass, as a share of them; 1 at lag 0.
         n_skipped: passes whose loss was not finite.
     """
 
@@ -52,6 +53,7 @@ class UpdateStats:
     reference_kl: float = 0.0
     gradient_norm: float = 0.0
     ratio_error: float = 0.0
+    effective_sample_size: float = 1.0
     n_skipped: int = 0
 
 
@@ -72,12 +74,23 @@ class _Batch:
 
 
 @dataclass(frozen=True)
+class _Outputs:
+    """What the models make of a batch in one pass, with gradients; [B, G, K] unless said otherwise."""
+
+    states: torch.Tensor  # [B, G, K, D]
+    log_probs: torch.Tensor
+    entropies: torch.Tensor
+    values: torch.Tensor | None
+
+
+@dataclass(frozen=True)
 class _Targets:
     """What all passes over a batch aim at; [B, G, K]."""
 
     returns: torch.Tensor
     advantages: torch.Tensor
     old_values: torch.Tensor
+    old_log_probs: torch.Tensor
 
 
 class Learner:
@@ -124,10 +137,10 @@ class Learner:
         targets: _Targets | None = None
         passes = []
         for _ in range(self._config.passes):
-            values = self._values(batch)
+            outputs = self._outputs(batch)
             if targets is None:  # the first pass's values are those that GAE needs: nothing has been learned since
-                targets = self._targets(batch, values)
-            stats = self._pass(batch, targets, values)
+                targets = self._targets(batch, outputs)
+            stats = self._pass(batch, targets, outputs)
             if stats is None:
                 self._n_skipped_in_a_row += 1
                 if self._n_skipped_in_a_row >= self._config.max_skipped_steps:
@@ -143,7 +156,7 @@ class Learner:
         n = max(len(passes), 1)
         means = {name: sum(stats[name] for stats in passes) / n for name in (passes[0] if passes else {})}
         if passes:
-            means["ratio_error"] = passes[0]["ratio_error"]
+            means |= {name: passes[0][name] for name in ("ratio_error", "effective_sample_size")}
         if self._config.kl_target is not None and passes:
             self._kl_weight = losses.adapted_kl_weight(self._kl_weight, means["reference_kl"], self._config.kl_target)
         return UpdateStats(
@@ -178,11 +191,11 @@ class Learner:
             temperature=rollout.temperature,
         )
 
-    def _targets(self, batch: _Batch, values: torch.Tensor | None) -> _Targets:
-        """Compute returns and advantages; they stay the same for all passes."""
+    def _targets(self, batch: _Batch, outputs: _Outputs) -> _Targets:
+        """Compute value targets and advantages from the first pass; they stay the same for all passes."""
         config = self._config
         returns = gae.discounted_returns(batch.rewards, config.gamma)
-        if values is None:
+        if outputs.values is None:
             if batch.slates.shape[1] < 2:
                 raise InputError(
                     "ppo.baseline is 'group' and the batch has 1 list a history, so there is nothing to compare it "
@@ -191,20 +204,24 @@ class Learner:
             old_values = torch.zeros_like(batch.rewards)
             advantages = gae.leave_one_out_advantages(batch.rewards, config.gamma)
         else:
-            old_values = values.detach()
+            old_values = outputs.values.detach()
             advantages = gae.generalised_advantages(batch.rewards, old_values, config.gamma, config.gae_lambda)
+        if config.correction == "vtrace":
+            weights = corrections.truncated_weights(outputs.log_probs, batch.behaviour_log_probs, config.truncation)
+            traced = gae.v_trace(batch.rewards, old_values, weights, config.gamma, config.gae_lambda)
+            returns, advantages = traced.targets, traced.advantages
         if config.normalise_advantages:
             advantages = losses.normalised(advantages)
-        return _Targets(returns, advantages, old_values)
+        return _Targets(returns, advantages, old_values, outputs.log_probs.detach())
 
-    def _pass(self, batch: _Batch, targets: _Targets, values: torch.Tensor | None) -> dict[str, float] | None:
+    def _pass(self, batch: _Batch, targets: _Targets, outputs: _Outputs) -> dict[str, float] | None:
         """Take one gradient step of each model; return what was seen, or None for a loss that is not finite."""
         self._policy_optimiser.zero_grad(set_to_none=True)
-        policy_loss, stats = self._policy_loss(batch, targets)
+        policy_loss, stats = self._policy_loss(batch, targets, outputs)
         value_loss = torch.zeros((), device=policy_loss.device)
-        if values is not None and self._value_optimiser is not None:
+        if outputs.values is not None and self._value_optimiser is not None:
             self._value_optimiser.zero_grad(set_to_none=True)
-            value_loss = losses.value_loss(values, targets.returns, targets.old_values, self._config.value_clip)
+            value_loss = losses.value_loss(outputs.values, targets.returns, targets.old_values, self._config.value_clip)
         if not torch.isfinite(policy_loss + value_loss):
             return None
         (policy_loss + value_loss).backward()  # equation (13): the two share no parameter
@@ -218,32 +235,38 @@ class Learner:
         self._policy_optimiser.step()
         return {**stats, "value_loss": value_loss.item(), "gradient_norm": norm.item()}
 
-    def _policy_loss(self, batch: _Batch, targets: _Targets) -> tuple[torch.Tensor, dict[str, float]]:
-        config = self._config
-        states = self._states(self.policy, batch)
-        log_probs, entropies = self._chosen(states, batch.slates, batch)
-        clipped = losses.clipped_policy_loss(log_probs, batch.behaviour_log_probs, targets.advantages, config.clip)
-        loss, entropy = clipped.loss, entropies.mean()
+    def _policy_loss(
+        self, batch: _Batch, targets: _Targets, outputs: _Outputs
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        config, behaviour = self._config, batch.behaviour_log_probs
+        corrected = corrections.policy_loss(
+            config, outputs.log_probs, behaviour, targets.old_log_probs, targets.advantages
+        )
+        loss, entropy = corrected.loss, outputs.entropies.mean()
         if config.entropy_bonus:
             loss = loss - config.entropy_bonus * entropy
         reference_kl = 0.0
         if self._reference is not None:
             with torch.no_grad():
                 reference = self._all_log_probs(self._reference, self._states(self._reference, batch), batch)
-            kl = losses.mean_kl(self._all_log_probs(self.policy, states, batch), reference)
+            kl = losses.mean_kl(self._all_log_probs(self.policy, outputs.states, batch), reference)
             loss, reference_kl = loss + self._kl_weight * kl, kl.item()
         if config.guidance:
             truth = batch.ground_truth[:, None, None]
-            guided, _ = self._chosen(states[:, :1, :1], truth, batch)
+            guided, _ = self._chosen(outputs.states[:, :1, :1], truth, batch)
             loss = loss - config.guidance * guided.mean()
         return loss, {
-            "policy_loss": clipped.loss.item(),
-            "clip_fraction": clipped.clip_fraction,
-            "approx_kl": clipped.approx_kl,
-            "ratio_error": clipped.ratio_error,
+            "policy_loss": corrected.loss.item(),
+            "clip_fraction": corrected.clip_fraction,
+            **asdict(corrections.drift(outputs.log_probs, behaviour)),
             "entropy": entropy.item(),
             "reference_kl": reference_kl,
         }
+
+    def _outputs(self, batch: _Batch) -> _Outputs:
+        values = self._value(batch.sequences, self._dtype) if self._value is not None else None
+        states = self._states(self.policy, batch)
+        return _Outputs(states, *self._chosen(states, batch.slates, batch), values)
 
     def _states(self, policy: GPTRec, batch: _Batch) -> torch.Tensor:
         return policy.backbone(self._dtype).slate_states(batch.sequences)
@@ -253,12 +276,6 @@ class Learner:
 
     def _all_log_probs(self, policy: GPTRec, states: torch.Tensor, batch: _Batch) -> torch.Tensor:
         return slate_log_probs(policy.item_logits(states), batch.may, batch.slates, batch.temperature)
-
-    def _values(self, batch: _Batch) -> torch.Tensor | None:
-        if self._value is None:
-            return None
-        values: torch.Tensor = self._value(batch.sequences, self._dtype)
-        return values
 
     def _clip(self, model: nn.Module) -> torch.Tensor:
         return nn.utils.clip_grad_norm_(model.parameters(), self._config.gradient_clip or float("inf"))

@@ -13,34 +13,26 @@ import torch
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """Equation (12) and what is watched with it.
+    """Equation (12), or what replaces it.
 
     Attributes:
         loss: scalar with gradient.
-        clip_fraction: share of ratios that left 1 - epsilon..1 + epsilon, 0..1.
-        approx_kl: mean of ratio - 1 - log ratio, an estimate of KL(behaviour || policy) in nats.
-        ratio_error: largest |ratio - 1|.
+        clip_fraction: share of ratios past the bounds that the loss sets them, 0..1.
     """
 
     loss: torch.Tensor
     clip_fraction: float
-    approx_kl: float
-    ratio_error: float
 
 
 def clipped_policy_loss(
     log_probs: torch.Tensor, behaviour_log_probs: torch.Tensor, advantages: torch.Tensor, epsilon: float
 ) -> PolicyLoss:
     """Return -mean min(ratio A, clip(ratio, 1 - epsilon, 1 + epsilon) A) (equations 11, 12); all [B, G, K]."""
-    log_ratios = log_probs - behaviour_log_probs
-    ratios = log_ratios.exp()
+    ratios = (log_probs - behaviour_log_probs).exp()
     clipped = ratios.clamp(1 - epsilon, 1 + epsilon)
     loss = -torch.minimum(ratios * advantages, clipped * advantages).mean()
-    with torch.no_grad():
-        errors = (ratios - 1).abs()
-        clip_fraction = (errors > epsilon).float().mean().item()
-        approx_kl = (ratios - 1 - log_ratios).mean().item()  # http://joschu.net/blog/kl-approx.html, k3
-    return PolicyLoss(loss, clip_fraction, approx_kl, errors.max().item())
+    clip_fraction = ((ratios.detach() - 1).abs() > epsilon).float().mean().item()
+    return PolicyLoss(loss, clip_fraction)
 
 
 def value_loss(

@@ -112,6 +112,7 @@ def _ppo(values: Mapping[str, float]) -> str:
     shown = {
         "KL": names.PPO_APPROX_KL,
         "clipped": names.PPO_CLIP_FRACTION,
+        "effective sample": names.PPO_EFFECTIVE_SAMPLE_SIZE,
         "entropy": names.PPO_ENTROPY,
         "explained variance": names.PPO_EXPLAINED_VARIANCE,
         "skipped steps": names.PPO_SKIPPED_STEPS,

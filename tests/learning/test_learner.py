@@ -307,7 +307,7 @@ def test_advantages_are_normalised_on_demand(normalise: bool, make_policy: MakeP
     batch = roll_out(student, LOW)
     learner = make_learner(student, normalise_advantages=normalise, passes=1, gamma=0.9, gae_lambda=0.5)
     laid_out = learner._laid_out(batch)
-    values = learner._values(laid_out)
+    values = learner._outputs(laid_out).values
     assert values is not None
     advantages = gae.generalised_advantages(laid_out.rewards, values.detach(), 0.9, 0.5)
     assert abs(advantages.mean().item()) > 0.01

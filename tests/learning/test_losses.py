@@ -29,9 +29,6 @@ def test_policy_loss_by_hand() -> None:
     got = losses.clipped_policy_loss(now, behaviour, advantages, 0.2)
     assert float(got.loss) == pytest.approx(-(2.4 + 1 - 0.8 - 1.1) / 4)
     assert got.clip_fraction == 0.75
-    assert got.ratio_error == pytest.approx(0.5)
-    k3 = [0.5 - math.log(1.5), -0.5 - math.log(0.5), -0.5 - math.log(0.5), 0.1 - math.log(1.1)]
-    assert got.approx_kl == pytest.approx(sum(k3) / 4, rel=1e-5)
 
 
 def test_equal_policies_clip_nothing_and_follow_the_advantages() -> None:
@@ -39,7 +36,7 @@ def test_equal_policies_clip_nothing_and_follow_the_advantages() -> None:
     now = behaviour.clone().requires_grad_()
     advantages = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
     got = losses.clipped_policy_loss(now, behaviour, advantages, 0.2)
-    assert (got.clip_fraction, got.approx_kl, got.ratio_error) == (0, 0, 0)
+    assert got.clip_fraction == 0
     assert got.loss.item() == pytest.approx(-advantages.mean().item(), abs=1e-6)
     got.loss.backward()
     assert now.grad is not None
@@ -93,13 +90,6 @@ def test_masked_items_send_no_gradient() -> None:
     assert logits.grad.isfinite().all()
     assert (logits.grad[..., [0, 4]] == 0).all()
     assert (logits.grad[..., 1:4] != 0).any()
-
-
-def test_the_approximate_kl_estimates_the_exact_one() -> None:
-    behaviour, now = masked_choices(3, 0)[0, 0, 0], masked_choices(4, 0)[0, 0, 0]
-    drawn = torch.multinomial(behaviour.exp(), 50_000, True, generator=torch.Generator().manual_seed(0))
-    got = losses.clipped_policy_loss(now[drawn], behaviour[drawn], torch.zeros(50_000), 0.2)
-    assert got.approx_kl == pytest.approx(float(losses.mean_kl(behaviour, now)), rel=0.05)
 
 
 @pytest.mark.parametrize(
