@@ -61,7 +61,8 @@ def read_set(folder: Path) -> ExperimentSet:
     """Read a set of experiments and check that its rows fit together.
 
     Raises:
-        InputError: the folder has no `dataset.toml` or no row, a file or one of its settings is wrong, a row builds on
+        InputError: the folder has no `dataset.toml` or no row, a file or one of its settings is wrong, two rows have
+            one name, a row builds on
             one that isn't there, is of another kind than it needs, or builds on the row itself, or what it calls
             published isn't in the file of published numbers.
     """
@@ -72,6 +73,11 @@ def read_set(folder: Path) -> ExperimentSet:
     rows = {file.stem: _read_row(file) for file in files}
     if not rows:
         raise InputError(f"{folder} has no row; write one file a row beside {DATASET}")
+    called: dict[str, str] = {}
+    for row_id, row in rows.items():
+        if row.name in called:
+            raise InputError(f"{folder}: {called[row.name]} and {row_id} are both called {row.name!r}; rename one")
+        called[row.name] = row_id
     ordered = dict(sorted(rows.items(), key=lambda item: (item[1].place, item[0])))
     numbers = read_published(folder.parent)
     of_set = numbers.sets.get(folder.resolve().name, {})

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
+from gptrec_rl.config import PAPER, TuneConfig
+from gptrec_rl.config_files import read_config
 from gptrec_rl.errors import InputError
 from gptrec_rl.experiments.sets import lineage, read_set
 
@@ -81,6 +83,12 @@ def test_a_circle_of_rows_is_shown(tiny: Path) -> None:
         read_set(tiny)
 
 
+def test_two_rows_of_one_name_are_refused(tiny: Path) -> None:
+    write(tiny, "own", name="The sasrec", built_in={"model": "markov"})
+    with pytest.raises(InputError, match="own and sasrec are both called 'The sasrec'"):
+        read_set(tiny)
+
+
 def test_a_source_that_is_not_named_is_refused(tiny: Path) -> None:
     file = tiny.parent / "published.toml"
     file.write_text(file.read_text().replace('"other"', '"nobody"'))
@@ -105,6 +113,14 @@ def test_a_set_without_rows_is_refused(tiny: Path) -> None:
 def test_shipped_rows_fit_together_and_their_settings_are_right(folder: Path) -> None:
     experiments = read_set(folder)
     assert experiments.dataset.baseline in experiments.rows
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_the_paper_s_budget_of_tuned_rows_is_that_of_tune(folder: Path) -> None:
+    rows = [row for row in read_set(folder).rows.values() if row.tune is not None and "paper" in row.budgets]
+    assert len(rows) >= (0 if folder.name == "synthetic" else 5)
+    for row in rows:
+        assert read_config(TuneConfig, None, base=row.settings_of("paper")) == TuneConfig.model_validate(PAPER)
 
 
 def test_all_sets_are_shipped() -> None:
