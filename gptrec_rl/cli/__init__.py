@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": ("gptrec_rl.cli.evaluate:evaluate", "Score a checkpoint or a recommender on the test users."),
     "recommend": ("gptrec_rl.cli.recommend:recommend", "Recommend items to a user, a history or everyone."),
     "watch": ("gptrec_rl.cli.watch:watch", "Follow a run live."),
+    "doctor": ("gptrec_rl.cli.doctor:doctor", "Say what is wrong with a run, and the remedy."),
     "experiment": ("gptrec_rl.cli.experiment:experiment", "Reproduce the paper: its rows, tables and figures."),
     "demo": ("gptrec_rl.cli.demo:demo", "See the whole path on built-in data, in minutes."),
 }
