@@ -10,6 +10,8 @@ from torch.nn import functional
 PLACES_AT_ONCE = 256
 """Logits of so many places are computed at a time: they stay in a processor's caches. The last ones are padded, because
 processors prepare a matrix product anew for each new shape."""
+SMALLEST = torch.finfo(torch.float32).tiny
+"""A place's loss is 87 nats at most: a probability that fp32 takes for 0 is no divergence; its gradient is exact."""
 
 
 def softmax_cross_entropy(
@@ -45,7 +47,7 @@ class _CrossEntropy(torch.autograd.Function):
             probabilities = (states[part] @ item_weights.T).softmax(dim=-1)
             places = targets[part, None] - 1
             chosen = probabilities.gather(1, places)
-            total -= chosen[:n_real].log().sum()
+            total -= chosen[:n_real].clamp_min(SMALLEST).log().sum()
             of_logits = probabilities.scatter_(1, places, chosen - 1).to(dtype)
             of_logits[n_real:] = 0
             of_states[part] = of_logits @ weights

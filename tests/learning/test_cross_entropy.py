@@ -44,3 +44,13 @@ def test_bf16_is_for_the_gradients_products_alone() -> None:
 def test_equal_logits_cost_the_logarithm_of_their_number() -> None:
     loss = softmax_cross_entropy(torch.zeros(3, 8), torch.randn(20, 8), torch.tensor([1, 20, 7]))
     assert loss.item() == pytest.approx(2.995732)  # ln 20
+
+
+def test_a_target_that_fp32_gives_no_probability_has_a_finite_loss_and_its_gradient() -> None:
+    states = torch.tensor([[1.0]], requires_grad=True)
+    item_weights = torch.tensor([[200.0], [0.0]])  # softmax: (1, e^-200)
+    loss = softmax_cross_entropy(states, item_weights, torch.tensor([2]))
+    loss.backward()
+    assert 80 < loss.item() < 90
+    assert states.grad is not None
+    assert states.grad.item() == pytest.approx(200.0)
