@@ -183,7 +183,7 @@ class PpoConfig(Settings):
     targets and advantages of V-trace (Espeholt et al., 2018); needs the value model. `decoupled`: the clip around the
     policy at the batch's first pass (Hilton et al., 2022); needs two passes.
     """
-    truncation: float = Field(2.0, ge=1)
+    truncation: float = Field(2.0, ge=1, allow_inf_nan=False)
     """Largest importance weight of all but `clip`; V-trace's rho and c, which are 1 in its paper."""
     gamma: float = Field(0.99, gt=0, le=1)
     gae_lambda: float = Field(0.9, ge=0, le=1)

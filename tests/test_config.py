@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from gptrec_rl.config import PAPER, ModelConfig, TuneConfig
+from gptrec_rl.config import PAPER, ModelConfig, PpoConfig, TuneConfig
 
 
 def test_the_papers_preset_is_valid_and_has_the_settings_behind_table_3() -> None:
@@ -29,3 +29,20 @@ def test_the_papers_preset_is_valid_and_has_the_settings_behind_table_3() -> Non
 def test_heads_that_do_not_share_the_width_are_refused() -> None:
     with pytest.raises(ValidationError, match="width 250 can't be shared by 4 heads"):
         ModelConfig(width=250)
+
+
+def test_v_trace_without_a_value_model_is_refused() -> None:
+    with pytest.raises(ValidationError, match="set baseline to 'value', or correction to 'truncated'"):
+        PpoConfig(correction="vtrace", baseline="group")
+    assert PpoConfig(correction="vtrace", baseline="value").correction == "vtrace"
+
+
+def test_decoupled_ppo_with_a_single_pass_is_refused() -> None:
+    with pytest.raises(ValidationError, match="set passes to 2 or more, or correction to 'truncated'"):
+        PpoConfig(correction="decoupled", passes=1)
+    assert PpoConfig(correction="decoupled", passes=2).correction == "decoupled"
+
+
+def test_a_truncation_that_would_cut_equal_weights_is_refused() -> None:
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        PpoConfig(truncation=0.99)

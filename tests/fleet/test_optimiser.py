@@ -12,6 +12,7 @@ from gptrec_rl.data import Split
 from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.fleet.generator import Generator
 from gptrec_rl.fleet.optimiser import COUNTERS_FILE, Optimiser
+from gptrec_rl.learning.learner import UpdateStats
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport import names
 from gptrec_rl.transport.hub import Transport
@@ -252,3 +253,32 @@ def test_divergence_stops_it_with_the_last_state_intact(
     weights = next(fresh.learner.policy.parameters()).detach().numpy()
     assert np.isfinite(weights).all()
     assert fresh.learner.step == 1
+
+
+def test_too_small_a_sample_is_warned_of_once(
+    world: Split,
+    student: GPTRec,
+    make_config: MakeConfig,
+    make_transport: MakeTransport,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    transport = make_transport()
+    config = make_config({"publish_every": 7}, steps=9)
+    generator = Generator(world, config, transport)
+    optimiser = Optimiser(student, world, config, transport, "a")
+    optimiser.start()
+    sizes = [0.9, 0.3, 0.29, 0.1]
+    warned = []
+    for size in sizes:
+        stats = UpdateStats(reward=0.0, effective_sample_size=size)
+        monkeypatch.setattr(optimiser.learner, "update", lambda batch, stats=stats: stats)
+        generator.step()
+        optimiser.step()
+        warned.append(caplog.text.count("effective sample size"))
+    assert warned == [0, 0, 1, 1]
+    for advice in ("0.29", "fleet.max_staleness (4)", "publish_every (7)", "generators (1)", "ppo.correction (clip)"):
+        assert advice in caplog.text
+    optimiser.report()
+    (record,), _ = transport.metrics.read()
+    assert record.values[names.PPO_EFFECTIVE_SAMPLE_SIZE] == pytest.approx(sum(sizes) / 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -415,6 +416,91 @@ def test_the_group_baseline_needs_no_value_model_but_other_lists(make_policy: Ma
     assert stats.policy_loss == pytest.approx(0, abs=1e-6)  # leave-one-out advantages sum to 0, all ratios are 1
     with pytest.raises(InputError, match=r"fleet\.n_lists"):
         learner.update(roll_out(student, LOW, n_lists=1))
+
+
+# Corrections for lists of an older policy
+
+
+CORRECTIONS = ("clip", "truncated", "vtrace", "decoupled")
+
+
+@pytest.mark.parametrize("correction", CORRECTIONS)
+def test_every_correction_learns_from_a_stale_policy(
+    correction: str, make_policy: MakePolicy, roll_out: RollOut
+) -> None:
+    student = make_policy()
+    rates = {"policy_learning_rate": 3e-3, "value_learning_rate": 3e-3}
+    learner = make_learner(student, correction=correction, **rates)
+    stats = []
+    for seed in range(40):
+        if seed % 8 == 0:
+            stale = copy.deepcopy(learner.policy)
+        stats.append(learner.update(roll_out(stale, LOW, seed)))
+    assert min(s.effective_sample_size for s in stats) < 0.9
+    before, after = (
+        np.mean([roll_out(policy, LOW, seed).rewards["r"].sum(axis=-1).mean() for seed in range(100, 105)])
+        for policy in (student, learner.policy)
+    )
+    assert after > before + 0.5  # of a list of 3 items, at most 3
+
+
+@pytest.mark.parametrize("correction", CORRECTIONS[1:])
+def test_at_lag_0_every_correction_has_the_gradient_of_the_clip(
+    correction: str, make_policy: MakePolicy, roll_out: RollOut
+) -> None:
+    student = make_policy()
+    batch = roll_out(student, LOW)
+    passes = 2 if correction == "decoupled" else 1
+    settings = {"passes": passes, "gamma": 0.9, "gae_lambda": 0.5, "gradient_clip": None}
+    one, other = (make_learner(student, correction=name, **settings) for name in (correction, "clip"))
+    stats = one.update(batch)
+    other.update(batch)
+    assert stats.effective_sample_size == pytest.approx(1, abs=1e-6)
+    expected = gradients_of(other)
+    for name, gradient in gradients_of(one).items():
+        if name.startswith("policy"):
+            torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-3)
+
+
+def test_the_values_learn_the_targets_of_v_trace(make_policy: MakePolicy, roll_out: RollOut) -> None:
+    student = make_policy()
+    batch = roll_out(make_policy(seed=1), LOW)
+    settings = {"correction": "vtrace", "truncation": 1.5, "passes": 1, "gamma": 0.9, "gae_lambda": 0.5}
+    learner = make_learner(student, normalise_advantages=False, **settings)
+    laid_out = learner._laid_out(batch)
+    outputs = learner._outputs(laid_out)
+    assert outputs.values is not None
+    ratios = (outputs.log_probs - laid_out.behaviour_log_probs).detach().exp()
+    weights = torch.minimum(ratios, torch.tensor(1.5))
+    traced = gae.v_trace(laid_out.rewards, outputs.values, weights, 0.9, 0.5)
+    stats = learner.update(batch)
+    assert stats.value_loss == pytest.approx(((outputs.values - traced.targets) ** 2).mean().item(), rel=1e-5)
+    loss = -(weights * traced.advantages * outputs.log_probs).mean().item()
+    assert stats.policy_loss == pytest.approx(loss, rel=1e-5)
+    assert stats.clip_fraction == pytest.approx((ratios > 1.5).float().mean().item())
+    assert 0 < stats.clip_fraction < 1
+
+
+def test_decoupled_ppo_clips_what_moved_since_the_first_pass(make_policy: MakePolicy, roll_out: RollOut) -> None:
+    student = make_policy()
+    batch = roll_out(make_policy(seed=1), LOW)  # its ratios are past the clip from the start
+    still, moving = (
+        make_learner(student, correction="decoupled", policy_learning_rate=rate, weight_decay=0.0).update(batch)
+        for rate in (1e-12, 0.01)
+    )
+    assert still.ratio_error > 0.2
+    assert still.clip_fraction == 0 < moving.clip_fraction
+
+
+def test_the_effective_sample_size_is_that_of_the_first_pass(make_policy: MakePolicy, roll_out: RollOut) -> None:
+    student = make_policy()
+    batch = roll_out(make_policy(seed=1), LOW)
+    learner = make_learner(student, policy_learning_rate=0.01, passes=3)
+    laid_out = learner._laid_out(batch)
+    ratios = (learner._outputs(laid_out).log_probs - laid_out.behaviour_log_probs).detach().exp()
+    expected = float(ratios.sum() ** 2 / (ratios**2).sum()) / ratios.numel()
+    assert learner.update(batch).effective_sample_size == pytest.approx(expected, rel=1e-4)
+    assert expected < 0.9
 
 
 # Losses that are not finite

@@ -30,6 +30,8 @@ def test_a_snapshot_shows_the_run() -> None:
     optimiser = {
         "reward/mean": 0.5,
         "reward/ndcg": 0.1,
+        "ppo/approx_kl": 0.0125,
+        "ppo/effective_sample_size": 0.875,
         "lag/versions": 1.25,
         "lag/steps": 18.0,
         "speed/steps_per_s": 3.0,
@@ -52,6 +54,7 @@ def test_a_snapshot_shows_the_run() -> None:
     ]
     assert "reward   mean 0.4000  ndcg 0.1000" in shown  # (0.3 + 0.5) / 2
     assert "▁█  0.3000 to 0.5000" in shown
+    assert "PPO      KL 0.0125  effective sample 0.875" in shown
     assert "lag      1.2 versions, 18 steps" in shown
     assert "optimiser 3.00 steps/s (384 lists/s), 2 generators 400 lists/s" in shown
     assert "optimiser 40%, generator 0%: the generators are the bottleneck" in shown
