@@ -191,6 +191,7 @@ def _run_processes(run: Run, redis_url: str | None, show: Callable[[MetricRecord
 
 def _finish(run: Run, report: Path | None) -> None:
     """Say what came out, draw the validator's path, and write the report's section."""
+    from gptrec_rl.fleet.tensorboard import FOLDER, EventFiles
     from gptrec_rl.reporting.figures import validation_path
     from gptrec_rl.reporting.history import RunHistory
 
@@ -202,6 +203,7 @@ def _finish(run: Run, report: Path | None) -> None:
     second = others[0] if "pcount" in run.config.goal else others[-1]
     picture = run.folder / "report" / "validator-path.png"
     validation_path(history.validations, picture, (accuracy, second), title=run.config.goal)
+    EventFiles(run.folder / FOLDER).add_picture("validator/path", picture.read_bytes(), history.step)
     click.echo(
         f"Best of {len(history.validations)} validated policies: version {best.version} after {best.step:,} of "
         f"{history.step:,} steps, mean reward {best.reward:.4f}, {accuracy} {best.values[accuracy]:.4f}; {run.folder}\n"
