@@ -58,6 +58,8 @@ def test_a_serial_run_leaves_a_best_policy_its_path_and_its_records(tune: Run, w
     assert best is not None
     assert f"version {best[0].version} after {best[0].step} of 3 steps" in result.output
     assert (folder / "report/validator-path.png").stat().st_size > 0
+    curves = sorted(path.name for path in (folder / "tensorboard").iterdir())
+    assert curves == ["generator-0", "optimiser-0", "pictures", "validator-0"]
     assert [line["values"]["val/version"] for line in lines_of(folder / "validations.jsonl")] == [0, 1, 2]
     assert {line["role"] for line in lines_of(folder / "metrics.jsonl")} == {"generator", "optimiser", "validator"}
     assert load_policy(folder, world.split.catalogue).to_files() == store.read(best[0])
