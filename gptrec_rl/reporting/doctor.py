@@ -189,7 +189,9 @@ def out_of_range(evidence: Evidence) -> Iterator[Finding]:
         return
     for name, value in evidence.optimiser().items():
         meaning = DICTIONARY.get(name)
-        if meaning and meaning.kind != "counter" and meaning.healthy and value not in meaning.healthy:
+        if meaning is None or meaning.kind == "counter" or isinstance(meaning.healthy, str):
+            continue
+        if value not in meaning.healthy:
             yield Finding(f"{name} is {value:.4g}; healthy is {meaning.healthy}", meaning.remedy)
 
 

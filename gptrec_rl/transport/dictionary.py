@@ -44,7 +44,7 @@ class Meaning:
         exported: name in Prometheus.
         text: what is measured.
         remedy: what to do when the value isn't healthy, or looks odd.
-        healthy: where values of a run that goes well lie, None where that depends on the run.
+        healthy: where values of a run that goes well lie; in words where that depends on the run.
         kind: a gauge holds until the next value; a rate is 0 in a record without it; a counter only grows.
     """
 
@@ -52,7 +52,7 @@ class Meaning:
     exported: str
     text: str
     remedy: str
-    healthy: Range | None = None
+    healthy: Range | str
     kind: Kind = "gauge"
 
 
@@ -62,12 +62,14 @@ DICTIONARY: Mapping[str, Meaning] = {
         "gptrec_reward_mean",
         "Goal (weighted sum of rewards) of a list, mean over the batches drawn; in-sample, so it reads high.",
         "It should rise over the run. If it falls, lower `ppo.policy_learning_rate`; if it stands still, raise it.",
+        "rises",
     ),
     "reward/<metric>": Meaning(
         "of the metric",
         "gptrec_reward",
         "One reward of a list before weighting: of the batches drawn (optimiser), of those made (generator).",
         "One that falls while the goal rises is the price paid; change the weights in `--goal` if it is too high.",
+        "as the goal weighs it",
     ),
     names.PPO_APPROX_KL: Meaning(
         "nats an item",
@@ -143,12 +145,14 @@ DICTIONARY: Mapping[str, Meaning] = {
         "gptrec_loss_policy",
         "The policy's loss (equation 12); near 0, and no measure of progress.",
         "Far from 0, look at `ppo/clip_fraction` and `ppo/approx_kl`.",
+        "near 0",
     ),
     names.LOSS_VALUE: Meaning(
         "reward squared",
         "gptrec_loss_value",
         "The value model's loss (equation 8); 0 with the group baseline.",
         "It should fall in the first hundred steps; if it rises later, lower `ppo.value_learning_rate`.",
+        "falls, then stays",
     ),
     names.LAG_VERSIONS: Meaning(
         "versions",
@@ -156,18 +160,21 @@ DICTIONARY: Mapping[str, Meaning] = {
         "Published versions between the policy that made a batch and the newest one, at the draw.",
         "Near `fleet.max_staleness`, batches are about to be thrown away: fewer generators, a smaller "
         "`fleet.cache_batches`, or a larger `fleet.publish_every`.",
+        "well below `fleet.max_staleness`",
     ),
     names.LAG_STEPS: Meaning(
         "steps",
         "gptrec_lag_steps",
         "Learner steps since the policy that made a batch, at the draw.",
         "A smaller `fleet.publish_every` or `fleet.cache_batches` lowers it.",
+        "a few times `fleet.publish_every` at most",
     ),
     names.SPEED_LISTS_PER_S: Meaning(
         "lists/s",
         "gptrec_speed_lists_per_second",
         "Lists made (generator) or learned from (optimiser).",
         "0 for long: see `wait/share` of this process, then its log.",
+        "steady",
         kind="rate",
     ),
     names.SPEED_STEPS_PER_S: Meaning(
@@ -175,6 +182,7 @@ DICTIONARY: Mapping[str, Meaning] = {
         "gptrec_speed_steps_per_second",
         "Learner steps.",
         "0 for long: see `wait/share` of the optimiser, then its log.",
+        "steady",
         kind="rate",
     ),
     names.WAIT_SHARE: Meaning(
@@ -184,19 +192,21 @@ DICTIONARY: Mapping[str, Meaning] = {
         "first policy, the validator for a new policy or its share of the cores.",
         "The optimiser waits: more generators. Generators wait: fewer will do, or speed up the optimiser (a GPU, "
         "more cores). Both wait: `gptrec-rl doctor`.",
-        Range(0, 1),
+        "optimiser under 0.5, generators under 0.9",
     ),
     names.PROGRESS: Meaning(
         "share",
         "gptrec_run_progress_ratio",
         "Used share of the run's budget (`steps` or `max_minutes`), a little beyond 1 at the end.",
         "It grows while the optimiser is alive.",
+        "grows to 1",
     ),
     names.CACHE_GENERATED: Meaning(
         "batches",
         "gptrec_cache_generated_batches_total",
         "Batches that entered the cache: waiting + drawn + evicted + stale + rejected, always.",
         "If the sum is another, Redis has lost data: see its log and persistence; the run itself goes on.",
+        "grows; the sum holds",
         kind="counter",
     ),
     names.CACHE_WAITING: Meaning(
@@ -204,12 +214,14 @@ DICTIONARY: Mapping[str, Meaning] = {
         "gptrec_cache_waiting_batches",
         "Batches never drawn that still may be; at `fleet.cache_batches` generators pause.",
         "0 for long: generators are too slow or away. Always full: there are more than the optimiser needs.",
+        "above 0",
     ),
     names.CACHE_DRAWN: Meaning(
         "batches",
         "gptrec_cache_drawn_batches_total",
         "Batches learned from, each counted once however often it is drawn.",
         "It should make up nearly all of `cache/generated`.",
+        "over 9 in 10 of `cache/generated`",
         kind="counter",
     ),
     names.CACHE_EVICTED: Meaning(
@@ -217,6 +229,7 @@ DICTIONARY: Mapping[str, Meaning] = {
         "gptrec_cache_evicted_batches_total",
         "Batches pushed out by newer ones without being drawn.",
         "More than a few in a hundred: fewer generators, or a larger `fleet.cache_batches`.",
+        "under 1 in 10 of `cache/generated`",
         kind="counter",
     ),
     names.CACHE_STALE: Meaning(
@@ -224,6 +237,7 @@ DICTIONARY: Mapping[str, Meaning] = {
         "gptrec_cache_stale_batches_total",
         "Batches outdated by newer policies without being drawn.",
         "More than a few in a hundred: fewer generators, a larger `fleet.publish_every` or `fleet.max_staleness`.",
+        "under 1 in 10 of `cache/generated`",
         kind="counter",
     ),
     names.CACHE_REJECTED: Meaning(
@@ -232,6 +246,7 @@ DICTIONARY: Mapping[str, Meaning] = {
         "Batches unreadable, of another run or data, or from learner steps that were lost with an optimiser.",
         "A few after an optimiser was killed are normal. Else a generator has other data or another version of this "
         "program: the optimiser's log says which.",
+        "under 1 in 10 of `cache/generated`",
         kind="counter",
     ),
     names.CACHE_REPEATED: Meaning(
@@ -239,6 +254,7 @@ DICTIONARY: Mapping[str, Meaning] = {
         "gptrec_cache_repeated_batches_total",
         "Sends of a batch that had already come, dropped; no part of the sum.",
         "A few after Redis was away are normal; many say that the network loses replies.",
+        "a few",
         kind="counter",
     ),
     names.VAL_VERSION: Meaning(
@@ -246,36 +262,42 @@ DICTIONARY: Mapping[str, Meaning] = {
         "gptrec_validation_version",
         "Version of the policy that was scored; its step is the record's.",
         "If it falls ever further behind the newest, raise `fleet.validator_share`.",
+        "close behind the newest",
     ),
     names.VAL_SECONDS: Meaning(
         "seconds",
         "gptrec_validation_seconds",
         "Processor time that scoring took.",
         "Fewer validation users (`split.validation_users`) make it shorter.",
+        "steady",
     ),
     names.VAL_IS_BEST: Meaning(
         "0 or 1",
         "gptrec_validation_is_best",
         "Whether this policy has become the best one.",
         "None for most of a run: it has learned all it will; stop it, or change the goal.",
+        "1 now and then",
     ),
     names.VAL_REWARD: Meaning(
         "reward",
         "gptrec_validation_reward",
         "Goal of the validation users' lists, the score that chooses the best policy.",
         "It should rise. If it falls while `reward/mean` rises, the run overfits: the best policy is kept; stop.",
+        "rises, and stays above the student's",
     ),
     "val/<metric>@<k>": Meaning(
         "of the metric",
         "gptrec_validation",
         "One metric of the validation users' greedy lists of K items; README, Metrics, defines it.",
         "See `val/reward`.",
+        "as the goal weighs it",
     ),
     "val/<metric>@<k>/error": Meaning(
         "of the metric",
         "gptrec_validation_error",
         "Standard error of that metric over the users.",
         "Differences within two of it are noise; more `split.validation_users` lower it.",
+        "small beside the differences that matter",
     ),
 }
 
@@ -318,9 +340,9 @@ def table() -> str:
     """Return the dictionary in Markdown, one table for each first part of the names."""
     groups: dict[str, list[str]] = {}
     for name, meaning in DICTIONARY.items():
-        healthy = str(meaning.healthy) if meaning.healthy else ""
-        cells = [f"`{name}`<br>`{meaning.exported}`", meaning.unit, meaning.text, healthy, meaning.remedy]
-        groups.setdefault(name.partition("/")[0], []).append(f"| {' | '.join(cells)} |")
+        cells = [f"`{name}`<br>`{meaning.exported}`", meaning.unit, meaning.text, str(meaning.healthy), meaning.remedy]
+        row = " | ".join(cell.replace("|", "\\|") for cell in cells)
+        groups.setdefault(name.partition("/")[0], []).append(f"| {row} |")
     head = "| name, and in Prometheus | unit | meaning | healthy | when it isn't |\n|---|---|---|---|---|"
     return "\n\n".join("\n".join([f"### {group}", "", head, *rows]) for group, rows in groups.items()) + "\n"
 
