@@ -247,13 +247,14 @@ def checkpoints(evidence: Evidence) -> Iterator[Finding]:
                     yield Finding(f"Damaged checkpoint: {error}", "It is passed over; remove it once the run is over.")
             except InputError:
                 continue  # not committed
-    if evidence.history.step and not whole[POLICIES]:
+    history, first_state_s = evidence.history, evidence.config.fleet.checkpoint_every_s + LONGEST_PAUSE_S
+    if history.step and not whole[POLICIES]:
         yield Finding(f"{store} has no whole policy", "Generators can't start; resume the run, which publishes one.")
-    if evidence.history.step and not evidence.history.is_finished and not whole[LEARNER]:
+    if history.seconds > first_state_s and not history.is_finished and not whole[LEARNER]:
         yield Finding(
             f"{store} has no whole learner state", "A resumed run begins with the student again; don't stop this one."
         )
-    if evidence.history.best and not (store / BEST).exists():
+    if history.best and not (store / BEST).exists():
         yield Finding(f"{store} has no {BEST}", "The best policy is lost unless it is among the newest; validate anew.")
 
 

@@ -246,6 +246,13 @@ def test_what_was_not_committed_is_no_damage(run: MadeUpRun) -> None:
     assert run.findings() == []
 
 
+def test_a_run_of_the_first_minute_needs_no_learner_state(run: MadeUpRun) -> None:
+    shutil.rmtree(run.folder / "store/learner")
+    assert "has no whole learner state" in run.finding()
+    run.rewards = run.rewards[:13]  # a minute
+    assert run.findings() == []
+
+
 def test_policies_that_are_gone(run: MadeUpRun) -> None:
     shutil.rmtree(run.folder / "store/policies")
     assert "has no whole policy" in run.finding()
