@@ -212,13 +212,13 @@ class PpoConfig(Settings):
     def _correction_has_what_it_needs(self) -> Self:
         if self.correction == "vtrace" and self.baseline != "value":
             raise ValueError(
-                f"correction 'vtrace' corrects the targets of a value model, which baseline {self.baseline!r} has not; "
-                "set baseline to 'value', or correction to 'truncated'"
+                f"correction 'vtrace' corrects a value model's targets, and baseline {self.baseline!r} has none; "
+                "set ppo.baseline to 'value', or ppo.correction to 'truncated'"
             )
         if self.correction == "decoupled" and self.passes < 2:
             raise ValueError(
                 "correction 'decoupled' clips what moved since a batch's first pass, and with passes 1 nothing has; "
-                "set passes to 2 or more, or correction to 'truncated'"
+                "set ppo.passes to 2 or more, or ppo.correction to 'truncated'"
             )
         return self
 

@@ -32,13 +32,13 @@ def test_heads_that_do_not_share_the_width_are_refused() -> None:
 
 
 def test_v_trace_without_a_value_model_is_refused() -> None:
-    with pytest.raises(ValidationError, match="set baseline to 'value', or correction to 'truncated'"):
+    with pytest.raises(ValidationError, match=r"set ppo\.baseline to 'value', or ppo\.correction to 'truncated'"):
         PpoConfig(correction="vtrace", baseline="group")
     assert PpoConfig(correction="vtrace", baseline="value").correction == "vtrace"
 
 
 def test_decoupled_ppo_with_a_single_pass_is_refused() -> None:
-    with pytest.raises(ValidationError, match="set passes to 2 or more, or correction to 'truncated'"):
+    with pytest.raises(ValidationError, match=r"set ppo\.passes to 2 or more, or ppo\.correction to 'truncated'"):
         PpoConfig(correction="decoupled", passes=1)
     assert PpoConfig(correction="decoupled", passes=2).correction == "decoupled"
 
