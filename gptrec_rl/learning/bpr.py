@@ -61,10 +61,10 @@ class BprTraining(Training[MatrixFactorization]):
         beaten = others & (scores < scores[rows, cases.ground_truth - 1][:, None])
         return 1.0 - float(np.mean(beaten.sum(axis=1) / np.maximum(1, others.sum(axis=1))))
 
-    def _update(self) -> float:
+    def _update(self, rng: np.random.Generator) -> float:
         from implicit.recommender_base import ModelFitError
 
-        self._bpr.random_state = int(self._rng.integers(2**31))
+        self._bpr.random_state = int(rng.integers(2**31))
         try:
             self._bpr.fit(self._interactions, show_progress=False)
         except ModelFitError as error:
@@ -72,12 +72,12 @@ class BprTraining(Training[MatrixFactorization]):
                 f"MF-BPR diverged at step {self.step} ({error}); the best factors are kept, start again with a "
                 f"learning_rate below {self._bpr.learning_rate:g}"
             ) from None
-        return self._loss()
+        return self._loss(rng)
 
-    def _loss(self) -> float:
+    def _loss(self, rng: np.random.Generator) -> float:
         """Return -log sigma(s+ - s-), the mean over pairs of a user's item and one drawn by popularity."""
-        places = self._rng.integers(len(self._items), size=PAIRS_OF_LOSS)
-        negatives = self._items[self._rng.integers(len(self._items), size=PAIRS_OF_LOSS)]
+        places = rng.integers(len(self._items), size=PAIRS_OF_LOSS)
+        negatives = self._items[rng.integers(len(self._items), size=PAIRS_OF_LOSS)]
         differences = self._bpr.item_factors[self._items[places]] - self._bpr.item_factors[negatives]
         margins = (self._bpr.user_factors[self._users[places]] * differences).sum(axis=1)
         return float(np.logaddexp(0, -margins).mean())

@@ -36,10 +36,10 @@ class MaskedItemTraining(AdamTraining[Bert4Rec]):
     def _validation_loss(self) -> float:
         return validation_loss(MaskScorer(self.network, self.config.precision), self._split)
 
-    def _losses(self) -> Iterator[torch.Tensor]:
+    def _losses(self, rng: np.random.Generator) -> Iterator[torch.Tensor]:
         network = self.network
-        _, windows = draw_windows(self._split, self.config.batch_size, network.history_length, self._rng)
-        is_masked = draw_masks(windows, self._mask_share, self._last_share, self._rng)
+        _, windows = draw_windows(self._split, self.config.batch_size, network.history_length, rng)
+        is_masked = draw_masks(windows, self._mask_share, self._last_share, rng)
         masked = Histories(np.where(is_masked, network.mask_token, windows.values), windows.offsets)
         for rows in parts_of(windows.lengths):
             sequences = masked.take(rows)

@@ -47,13 +47,13 @@ class NextItemTraining(AdamTraining[NextItemTransformer]):
     def _validation_loss(self) -> float:
         return validation_loss(TopK(self.network, self.config.precision), self._split)
 
-    def _losses(self) -> Iterator[torch.Tensor]:
-        users, windows = draw_windows(self._split, self.config.batch_size, self.network.history_length + 1, self._rng)
+    def _losses(self, rng: np.random.Generator) -> Iterator[torch.Tensor]:
+        users, windows = draw_windows(self._split, self.config.batch_size, self.network.history_length + 1, rng)
         for rows in parts_of(windows.lengths):
             part = windows.take(rows)
-            yield self._part_loss(users[rows], part) * (len(part.values) / len(windows.values))
+            yield self._part_loss(users[rows], part, rng) * (len(part.values) / len(windows.values))
 
-    def _part_loss(self, users: np.ndarray, windows: Histories) -> torch.Tensor:
+    def _part_loss(self, users: np.ndarray, windows: Histories, rng: np.random.Generator) -> torch.Tensor:
         """Return the mean loss over all places of some windows."""
         network = self.network
         sequences = network.lay_out(Histories.of([window[:-1] for window in windows]))
@@ -63,7 +63,7 @@ class NextItemTraining(AdamTraining[NextItemTransformer]):
             return softmax_cross_entropy(states, network.item_weights, targets, self._dtype)
         seen = self._split.training.take(users).contains(network.n_items)  # [b, I]
         owners = np.repeat(np.arange(len(users)), windows.lengths)
-        negatives = torch.from_numpy(draw_negatives(seen, owners, self._loss.n_negatives, self._rng))
+        negatives = torch.from_numpy(draw_negatives(seen, owners, self._loss.n_negatives, rng))
         calibration = self._loss.calibration if self._loss.loss == "gbce" else 0.0
         return binary_loss(network.item_logits(states), targets, negatives.to(network.device), calibration)
 

@@ -66,8 +66,8 @@ class Pretraining(AdamTraining[GPTRec]):
         self._split = split
         self._validation = list(self._parts(split.validation.histories))
 
-    def _losses(self) -> Iterator[torch.Tensor]:
-        histories = draw_cuts(self._split, self.config.batch_size, self._rng).histories
+    def _losses(self, rng: np.random.Generator) -> Iterator[torch.Tensor]:
+        histories = draw_cuts(self._split, self.config.batch_size, rng).histories
         for example in self._parts(histories):
             yield slate_loss(self.network, example, self._dtype) * (len(example.histories) / len(histories))
 

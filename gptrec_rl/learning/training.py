@@ -78,11 +78,10 @@ class Training(ABC, Generic[N]):
         self.best_loss = math.inf
         self.best_files: Mapping[str, bytes] = network.to_files()
         self._validations_since_best = 0
-        self._rng = np.random.default_rng(config.seed)
 
     @abstractmethod
-    def _update(self) -> float:
-        """Draw a batch with `self._rng` and learn from it; return its loss.
+    def _update(self, rng: np.random.Generator) -> float:
+        """Draw a batch and learn from it; return its loss.
 
         Raises:
             DivergedError: the loss is not finite.
@@ -115,7 +114,7 @@ class Training(ABC, Generic[N]):
         """Train until a budget or the patience ends; the network ends as the best by validation."""
         while not self.is_done:
             started = time.monotonic()
-            loss = self._update()
+            loss = self._update(np.random.default_rng((self.config.seed, self.step)))  # a resumed run draws the same
             self.step += 1
             seconds = time.monotonic() - started
             self.elapsed_s += seconds
@@ -139,13 +138,12 @@ class Training(ABC, Generic[N]):
         return loss
 
     def to_files(self) -> dict[str, bytes]:
-        """Return everything that resuming needs: weights, best weights, counters, random state."""
+        """Return everything that resuming needs: weights, best weights, counters."""
         counters = {
             "step": self.step,
             "elapsed_s": self.elapsed_s,
             "best_loss": self.best_loss,
             "validations_since_best": self._validations_since_best,
-            "rng": state.numpy_rng_to_json(self._rng),
         }
         return {
             **{f"network.{name}": data for name, data in self.network.to_files().items()},
@@ -161,7 +159,6 @@ class Training(ABC, Generic[N]):
         counters = json.loads(files["counters.json"])
         self.step, self.elapsed_s = counters["step"], counters["elapsed_s"]
         self.best_loss, self._validations_since_best = counters["best_loss"], counters["validations_since_best"]
-        self._rng = state.numpy_rng_from_json(counters["rng"])
 
 
 class AdamTraining(Training[N]):
@@ -176,17 +173,17 @@ class AdamTraining(Training[N]):
         self._optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
 
     @abstractmethod
-    def _losses(self) -> Iterator[torch.Tensor]:
-        """Draw a batch with `self._rng`; yield losses of its parts, which add up to the batch's mean."""
+    def _losses(self, rng: np.random.Generator) -> Iterator[torch.Tensor]:
+        """Draw a batch; yield losses of its parts, which add up to the batch's mean."""
 
-    def _update(self) -> float:
+    def _update(self, rng: np.random.Generator) -> float:
         for group in self._optimiser.param_groups:
             group["lr"] = self.config.learning_rate * self._learning_rate_factor()
         self.network.train()
-        torch.manual_seed(self.config.seed + self.step)  # of dropout: a resumed run draws what an unbroken one does
+        torch.manual_seed(self.config.seed + self.step)  # of dropout
         self._optimiser.zero_grad(set_to_none=True)
         total = 0.0
-        for loss in self._losses():
+        for loss in self._losses(rng):
             loss.backward()
             total += loss.item()
         if not math.isfinite(total):

@@ -46,10 +46,12 @@ class Reranked:
             n_candidates: how many of the best unseen items a list is chosen from, and min-max scaled over.
 
         Raises:
-            InputError: the weight is outside 0..1.
+            InputError: the weight is outside 0..1, or an item lacks the genres that `mmr` and `ild` compare.
         """
         if not 0.0 <= weight <= 1.0:
             raise InputError(f"a reranker's weight of the score is {weight}; give one between 0 and 1")
+        if method != "pcount":
+            split.catalogue.require_genres()
         self._base = base
         self._n_candidates = n_candidates
         self._method, self._weight, self._scaling = method, weight, scaling

@@ -53,7 +53,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_all_masks_of_all_parts(
     monkeypatch.setattr("gptrec_rl.models.sequence.TOKENS_PER_PART", 1)  # four windows, and the last
     is_masked = draw_masks(windows, 0.5, 0.1, np.random.default_rng(SMALL.seed))
     training = MaskedItemTraining(make_network("bert4rec"), ring, SMALL.model_copy(update={"mask_share": 0.5}))
-    losses = list(training._losses())
+    losses = list(training._losses(np.random.default_rng(SMALL.seed)))
     assert len(losses) == 2
     terms = []
     for row, window in enumerate(windows):
@@ -68,20 +68,20 @@ def test_the_loss_is_the_mean_cross_entropy_of_all_masks_of_all_parts(
 
 def test_every_weight_but_that_of_unused_tokens_has_a_gradient(make_network: Make, ring: Split) -> None:
     training = MaskedItemTraining(make_network("bert4rec"), ring, SMALL)
-    for loss in training._losses():
+    for loss in training._losses(np.random.default_rng(SMALL.seed)):
         loss.backward()
     still = [name for name, weights in training.network.named_parameters() if not weights.grad.abs().sum() > 0]
     assert still == []
 
 
 def test_a_model_learns_the_way_round_the_ring(wide_ring: Split) -> None:
-    sizes = TransformerConfig(n_layers=2, n_heads=2, width=16, history_length=5)
-    settings = {"model": sizes, "max_steps": 300, "batch_size": 32, "last_share": 0.5, "dropout": 0.0}
+    sizes = TransformerConfig(n_layers=1, n_heads=2, width=32, history_length=5)
+    settings = {"model": sizes, "max_steps": 250, "batch_size": 64, "warmup_steps": 20}
     torch.manual_seed(0)
-    training = training_of(SMALL.model_copy(update={**settings, "validate_every": 300}), wide_ring)
+    config = SMALL.model_copy(update={**settings, "last_share": 0.5, "dropout": 0.0, "validate_every": 250})
+    training = training_of(config, wide_ring)
     training.run()
     slates = training.network.recommender().recommend(wide_ring.test.histories, 1)
-    assert (
-        slates.items[:, 0] == wide_ring.test.ground_truth
-    ).mean() > 0.85  # 10 after 1..9 is seen in no training history
+    hits = slates.items[:, 0] == wide_ring.test.ground_truth
+    assert hits.mean() > 0.85  # 10 after 1..9 is seen in no training history
     assert training.best_loss < 0.1

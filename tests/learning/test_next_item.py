@@ -35,14 +35,13 @@ def training_of(config: NextItemConfig, split: Split, make_network: Make, **sett
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_model_learns_the_way_round_the_ring(name: str, wide_ring: Split) -> None:
     sizes = TransformerConfig(n_layers=2, n_heads=2, width=16, history_length=5)
-    settings = {"model": sizes, "max_steps": 100, "learning_rate": 0.02, "dropout": 0.0}
+    settings = {"model": sizes, "max_steps": 200, "learning_rate": 0.02, "dropout": 0.0}
     torch.manual_seed(0)
     training = recipes.training_of(SETTINGS[name].model_copy(update=settings), wide_ring)
     training.run()
     slates = training.network.recommender().recommend(wide_ring.test.histories, 1)
-    assert (
-        slates.items[:, 0] == wide_ring.test.ground_truth
-    ).mean() > 0.85  # 10 after 1..9 is seen in no training history
+    hits = slates.items[:, 0] == wide_ring.test.ground_truth
+    assert hits.mean() > 0.85  # 10 after 1..9 is seen in no training history
     assert training.best_loss < 0.1
 
 
@@ -53,7 +52,7 @@ def test_the_softmax_loss_is_the_mean_cross_entropy_of_all_places_of_all_parts(
     monkeypatch.setattr(next_item, "draw_windows", lambda split, n, length, rng: (np.arange(5), windows))
     monkeypatch.setattr("gptrec_rl.models.sequence.TOKENS_PER_PART", 1)  # four windows, and the last
     training = training_of(SETTINGS["softmax"], ring, make_network)
-    losses = list(training._losses())
+    losses = list(training._losses(np.random.default_rng(0)))
     assert len(losses) == 2
     terms = []
     for window in windows:
@@ -120,7 +119,7 @@ def test_negatives_come_from_outside_of_the_whole_training_history(
     monkeypatch.setattr(next_item, "draw_windows", lambda split, n, length, rng: (users, windows))
     monkeypatch.setattr(next_item, "draw_negatives", spy_negatives)
     monkeypatch.setattr(next_item, "binary_loss", spy_loss)
-    list(training_of(SETTINGS[loss], ring, make_network)._losses())
+    list(training_of(SETTINGS[loss], ring, make_network)._losses(np.random.default_rng(0)))
     [(owners, items)] = drawn
     assert owners.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     for owner, negatives in zip(owners, items, strict=True):

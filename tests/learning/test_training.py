@@ -63,7 +63,6 @@ def test_a_resumed_training_ends_as_an_unbroken_one(name: str, wide_ring: Split)
     ours, theirs = resumed.to_files(), unbroken.to_files()
     assert ours.keys() == theirs.keys()
     assert all(ours[file] == theirs[file] for file in theirs if file != "counters.json")  # it holds seconds
-    assert resumed._rng.random() == unbroken._rng.random()
 
 
 @each

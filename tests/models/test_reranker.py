@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import get_args
 
@@ -130,3 +131,14 @@ def test_known_figures_on_movielens_1m(shared_data: Path) -> None:
     diverse, unpopular = means("mmr", 0.5), means("pcount", 1 / 1.4)
     assert (diverse["NDCG@10"], diverse["ILD@10"]) == pytest.approx((0.1250, 0.4580), abs=1e-3)
     assert (unpopular["NDCG@10"], unpopular["nPCOUNT@10"]) == pytest.approx((0.1614, 0.3380), abs=1e-3)
+
+
+def test_diverse_lists_need_genres_and_less_popular_ones_do_not(split: Split, chain: MarkovChain) -> None:
+    catalogue = dataclasses.replace(
+        split.catalogue, genre_names=(), genres=np.zeros((split.catalogue.n_items, 0), dtype=bool)
+    )
+    plain = Split(dataclasses.replace(split.interactions, catalogue=catalogue), split.validation_users)
+    for method in ("mmr", "ild"):
+        with pytest.raises(InputError, match="has no genre"):
+            Reranked(chain, method, 0.5, "raw", plain)
+    assert Reranked(chain, "pcount", 0.5, "raw", plain).recommend([[1]], 3).items.shape == (1, 3)
