@@ -82,7 +82,7 @@ DICTIONARY: Mapping[str, Meaning] = {
     names.PPO_CLIP_FRACTION: Meaning(
         "share",
         "gptrec_ppo_clip_fraction_ratio",
-        "Share of items whose ratio lies outside 1 - clip to 1 + clip, where it earns no more.",
+        "Share of items whose ratio is past the correction's bounds, 1 - clip to 1 + clip or the truncation.",
         "Lower `ppo.policy_learning_rate` or `ppo.passes`, or publish more often (`fleet.publish_every`).",
         Range(0, 0.5),
     ),
@@ -105,7 +105,7 @@ DICTIONARY: Mapping[str, Meaning] = {
     names.PPO_EXPLAINED_VARIANCE: Meaning(
         "share",
         "gptrec_ppo_explained_variance_ratio",
-        "Share of the returns' variance that the value model explains; 0 with the group baseline, negative at first.",
+        "Share of its targets' variance that the value model explains; 0 with the group baseline, negative at first.",
         "The value model is worse than a constant: raise `ppo.value_learning_rate`, or use `ppo.baseline=group`.",
         Range(0, 1),
     ),
