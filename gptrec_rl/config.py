@@ -254,7 +254,9 @@ class TuneConfig(Settings):
     data: str = ""
     """The data file, which `--data` and GPTREC_DATA override."""
     goal: str = "ndcg=1,ild=1"
-    """Weighted sum of rewards, `name=weight,...`; a name is ndcg, ild, pcount, calibration or module:function."""
+    """Weighted sum of rewards, `name=weight,...`: ndcg, ild, pcount, calibration, expected_ndcg or module:function."""
+    reward_model: str | None = None
+    """Folder of a trained model whose probabilities expected_ndcg takes for the truth, such as a softmax SASRec's."""
     steps: PositiveInt | None = None
     """Stop after this many learner steps."""
     max_minutes: PositiveFloat | None = None

@@ -1,4 +1,4 @@
-"""The rewards of Table 1, position by position, and one that exists only for whole lists (calibration).
+"""The rewards of Table 1, position by position, one by a reward model, and one for whole lists only (calibration).
 
 Generators compute them, unweighted, for every list they make. A reward is any callable
 `reward(slates [B, G, K], ground_truth [B], histories, catalogue)` that returns [B, G, K], or [B, G] when it knows whole
@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import entr
+from scipy.special import entr, softmax
 
 from gptrec_rl.data import Catalogue, Histories
 from gptrec_rl.metrics import discounts, genre_directions
+from gptrec_rl.models.recommender import ScoringRecommender
 
 Reward = Callable[[np.ndarray, np.ndarray, Histories, Catalogue], np.ndarray]
 
@@ -54,6 +55,31 @@ class PCount:
         """Return minus the frequency of each item, [B, G, K] float32."""
         charges: np.ndarray = -self.frequencies[slates - 1]
         return charges.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ExpectedNdcg:
+    """Reward each item by the NDCG that a reward model expects of it: p(item) / log2(rank + 1).
+
+    The held-out item says little about one history: most lists miss it and earn nothing. A model trained to predict the
+    next item says how likely each item is, so every list earns something, and nearly without noise.
+
+    Attributes:
+        model: its scores have to be logits, as those of models trained by cross-entropy over all items; the softmax is
+            over the items that the history doesn't hold.
+    """
+
+    model: ScoringRecommender
+
+    def __call__(
+        self, slates: np.ndarray, ground_truth: np.ndarray, histories: Histories, catalogue: Catalogue
+    ) -> np.ndarray:
+        """Return the expected gain of each item, [B, G, K] float32."""
+        scores = self.model.score(histories)
+        shares = softmax(np.where(histories.contains(catalogue.n_items), -np.inf, scores), axis=1)  # [B, I]
+        rows = np.arange(len(slates))[:, None, None]
+        gains: np.ndarray = shares[rows, slates - 1] * discounts(slates.shape[2])
+        return gains.astype(np.float32)
 
 
 def calibration(slates: np.ndarray, ground_truth: np.ndarray, histories: Histories, catalogue: Catalogue) -> np.ndarray:

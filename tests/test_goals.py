@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptrec_rl import rewards
+from gptrec_rl.checkpoint import save_policy
 from gptrec_rl.data import Catalogue, Histories, Interactions, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.goals import SHIPPED, Goal, build_rewards, compute_rewards, parse_goal, parse_sweep, weighted_sum
+from gptrec_rl.models.network import Network
 from gptrec_rl.rewards import Reward
 
 SLATES = np.array([[[1, 2], [2, 3]], [[3, 1], [1, 3]], [[2, 1], [3, 2]]])  # B = 3, G = 2, K = 2
@@ -82,12 +85,33 @@ def test_a_bad_sweep_is_refused(text: str) -> None:
 
 
 def test_the_shipped_names_are_the_shipped_functions(split: Split) -> None:
-    built = build_rewards(SHIPPED, split)
-    assert list(built) == list(SHIPPED)
+    names = [name for name in SHIPPED if name != "expected_ndcg"]
+    built = build_rewards(names, split)
+    assert list(built) == names
     assert (built["ndcg"], built["ild"], built["calibration"]) == (rewards.ndcg, rewards.ild, rewards.calibration)
     # Training: u (validation user) keeps item 1, v keeps 1 and 3, w keeps 2 and 3: frequencies 2/5, 1/5, 2/5.
     charged = built["pcount"](np.array([[[1, 2, 3]]]), np.array([1]), Histories.of([[]]), split.catalogue)
     np.testing.assert_allclose(charged, [[[-0.4, -0.2, -0.4]]], atol=1e-7)
+
+
+def test_expected_ndcg_asks_the_reward_model(
+    split: Split, make_network: Callable[..., Network], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="name its folder with --reward-model"):
+        build_rewards(["expected_ndcg"], split)
+    model = make_network("sasrec", n_items=split.catalogue.n_items)
+    origin = {"catalogue_hash": split.catalogue.hash, "split_hash": split.hash, "config": {}}
+    save_policy(tmp_path / "model", model.to_files(), step=1, **origin)
+    reward = build_rewards(["expected_ndcg"], split, str(tmp_path))["expected_ndcg"]
+    histories, lists = Histories.of([[1], []]), np.array([[[2, 3], [3, 2]], [[1, 2], [2, 3]]])
+    scores = model.recommender("top-k").score(histories)
+    shares = np.exp(scores)
+    shares[0, 0] = 0  # the first history holds item 1
+    shares /= shares.sum(axis=1, keepdims=True)
+    expected = [[[shares[b, i - 1] / np.log2(p + 2) for p, i in enumerate(g)] for g in lists[b]] for b in range(2)]
+    gains = reward(lists, np.array([9, 9]), histories, split.catalogue)
+    assert gains.dtype == np.float32
+    np.testing.assert_allclose(gains, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["ild", "calibration"])

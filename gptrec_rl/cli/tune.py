@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gptrec_rl.cli.options import (
+    FOLDER,
     config_options,
     on_existing_option,
     report_option,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--student", type=click.Path(path_type=Path), help="Policy to start from, e.g. the folder of 'pretrain'.")
 @click.option("--run-dir", type=click.Path(path_type=Path), required=True, help="Gets checkpoints, logs and metrics.")
 @click.option("--goal", help="Weighted rewards, e.g. ndcg=1,ild=0.5 or ndcg=1,my_package.rewards:novelty=0.3.")
+@click.option("--reward-model", type=FOLDER, help="Trained model that the reward expected_ndcg asks, e.g. a SASRec.")
 @click.option("--sweep", help="One run for each weight of a reward, e.g. ild=0,0.2,1,3; draws the front.")
 @click.option("--max-minutes", type=float, help="Time budget of a run.")
 @click.option("--steps", type=int, help="Step budget of a run.")
@@ -44,6 +46,7 @@ def tune(
     student: Path | None,
     run_dir: Path,
     goal: str | None,
+    reward_model: Path | None,
     sweep: str | None,
     max_minutes: float | None,
     steps: int | None,
@@ -67,6 +70,7 @@ def tune(
     options = {
         "data": data.resolve() if data else None,
         "goal": goal if goal or not sweep else "ndcg=1",
+        "reward_model": reward_model.resolve() if reward_model else None,
         "max_minutes": max_minutes,
         "steps": steps,
         "seed": seed,

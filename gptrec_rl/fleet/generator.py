@@ -36,7 +36,7 @@ class Generator:
         self._split = split
         self._config = config
         self._transport = transport
-        self._rewards = build_rewards(parse_goal(config.goal), split)
+        self._rewards = build_rewards(parse_goal(config.goal), split, config.reward_model)
         self._identity = transport.ids.allocate(f"generator-{index}")
         self._sequence_number = 0
         self._newest: Entry | None = None

@@ -156,7 +156,7 @@ def prepare_run(folder: Path, config: TuneConfig, student: Path | None, on_exist
     """
     interactions = Interactions.load(Path(config.data))
     split = Split.leave_one_out(interactions, config.split.validation_users, config.split.seed)
-    rewards = build_rewards(parse_goal(config.goal), split)
+    rewards = build_rewards(parse_goal(config.goal), split, config.reward_model)
     if config.ppo.baseline == "group" and config.fleet.n_lists < 2:
         raise InputError("ppo.baseline 'group' compares the lists of a history; set fleet.n_lists to 2 or more")
     if config.ppo.kl_target is not None and config.ppo.kl_weight == 0:

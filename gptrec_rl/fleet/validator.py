@@ -37,7 +37,7 @@ class Validator:
         self._config = config
         self._transport = transport
         self._goal = parse_goal(config.goal)
-        self._rewards = build_rewards(self._goal, split)
+        self._rewards = build_rewards(self._goal, split, config.reward_model)
         self._scored: Entry | None = None
         self.reporter = Reporter(transport.metrics, "validator", 0)
 
