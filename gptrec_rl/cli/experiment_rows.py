@@ -33,7 +33,7 @@ from gptrec_rl.reporting.results import machine_description
 T = TypeVar("T")
 
 LIBRARIES = ("numpy", "scipy", "torch", "transformers", "implicit")
-FREE = {"max_minutes", "max_steps", "steps", "data", "run_id"}
+FREE = {"max_minutes", "max_steps", "steps", "data", "reward_model", "run_id"}
 """Settings that a training may go on with when they have changed: they say how long it takes, and where things are."""
 
 
@@ -130,7 +130,8 @@ def _trained(study: Study, split: Split, row_id: str, seed: int) -> Trained:
             started = {} if start is None else {"start": model(start)}
             return _pretrain(study, run_dir, {**settings, "teacher": model(teacher), **started})
         case Tune() as tune:
-            return _tune(study, run_dir, tune, {**settings, "goal": tune.goal}, model(tune.student))
+            asked = {} if tune.reward_model is None else {"reward_model": str(Path(model(tune.reward_model)).resolve())}
+            return _tune(study, run_dir, tune, {**settings, "goal": tune.goal, **asked}, model(tune.student))
 
 
 def _of_split(place: str, split: Split) -> str:
@@ -208,7 +209,7 @@ def _tune(study: Study, run_dir: Path, tune: Tune, settings: Mapping[str, Any], 
         Checked(step=v.step, minutes=v.minutes, reward=v.reward, values=dict(v.values), errors=dict(v.errors))
         for v in history.validations
     )
-    kept = config.model_dump(mode="json", exclude={"data", "run_id"})
+    kept = config.model_dump(mode="json", exclude={"data", "reward_model", "run_id"})  # the row names the model
     return Trained(str(run_dir), kept, history.seconds, history.step, checked)
 
 

@@ -83,6 +83,8 @@ class Tune(Settings):
     """The row that it starts from."""
     goal: str
     """As `gptrec-rl tune --goal` takes it."""
+    reward_model: str | None = None
+    """The row of the model that the reward `expected_ndcg` asks."""
     serial: bool = False
     """In one process, without Redis: for tiny runs."""
 
@@ -170,8 +172,10 @@ class RowConfig(Settings):
         match self.how:
             case Pretrain(teacher=teacher, start=start):
                 names = (teacher, start)
-            case Tune(student=name) | Rerank(base=name):
-                names = (name,)
+            case Tune(student=student, reward_model=reward_model):
+                names = (student, reward_model)
+            case Rerank(base=base):
+                names = (base,)
         return tuple(name for name in names if name is not None and name not in BUILT_IN)
 
     def settings_of(self, budget: str) -> dict[str, Any]:

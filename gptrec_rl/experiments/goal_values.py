@@ -8,12 +8,23 @@ from typing import TypeVar
 import numpy as np
 
 from gptrec_rl.errors import InputError
-from gptrec_rl.goals import parse_goal
+from gptrec_rl.goals import Goal, parse_goal
 
 V = TypeVar("V", float, np.ndarray)
 
 MEASURED_BY = {"ndcg": ("NDCG", 1.0), "ild": ("ILD", 1.0), "pcount": ("PCOUNT", -1.0)}
 """Reward -> the metric that it sums to over a list, and its sign."""
+
+
+def measured_goal(goal: str) -> str:
+    """Return what tables judge a goal by: the NDCG that comes true, where it was tuned for the expected one.
+
+    Example:
+        >>> measured_goal("expected_ndcg=1,ild=0.5")
+        'ndcg=1,ild=0.5'
+    """
+    weights = parse_goal(goal).weights
+    return str(Goal({"ndcg" if name == "expected_ndcg" else name: weight for name, weight in weights.items()}))
 
 
 def is_measured(goal: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gptrec_rl.evaluation import EvaluationTable
 from gptrec_rl.experiments.evidence import Curve, Evidence, Line
-from gptrec_rl.experiments.goal_values import goal_value, is_measured
+from gptrec_rl.experiments.goal_values import goal_value, is_measured, measured_goal
 from gptrec_rl.experiments.sets import lineage
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.significance import Comparison, compare
@@ -44,7 +44,7 @@ def contests(evidence: Evidence) -> list[Contest]:
 
     There is none on a goal with a reward that the tables have no metric for.
     """
-    goals = [(line, line.row.tune.goal) for line in evidence.run if line.row.tune is not None]
+    goals = [(line, measured_goal(line.row.tune.goal)) for line in evidence.run if line.row.tune is not None]
     return [_contest(evidence, line, goal) for line, goal in goals if is_measured(goal)]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptrec_rl.experiments.evidence import Evidence, Line
+from gptrec_rl.experiments.goal_values import measured_goal
 from gptrec_rl.experiments.store import Result
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.metrics import metric, ndcg_of_ranks
@@ -55,7 +56,7 @@ class Trade:
 
     def is_goal(self, goal: str) -> bool:
         """Tell whether a goal is for accuracy and this reward alone."""
-        return set(parse_goal(goal).weights) <= {"ndcg", self.reward}
+        return set(parse_goal(measured_goal(goal)).weights) <= {"ndcg", self.reward}
 
     def hypervolume(self, rows: Sequence[Row]) -> float:
         """Return the area that rows cover between the reference point and their front."""

@@ -48,6 +48,10 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     # What others build on comes last on purpose.
     "diverse": tuned("ndcg=1,ild=1", seeds=[0, 1]),
     "unpopular": tuned("ndcg=1,pcount=3"),
+    "expecting": {
+        "tune": {"student": "student", "goal": "expected_ndcg=1,ild=1", "reward_model": "sasrec", "serial": True},
+        "budgets": {"cpu": TUNING},
+    },
     "mmr": reranked("mmr", "raw", "ndcg=1,ild=1"),
     "pcount": reranked("pcount", "min-max", "ndcg=1,pcount=3"),
     "taught-by-mmr": {
@@ -155,6 +159,7 @@ def test_table_says_who_wins_and_writes_a_document(made: Path, tmp_path: Path) -
     assert "Best on ndcg=1,ild=1: " in result.output
     assert "mmr, weight " in result.output
     assert "diverse: mean of 2 seeds" in result.output
+    assert "expecting, tuned for it, is" in result.output or "Best on ndcg=1,ild=1: expecting" in result.output
     assert "## Tiny, budget cpu" in (tmp_path / "tiny.md").read_text()
 
 
