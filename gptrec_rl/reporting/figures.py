@@ -97,7 +97,7 @@ def trade_off(
         to_label.append((panel, shown, _points(shown, name, up), front + _bars(everything, name, up)))
     figure.suptitle(title, fontweight="bold")
     handles, names = panels[0].get_legend_handles_labels()
-    columns: Any = {"ncols": 2, "fontsize": 8} if sweeps else {"ncols": 3 * len(across)}
+    columns: Any = {"ncols": 2, "fontsize": 7.2} if sweeps else {"ncols": 3 * len(across)}
     figure.legend(handles, names, loc="outside lower center", frameon=False, **columns)
     figure.draw_without_rendering()  # settles the layout, which labels are placed in
     for panel, shown, points, avoid in to_label:

@@ -125,9 +125,16 @@ def _draw_gap(panel: Axes, k: int, top_k: float, next_k: float) -> None:
     arrow = {"arrowstyle": "->", "color": COLOURS[1], "shrinkA": 0, "shrinkB": 0}
     panel.annotate("", (k, next_k), (k, top_k), arrowprops=arrow)
     if top_k > 0:
-        text = f"{next_k / top_k - 1:+.1%}"
-        middle = (k, (top_k + next_k) / 2)
-        panel.annotate(text, middle, (-7, 0), textcoords="offset points", ha="right", va="center", color=COLOURS[1])
+        lower = (k, min(top_k, next_k))
+        panel.annotate(
+            f"{next_k / top_k - 1:+.1%}",
+            lower,
+            (0, -9),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            color=COLOURS[1],
+        )
 
 
 def _trade_off(evidence: Evidence, trade: Trade, path: Path, title: str) -> bool:
