@@ -36,7 +36,13 @@ class Candidates:
             may: whether an item is a candidate, [B, I] bool.
             n: how many to take; C is n, or I where that is less.
         """
-        order = np.argsort(np.where(may, -scores, np.inf), axis=1, kind="stable")[:, :n]  # [B, C]
+        costs = np.where(may, -scores, np.inf)
+        n = min(n, costs.shape[1])
+        limits = np.partition(costs, n - 1, axis=1)[:, n - 1]  # [B]
+        order = np.empty((len(costs), n), dtype=np.int64)  # [B, C]
+        for row, (cost, limit) in enumerate(zip(costs, limits, strict=True)):
+            places = np.flatnonzero(cost <= limit)  # n and all that tie with the n-th, by id
+            order[row] = places[np.argsort(cost[places], kind="stable")[:n]]
         is_real = np.take_along_axis(may, order, axis=1)
         return cls(np.where(is_real, order + 1, 0), np.take_along_axis(scores, order, axis=1))
 

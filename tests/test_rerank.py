@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
 from gptrec_rl.metrics import discounts, ild
 from gptrec_rl.rerank import Candidates, greedy_ild, greedy_pcount, min_max, mmr, softmax
@@ -146,6 +147,26 @@ def test_the_best_candidates_are_in_order_and_filled_up_with_zeros() -> None:
     assert best.items.tolist() == [[2, 3, 4], [2, 4, 0]]  # equal scores: the smaller id
     assert best.scores[0].tolist() == [3.0, 3.0, 2.0]
     assert Candidates.best(scores, may, 9).items.tolist() == [[2, 3, 4, 1], [2, 4, 0, 0]]
+
+
+def test_a_tie_for_the_last_places_goes_to_the_smaller_ids() -> None:
+    scores = np.array([[1.0, 2.0, 1.0, 5.0, 1.0, 1.0], [3.0, 3.0, 3.0, 3.0, 3.0, 3.0]], dtype=np.float32)
+    may = np.array([[False, True, True, True, True, True], [True, False, True, False, True, True]])
+    best = Candidates.best(scores, may, 4)
+    assert best.items.tolist() == [[4, 2, 3, 5], [1, 3, 5, 6]]
+    assert Candidates.best(scores, may, 3).items.tolist() == [[4, 2, 3], [1, 3, 5]]
+
+
+@given(st.data())
+def test_the_best_candidates_are_those_of_sorting_everything(data: st.DataObject) -> None:
+    shape = data.draw(st.integers(1, 3)), N_ITEMS
+    scores = data.draw(npst.arrays(np.float32, shape, elements=st.sampled_from([-2.0, 0.0, 0.25, 1.0])))
+    may = data.draw(npst.arrays(np.bool_, shape))
+    n = data.draw(st.integers(1, N_ITEMS + 1))
+    for row, items in enumerate(Candidates.best(scores, may, n).items):
+        expected = sorted(np.flatnonzero(may[row]), key=lambda place: (-scores[row, place], place))[:n]
+        assert items[items > 0].tolist() == [place + 1 for place in expected]
+        assert (items[len(expected) :] == 0).all()
 
 
 def test_no_rows_make_no_lists() -> None:
