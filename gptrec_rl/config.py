@@ -10,6 +10,11 @@ from gptrec_rl.data.split import SPLIT_SEED
 
 Precision = Literal["auto", "bf16", "fp32"]
 Correction = Literal["clip", "truncated", "vtrace", "decoupled"]
+RerankMethod = Literal["mmr", "ild", "pcount"]
+"""`mmr` and `ild` for diverse genres, `pcount` against popular items."""
+RerankScaling = Literal["raw", "min-max", "softmax"]
+"""`raw`: the model's scores and shares of the interactions, as in the paper; `min-max`: both brought to 0..1;
+`softmax`: the model's probabilities and shares of the interactions."""
 
 
 class Settings(BaseModel):
@@ -82,12 +87,12 @@ class AdamConfig(TrainingConfig):
 class RerankConfig(Settings):
     """A reranker over a scoring model (section 4.2); see `gptrec_rl.models.reranker`."""
 
-    method: Literal["mmr", "ild", "pcount"]
+    method: RerankMethod
     weight: float = Field(ge=0, le=1)
     """Of the model's score; 1 leaves its lists as they are."""
-    scaling: Literal["raw", "min-max", "softmax"] = "min-max"
+    scaling: RerankScaling = "min-max"
     n_candidates: PositiveInt = 1000
-    """How many of the best unseen items a list is chosen from."""
+    """How many of the best unseen items a list is chosen from, and scaled over."""
 
 
 class PretrainConfig(AdamConfig):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from gptrec_rl.config import PAPER, ModelConfig, PpoConfig, TuneConfig
+from gptrec_rl.config import PAPER, ModelConfig, PpoConfig, RerankConfig, TuneConfig
 
 
 def test_the_papers_preset_is_valid_and_has_the_settings_behind_table_3() -> None:
@@ -46,3 +46,9 @@ def test_decoupled_ppo_with_a_single_pass_is_refused() -> None:
 def test_a_truncation_that_would_cut_equal_weights_is_refused() -> None:
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         PpoConfig(truncation=0.99)
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.5, float("nan")])
+def test_a_rerankers_weight_outside_zero_to_one_is_refused(weight: float) -> None:
+    with pytest.raises(ValidationError, match="weight"):
+        RerankConfig(method="mmr", weight=weight)

@@ -238,15 +238,15 @@ def _valid(table: EvaluationTable) -> EvaluationTable:
 
 def _curve(name: str, rerank: Rerank, trained: Trained, split: Split, k: int) -> Measured:
     """Rerank with all weights over one pass of the base model; keep the users of each goal's best weight."""
+    from gptrec_rl.config import RerankConfig
     from gptrec_rl.models.reranker import sweep
 
+    configs = [RerankConfig(method=rerank.method, weight=weight, scaling=rerank.scaling) for weight in rerank.weights]
     base = cast(ScoringRecommender, ModelChoice.parse(trained.place).open(split, "top-k", "auto"))
     cases = split.test
     lists = _with_bar(
         name,
-        lambda show: sweep(
-            base, rerank.method, rerank.weights, rerank.scaling, split, cases.histories, k, progress=show
-        ),
+        lambda show: sweep(base, configs, split, cases.histories, k, progress=show),
     )  # [W, B, K]
     tables = {
         weight: _valid(measure(items, cases, split, name=name))

@@ -105,7 +105,7 @@ def _stage_1(split: Split, config: PretrainConfig) -> Pretraining:
     strategy: Strategy | None = "top-k" if config.rerank else None
     teacher = ModelChoice.parse(config.teacher).open(split, strategy, config.precision)
     if config.rerank is not None:
-        teacher = Reranked(cast("ScoringRecommender", teacher), split=split, **config.rerank.model_dump())
+        teacher = Reranked(cast("ScoringRecommender", teacher), config.rerank, split)
     return Pretraining(student, teacher, split, config)
 
 

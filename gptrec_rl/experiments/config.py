@@ -6,12 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from gptrec_rl.config import TRAINED_MODELS, Settings, SplitConfig
+from gptrec_rl.config import TRAINED_MODELS, RerankMethod, RerankScaling, Settings, SplitConfig
 from gptrec_rl.config_files import merged
 from gptrec_rl.experiments.goal_values import is_measured
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.models.recommender import Strategy
-from gptrec_rl.models.reranker import Method, Scaling
 
 BuiltInModel = Literal["popularity", "markov"]
 BUILT_IN: tuple[BuiltInModel, ...] = ("popularity", "markov")
@@ -100,8 +99,8 @@ class Rerank(Settings):
 
     base: str
     """A built-in model, or the row of a trained one."""
-    method: Method
-    scaling: Scaling
+    method: RerankMethod
+    scaling: RerankScaling
     weights: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(min_length=1)
     """Of the score."""
     goals: tuple[str, ...] = Field(min_length=1)

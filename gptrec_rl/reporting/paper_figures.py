@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gptrec_rl.config import RerankMethod
 from gptrec_rl.experiments.evidence import Evidence, Line
 from gptrec_rl.experiments.goal_values import measured_goal
 from gptrec_rl.experiments.store import Result
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.metrics import metric, ndcg_of_ranks
-from gptrec_rl.models.reranker import Method
 from gptrec_rl.reporting.figures import (
     COLOURS,
     Sweep,
@@ -49,7 +49,7 @@ class Trade:
     number: int
     meaning: str
     reward: str
-    methods: tuple[Method, ...]
+    methods: tuple[RerankMethod, ...]
     metric: str
     reference: float
     accuracy: str

@@ -9,6 +9,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from gptrec_rl.config import RerankConfig, RerankMethod, RerankScaling
 from gptrec_rl.data import Catalogue, Histories, Interactions, Split
 from gptrec_rl.data.sources.ml1m import read_sequences
 from gptrec_rl.errors import InputError
@@ -16,10 +17,10 @@ from gptrec_rl.evaluation import count_invalid, measure
 from gptrec_rl.models.markov import MarkovChain
 from gptrec_rl.models.popularity import PopularityRecommender
 from gptrec_rl.models.recommender import Recommender
-from gptrec_rl.models.reranker import Method, Reranked, Scaling, sweep
+from gptrec_rl.models.reranker import Reranked, sweep
 
 N_ITEMS = 30
-METHODS, SCALINGS = get_args(Method), get_args(Scaling)
+METHODS, SCALINGS = get_args(RerankMethod), get_args(RerankScaling)
 COMBINATIONS = [(method, scaling) for method in METHODS for scaling in SCALINGS]
 
 
@@ -40,8 +41,10 @@ def chain(split: Split) -> MarkovChain:
 
 
 @pytest.mark.parametrize(("method", "scaling"), COMBINATIONS)
-def test_lists_obey_the_protocol(split: Split, chain: MarkovChain, method: Method, scaling: Scaling) -> None:
-    recommender: Recommender = Reranked(chain, method, 0.4, scaling, split)
+def test_lists_obey_the_protocol(
+    split: Split, chain: MarkovChain, method: RerankMethod, scaling: RerankScaling
+) -> None:
+    recommender: Recommender = Reranked(chain, RerankConfig(method=method, weight=0.4, scaling=scaling), split)
     cases = split.test
     allowed = np.arange(1, N_ITEMS + 1) % 7 != 0
     slates = recommender.recommend(cases.histories, 5, allowed)
@@ -52,16 +55,24 @@ def test_lists_obey_the_protocol(split: Split, chain: MarkovChain, method: Metho
 
 
 @pytest.mark.parametrize(("method", "scaling"), COMBINATIONS)
-def test_weight_one_is_the_base_model(split: Split, chain: MarkovChain, method: Method, scaling: Scaling) -> None:
+def test_weight_one_is_the_base_model(
+    split: Split, chain: MarkovChain, method: RerankMethod, scaling: RerankScaling
+) -> None:
     histories = split.test.histories
-    items = Reranked(chain, method, 1.0, scaling, split).recommend(histories, 6).items
+    items = (
+        Reranked(chain, RerankConfig(method=method, weight=1.0, scaling=scaling), split).recommend(histories, 6).items
+    )
     np.testing.assert_array_equal(items, chain.recommend(histories, 6).items)
 
 
 def test_pcount_at_weight_zero_is_popularity_upside_down_among_the_candidates(split: Split, chain: MarkovChain) -> None:
     histories = split.test.histories
     for n_candidates in (N_ITEMS, 8):
-        items = Reranked(chain, "pcount", 0.0, "raw", split, n_candidates).recommend(histories, 3).items
+        items = (
+            Reranked(chain, RerankConfig(method="pcount", weight=0.0, scaling="raw", n_candidates=n_candidates), split)
+            .recommend(histories, 3)
+            .items
+        )
         for row, history in enumerate(histories):
             base = chain.recommend([history], min(n_candidates, N_ITEMS - len(history))).items[0]
             rarest = sorted(base, key=lambda item: split.frequencies[item - 1])[:3]  # stable: the better score first
@@ -70,53 +81,46 @@ def test_pcount_at_weight_zero_is_popularity_upside_down_among_the_candidates(sp
 
 def test_the_fair_scaling_divides_popularity_by_the_largest(split: Split) -> None:
     popular = PopularityRecommender(split)  # for a new user its min-max scaled scores are the scaled popularities
-    scores = Reranked(popular, "pcount", 0.5, "min-max", split).recommend([[]], 10).scores
+    scores = (
+        Reranked(popular, RerankConfig(method="pcount", weight=0.5, scaling="min-max"), split)
+        .recommend([[]], 10)
+        .scores
+    )
     assert split.frequencies.min() == 0
     np.testing.assert_allclose(scores, 0, atol=1e-6)
 
 
 def test_fewer_candidates_confine_the_list(split: Split, chain: MarkovChain) -> None:
     histories = split.test.histories
-    items = Reranked(chain, "mmr", 0.0, "raw", split, n_candidates=4).recommend(histories, 4).items
+    items = (
+        Reranked(chain, RerankConfig(method="mmr", weight=0.0, scaling="raw", n_candidates=4), split)
+        .recommend(histories, 4)
+        .items
+    )
     np.testing.assert_array_equal(np.sort(items), np.sort(chain.recommend(histories, 4).items))
 
 
 @pytest.mark.parametrize(("method", "scaling"), COMBINATIONS)
 def test_a_sweep_makes_the_lists_of_each_weight(
-    split: Split, chain: MarkovChain, method: Method, scaling: Scaling
+    split: Split, chain: MarkovChain, method: RerankMethod, scaling: RerankScaling
 ) -> None:
     seen: list[tuple[int, int]] = []
     histories, weights = split.test.histories, [0.0, 0.3, 1.0]
-    items = sweep(
-        chain,
-        method,
-        weights,
-        scaling,
-        split,
-        histories,
-        k=4,
-        n_candidates=9,
-        batch_size=16,
-        progress=lambda done, total: seen.append((done, total)),
-    )
+    configs = [RerankConfig(method=method, weight=weight, scaling=scaling, n_candidates=9) for weight in weights]
+    items = sweep(chain, configs, split, histories, 4, 16, lambda done, total: seen.append((done, total)))
     assert seen == [(16, 40), (32, 40), (40, 40)]
-    for place, weight in enumerate(weights):
-        alone = Reranked(chain, method, weight, scaling, split, n_candidates=9).recommend(histories, 4).items
-        np.testing.assert_array_equal(items[place], alone)
+    for place, config in enumerate(configs):
+        np.testing.assert_array_equal(items[place], Reranked(chain, config, split).recommend(histories, 4).items)
     assert not np.array_equal(items[0], items[2])
-
-
-@pytest.mark.parametrize("weight", [-0.1, 1.5, float("nan")])
-def test_a_weight_outside_zero_to_one_is_refused(split: Split, chain: MarkovChain, weight: float) -> None:
-    with pytest.raises(InputError, match=f"weight of the score is {weight}; give one between 0 and 1"):
-        Reranked(chain, "mmr", weight, "raw", split)
 
 
 def test_lists_longer_than_the_candidates_are_refused(split: Split, chain: MarkovChain) -> None:
     with pytest.raises(InputError, match="K = 5 items can't be chosen from 4 candidates"):
-        Reranked(chain, "mmr", 0.5, "raw", split, n_candidates=4).recommend([[1]], 5)
+        Reranked(chain, RerankConfig(method="mmr", weight=0.5, scaling="raw", n_candidates=4), split).recommend(
+            [[1]], 5
+        )
     with pytest.raises(InputError, match="leaves 29 of 30"):
-        Reranked(chain, "mmr", 0.5, "raw", split).recommend([[1]], 30)
+        Reranked(chain, RerankConfig(method="mmr", weight=0.5, scaling="raw"), split).recommend([[1]], 30)
 
 
 def test_known_figures_on_movielens_1m(shared_data: Path) -> None:
@@ -124,8 +128,9 @@ def test_known_figures_on_movielens_1m(shared_data: Path) -> None:
     split = Split.leave_one_out(read_sequences(shared_data / "ml-1m"))
     chain, cases = MarkovChain(split), split.test
 
-    def means(method: Method, weight: float) -> dict[str, float]:
-        (items,) = sweep(chain, method, [weight], "min-max", split, cases.histories, n_candidates=500)
+    def means(method: RerankMethod, weight: float) -> dict[str, float]:
+        config = RerankConfig(method=method, weight=weight, scaling="min-max", n_candidates=500)
+        (items,) = sweep(chain, [config], split, cases.histories)
         return measure(items, cases, split, name=method).summary()
 
     diverse, unpopular = means("mmr", 0.5), means("pcount", 1 / 1.4)
@@ -140,5 +145,7 @@ def test_diverse_lists_need_genres_and_less_popular_ones_do_not(split: Split, ch
     plain = Split(dataclasses.replace(split.interactions, catalogue=catalogue), split.validation_users)
     for method in ("mmr", "ild"):
         with pytest.raises(InputError, match="has no genre"):
-            Reranked(chain, method, 0.5, "raw", plain)
-    assert Reranked(chain, "pcount", 0.5, "raw", plain).recommend([[1]], 3).items.shape == (1, 3)
+            Reranked(chain, RerankConfig(method=method, weight=0.5, scaling="raw"), plain)
+    assert Reranked(chain, RerankConfig(method="pcount", weight=0.5, scaling="raw"), plain).recommend(
+        [[1]], 3
+    ).items.shape == (1, 3)
