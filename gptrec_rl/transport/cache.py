@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +51,8 @@ class Ledger:
         drawn: drawn at least once, each counted once.
         evicted: pushed out by newer ones without ever being drawn.
         stale: outdated by newer policies without ever being drawn.
-        rejected: unreadable, of another run or data, or from learner steps that were lost, and never drawn.
+        rejected: unreadable, of another run or data, from learner steps that were lost, or refused by the optimiser or
+            of a generator in quarantine, and never drawn.
         repeated: sends of a batch that had already come; not part of the sum.
     """
 
@@ -104,20 +105,29 @@ class RecommendationCache(ABC):
         """
         return self.put_encoded(Head.of(batch), encode(batch))
 
-    def draw(self, rng: np.random.Generator) -> RolloutBatch | None:
-        """Return one of the batches, each as likely, and count the draw; None when there is none to learn from."""
+    def draw(
+        self, rng: np.random.Generator, inspect: Callable[[RolloutBatch], None] = lambda batch: None
+    ) -> RolloutBatch | None:
+        """Return one of the batches, each as likely, and count the draw; None when there is none to learn from.
+
+        Args:
+            rng: decides which.
+            inspect: called with each batch once, when it is first read; raises `MessageError` for one to reject.
+        """
         for entry_id, data in self._new_entries():
             try:
-                self._read_batches[entry_id] = self._accept(data)
+                batch = self._accept(data)
+                inspect(batch)
+                self._read_batches[entry_id] = batch
             except MessageError as error:
                 self._reject(entry_id)
                 if str(error) not in self._reported:
                     self._reported.add(str(error))
                     logger.warning("batch rejected (said once, all are counted): %s", error)
         picked, alive = self._pick(rng.random(), list(self._read_batches))
-        batch = self._read_batches.get(picked) if picked else None
+        drawn = self._read_batches.get(picked) if picked else None
         self._read_batches = {entry_id: self._read_batches[entry_id] for entry_id in alive}
-        return batch
+        return drawn
 
     def _accept(self, data: bytes) -> RolloutBatch:
         batch = decode(data)
@@ -137,12 +147,24 @@ class RecommendationCache(ABC):
         """Return whether a generator should make another batch: fewer than M are waiting."""
 
     @abstractmethod
+    def is_stale(self, version: int) -> bool:
+        """Return whether what a policy of this version writes would be outdated already."""
+
+    @abstractmethod
     def advance(self, token: int, version: int, step: int) -> None:
         """Tell the cache of the newest policy: the optimiser does so after publishing, and first of all on its start.
 
         Stale batches leave at once. The first call with a larger token says at which step that optimiser resumed:
         batches of smaller tokens from beyond it are rejected. A call with a smaller token than the largest is ignored.
         """
+
+    @abstractmethod
+    def quarantine(self, generator_id: int) -> None:
+        """Reject all batches of a generator: those that are here and those to come."""
+
+    @abstractmethod
+    def quarantined(self) -> frozenset[int]:
+        """Return the ids of the generators in quarantine."""
 
     @abstractmethod
     def ledger(self) -> Ledger:

@@ -6,6 +6,7 @@ between a change of the stream and its change of the ledger.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,15 +17,16 @@ from gptrec_rl.transport.cache import CacheLimits, Head, Ledger, RecommendationC
 
 _UNBOUNDED = -1
 
-# KEYS: stream, entries (entry id -> "token version step draws"), ledger, state, resumed (token -> step), sent.
+# KEYS: stream, entries (entry id -> "generator token version step draws"), ledger, state, resumed (token -> step), sent
+# (generator -> sequence number), quarantined (generators).
 _COMMON = """
-local stream, entries, ledger, state, resumed, sent = unpack(KEYS)
+local stream, entries, ledger, state, resumed, sent, quarantined = unpack(KEYS)
 
 local function count(column, n) redis.call('HINCRBY', ledger, column, n) end
 
 local function parse(entry)
-  local token, version, step, draws = string.match(entry, '(%d+) (%d+) (%d+) (%d+)')
-  return tonumber(token), tonumber(version), tonumber(step), tonumber(draws)
+  local generator, token, version, step, draws = string.match(entry, '(%d+) (%d+) (%d+) (%d+) (%d+)')
+  return generator, tonumber(token), tonumber(version), tonumber(step), tonumber(draws)
 end
 
 -- Take an entry out of the stream; one that was never drawn goes over to another column of the ledger.
@@ -32,7 +34,7 @@ local function remove(id, column)
   local entry = redis.call('HGET', entries, id)
   local was_there = redis.call('XDEL', stream, id) == 1
   redis.call('HDEL', entries, id)
-  if entry and select(4, parse(entry)) == 0 then
+  if entry and select(5, parse(entry)) == 0 then
     count('waiting', -1)
     count(column, 1)
   elseif was_there and not entry then  -- somebody else's, written to the stream by hand
@@ -65,14 +67,14 @@ if number <= tonumber(redis.call('HGET', sent, generator) or '-1') then
 end
 redis.call('HSET', sent, generator, number)
 count('generated', 1)
-if is_lost(tonumber(token), tonumber(step)) then
+if is_lost(tonumber(token), tonumber(step)) or redis.call('SISMEMBER', quarantined, generator) == 1 then
   count('rejected', 1)
 elseif is_stale(tonumber(version), max_staleness) then
   count('stale', 1)
 else
   count('waiting', 1)
   local id = redis.call('XADD', stream, '*', 'batch', data)
-  redis.call('HSET', entries, id, token .. ' ' .. version .. ' ' .. step .. ' 0')
+  redis.call('HSET', entries, id, table.concat({generator, token, version, step, 0}, ' '))
   while redis.call('XLEN', stream) > capacity do
     remove(redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][1], 'evicted')
   end
@@ -82,14 +84,14 @@ return 1
 
 _ADVANCE = """
 local token, version, step, max_staleness = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-if token < tonumber(redis.call('HGET', state, 'token') or '0') then return end
+local newest_token = tonumber(redis.call('HGET', state, 'token') or '0')
+if token < newest_token then return end
 redis.call('HSETNX', resumed, ARGV[1], step)
-redis.call('HSET', state, 'token', ARGV[1])
-local newest = tonumber(redis.call('HGET', state, 'version') or '0')
-redis.call('HSET', state, 'version', math.max(newest, version))
+if token == newest_token then version = math.max(version, tonumber(redis.call('HGET', state, 'version') or '0')) end
+redis.call('HSET', state, 'token', ARGV[1], 'version', version)
 local all = redis.call('HGETALL', entries)
 for i = 1, #all, 2 do
-  local entry_token, entry_version, entry_step = parse(all[i + 1])
+  local _, entry_token, entry_version, entry_step = parse(all[i + 1])
   if is_lost(entry_token, entry_step) then
     remove(all[i], 'rejected')
   elseif is_stale(entry_version, max_staleness) then
@@ -100,26 +102,37 @@ end
 
 _REJECT = "remove(ARGV[1], 'rejected')"
 
+_QUARANTINE = """
+redis.call('SADD', quarantined, ARGV[1])
+local all = redis.call('HGETALL', entries)
+for i = 1, #all, 2 do
+  if parse(all[i + 1]) == ARGV[1] then remove(all[i], 'rejected') end
+end
+"""
+
+# A client that lost the reply asks again with the same number, and gets the same answer.
 _PICK = """
-local uniform, max_reuse = tonumber(ARGV[1]), tonumber(ARGV[2])
+local number, uniform, max_reuse = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+if redis.call('HGET', state, 'draw') == number then return cjson.decode(redis.call('HGET', state, 'drawn')) end
 local alive = {}
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   if redis.call('HEXISTS', entries, ARGV[i]) == 1 then alive[#alive + 1] = ARGV[i] end
 end
 if #alive == 0 then return {} end
 local place = math.floor(uniform * #alive) + 1
 local picked = alive[place]
-local token, version, step, draws = parse(redis.call('HGET', entries, picked))
+local generator, token, version, step, draws = parse(redis.call('HGET', entries, picked))
 if draws == 0 then
   count('waiting', -1)
   count('drawn', 1)
 end
-redis.call('HSET', entries, picked, string.format('%d %d %d %d', token, version, step, draws + 1))
+redis.call('HSET', entries, picked, string.format('%s %d %d %d %d', generator, token, version, step, draws + 1))
 if max_reuse >= 0 and draws + 1 >= max_reuse then
   remove(picked, 'evicted')
   table.remove(alive, place)
 end
 table.insert(alive, 1, picked)
+redis.call('HSET', state, 'draw', number, 'drawn', cjson.encode(alive))
 return alive
 """
 
@@ -139,13 +152,15 @@ class RedisCache(RecommendationCache):
         self, client: redis.Redis, run_id: str, limits: CacheLimits, catalogue_hash: str, split_hash: str
     ) -> None:
         super().__init__(run_id, limits, catalogue_hash, split_hash)
-        names = ("batches", "entries", "ledger", "state", "resumed", "sent")
+        names = ("batches", "entries", "ledger", "state", "resumed", "sent", "quarantined")
         self._keys = [f"gptrec:{{{run_id}}}:cache:{name}" for name in names]
-        self._stream, _, self._ledger, *_ = self._keys
+        self._stream, _, self._ledger, _, _, _, self._quarantined = self._keys
         self._client = client
         self._cursor = b"0"
-        self._put, self._advance, self._take_out, self._draw = (
-            client.register_script(_COMMON + body) for body in (_PUT, _ADVANCE, _REJECT, _PICK)
+        self._reader = secrets.token_hex(8)
+        self._n_draws = 0
+        self._put, self._advance, self._take_out, self._bar, self._draw = (
+            client.register_script(_COMMON + body) for body in (_PUT, _ADVANCE, _REJECT, _QUARANTINE, _PICK)
         )
 
     def put_encoded(self, head: Head, data: bytes) -> bool:
@@ -162,6 +177,15 @@ class RedisCache(RecommendationCache):
         """Take note of the newest policy; see `RecommendationCache.advance`."""
         self._run(self._advance, token, version, step, _bound(self.limits.max_staleness))
 
+    def quarantine(self, generator_id: int) -> None:
+        """Reject all batches of a generator; see `RecommendationCache.quarantine`."""
+        self._run(self._bar, generator_id)
+
+    def quarantined(self) -> frozenset[int]:
+        """Return the ids of the generators in quarantine."""
+        members: Any = self._client.smembers(self._quarantined)
+        return frozenset(map(int, members))
+
     def ledger(self) -> Ledger:
         """Return the ledger."""
         columns: Any = self._client.hgetall(self._ledger)
@@ -177,9 +201,10 @@ class RedisCache(RecommendationCache):
         self._run(self._take_out, entry_id)
 
     def _pick(self, uniform: float, entry_ids: list[str]) -> tuple[str | None, list[str]]:
-        reply = [
-            entry_id.decode() for entry_id in self._run(self._draw, uniform, _bound(self.limits.max_reuse), *entry_ids)
-        ]
+        number = f"{self._reader}-{self._n_draws}"
+        answer = self._run(self._draw, number, uniform, _bound(self.limits.max_reuse), *entry_ids)
+        self._n_draws += 1
+        reply = [entry_id.decode() for entry_id in answer]
         return (reply[0], reply[1:]) if reply else (None, [])
 
     def _run(self, script: Script, *arguments: int | float | str | bytes) -> Any:
