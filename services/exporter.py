@@ -11,8 +11,6 @@ from pathlib import Path
 
 import click
 from prometheus_client import CollectorRegistry, start_http_server
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from gptrec_rl.cli import BadInput
 from gptrec_rl.config import TuneConfig
@@ -45,7 +43,6 @@ def main(run_dir: Path, redis_url: str, address: str, port: int, write_records: 
         client = connect(redis_url)
     except InputError as error:
         raise BadInput(str(error)) from error
-    client.set_retry(Retry(NoBackoff(), 0))  # the page says at once that Redis is away
     page, registry = FleetPage(), CollectorRegistry()
     registry.register(page)
     server, _ = start_http_server(port, address, registry)

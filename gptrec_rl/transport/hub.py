@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gptrec_rl.transport.cache import CacheLimits, RecommendationCache
 from gptrec_rl.transport.checkpoints import CheckpointStore
-from gptrec_rl.transport.connection import connect
+from gptrec_rl.transport.connection import connect_patiently
 from gptrec_rl.transport.ids import IdAllocator, MemoryIds, RedisIds
 from gptrec_rl.transport.lease import LearnerLease, MemoryLease, RedisLease
 from gptrec_rl.transport.memory_cache import MemoryCache
@@ -52,12 +52,12 @@ def memory_transport(
 def redis_transport(
     url: str, store_root: str, run_id: str, limits: CacheLimits, catalogue_hash: str, split_hash: str
 ) -> Transport:
-    """Connect to the transport of a fleet of processes.
+    """Connect to the transport of a fleet of processes; a Redis that is away is waited for.
 
     Raises:
-        InputError: Redis can't be reached or refuses the password.
+        InputError: Redis refuses the password.
     """
-    client = connect(url)
+    client = connect_patiently(url)
     return Transport(
         cache=RedisCache(client, run_id, limits, catalogue_hash, split_hash),
         store=_store(store_root, limits),

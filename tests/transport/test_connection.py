@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+import redis
 
 from gptrec_rl.errors import InputError
-from gptrec_rl.transport.connection import connect, redact
+from gptrec_rl.transport.connection import connect, connect_patiently, redact
 from gptrec_rl.transport.embedded import find_server
 
 
@@ -48,9 +49,10 @@ def test_what_is_no_redis_url_is_refused(url: str) -> None:
 @pytest.mark.integration
 def test_a_wrong_password_is_refused_without_showing_it(redis_url: str) -> None:
     _, at, path = redis_url.partition("@")
-    with pytest.raises(InputError, match="invalid username-password pair") as caught:
-        connect(f"unix://:wrong-secret{at}{path}")
-    assert "wrong-secret" not in str(caught.value)
+    for ask in (connect, connect_patiently):
+        with pytest.raises(InputError, match="invalid username-password pair") as caught:
+            ask(f"unix://:wrong-secret{at}{path}")
+        assert "wrong-secret" not in str(caught.value)
 
 
 def test_a_server_that_is_no_redis_is_refused() -> None:
@@ -78,10 +80,14 @@ def test_calls_wait_for_a_redis_that_restarts(tmp_path: Path, tmp_path_factory: 
         arguments = [find_server(), "--port", "0", "--unixsocket", path, "--dir", tmp_path, "--appendonly", "yes"]
         return subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
 
+    clients: list[redis.Redis] = []
+    connector = threading.Thread(target=lambda: clients.append(connect_patiently(f"unix://{path}")))
+    connector.start()
+    time.sleep(0.2)
+    assert clients == []
     server = start()
-    while not path.exists():
-        time.sleep(0.01)
-    client = connect(f"unix://{path}")
+    connector.join()
+    (client,) = clients
     client.incr("counter")
     server.terminate()
     server.wait()
