@@ -128,6 +128,8 @@ class RowConfig(Settings):
     """Where in the table: smaller is higher."""
     published: str = ""
     """The row's key in `published.toml`; empty where nothing was published."""
+    note: str = ""
+    """What the reader of its result should know, such as why it differs from what was published."""
     strategies: tuple[Strategy, ...] = Field(("next-k",), min_length=1)
     """How lists are made; the first one is the row's own, two of them draw a panel of Figure 3."""
     seeds: tuple[int, ...] = Field((0,), min_length=1)

@@ -20,7 +20,7 @@ FAR = 0.05
 
 def notes(evidence: Evidence) -> list[str]:
     """Say how the table reads: a sentence or two each."""
-    parts = (_setting, _baseline, _seeds, _sources, _missed, _missing, _changed)
+    parts = (_setting, _baseline, _seeds, _sources, _missed, _remarks, _missing, _changed)
     return [note for part in parts for note in part(evidence)]
 
 
@@ -147,6 +147,12 @@ def _missed(evidence: Evidence) -> Iterator[str]:
         far = [f"{name} {share:+.1%}" for name, share in off.items() if abs(share) > FAR]
         if far:
             yield f"More than {FAR:.0%} off what was published: {line.row.name}, {', '.join(far)}."
+
+
+def _remarks(evidence: Evidence) -> Iterator[str]:
+    for line in evidence.run:
+        if line.row.note:
+            yield f"{line.row.name}: {line.row.note}"
 
 
 def _missing(evidence: Evidence) -> Iterator[str]:

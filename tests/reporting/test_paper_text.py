@@ -42,6 +42,15 @@ def test_notes_name_what_is_far_from_the_published(evidence: Evidence) -> None:
     assert far == ["More than 5% off what was published: Weak & small, NDCG@2 -50.0%, ILD@2 +20.0%."]
 
 
+def test_a_rows_note_stands_below_the_table_once_it_has_a_result(evidence: Evidence) -> None:
+    rows = dict(evidence.study.experiments.rows)
+    for row_id in ("weak", "absent"):
+        rows[row_id] = rows[row_id].model_copy(update={"note": "Trained for a minute."})
+    experiments = replace(evidence.study.experiments, rows=rows)
+    said = notes(Evidence.of(replace(evidence.study, experiments=experiments)))
+    assert [note for note in said if "a minute" in note] == ["Weak & small: Trained for a minute."]
+
+
 def test_notes_name_sources_and_missing_curves(evidence: Evidence) -> None:
     said = notes(evidence)
     assert "Published values: A <paper>." in said
