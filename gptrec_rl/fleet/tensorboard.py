@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import time
+from ctypes import c_float
 from pathlib import Path
 
 from gptrec_rl.transport.metrics import MetricRecord
@@ -57,7 +58,7 @@ def _event(wall_time: float, step: int, what: bytes) -> bytes:
 
 
 def _scalar(name: str, value: float) -> bytes:
-    return _field(1, name.encode()) + bytes([2 << 3 | _FLOAT]) + struct.pack("<f", value)
+    return _field(1, name.encode()) + bytes([2 << 3 | _FLOAT]) + bytes(c_float(value))
 
 
 def _field(number: int, content: bytes | int | float) -> bytes:

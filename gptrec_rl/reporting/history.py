@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict, deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from gptrec_rl.errors import InputError
 from gptrec_rl.metrics import HIGHER_IS_BETTER
 from gptrec_rl.reporting.figures import Validation
 from gptrec_rl.transport import names
-from gptrec_rl.transport.metrics import MetricRecord
+from gptrec_rl.transport.messages import MessageError
+from gptrec_rl.transport.metrics import MetricRecord, parse_record
 
 METRICS_FILE = "metrics.jsonl"
 LONGEST_PAUSE_S = 60.0
@@ -152,8 +152,8 @@ class RunFollower:
     def _parse(self, line: bytes) -> MetricRecord:
         self._n_lines += 1
         try:
-            return MetricRecord(**json.loads(line))
-        except (ValueError, TypeError) as error:
+            return parse_record(line)
+        except MessageError as error:
             raise InputError(
                 f"{self._path}, line {self._n_lines} is not a metrics record ({error}); "
                 "remove that line to read the others"

@@ -16,7 +16,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from gptrec_rl.transport.entry import MANIFEST, CheckpointError, Entry, parse_manifest, refused_writes, seal, verify
+from gptrec_rl.transport.entry import (
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    CheckpointError,
+    Entry,
+    parse_json,
+    parse_manifest,
+    refused_writes,
+    seal,
+    verify,
+)
 from gptrec_rl.transport.storage import open_storage
 
 logger = logging.getLogger(__name__)
@@ -27,9 +37,10 @@ HOLDS = "holds"
 LATEST = "LATEST"
 BEST = "BEST"
 HOLD_S = 3600.0
+MAX_POINTER_BYTES = 1024
 
-_ENTRY_NAME = re.compile(r"v\d{8,}|step_\d{8,}")
-_POLICY_FOLDER = re.compile(rf"{POLICIES}/v\d{{8,}}")
+_ENTRY_NAME = re.compile(r"v[0-9]{8,16}|step_[0-9]{8,16}")
+_POLICY_FOLDER = re.compile(rf"{POLICIES}/v[0-9]{{8,16}}")
 
 
 class CheckpointStore:
@@ -110,13 +121,18 @@ class CheckpointStore:
             self._highest_token = entry.token
         return entry
 
+    def policy(self, token: int, version: int) -> Entry | None:
+        """Return a policy by its origin, None for one that is gone or never was."""
+        entry = self._load_entry(f"{POLICIES}/v{version:08d}")
+        return entry if entry is not None and entry.token == token else None
+
     def read(self, entry: Entry) -> dict[str, bytes]:
         """Return the files of an entry, checked against its manifest.
 
         Raises:
             CheckpointError: names the file and what is wrong with it.
         """
-        return verify(entry, lambda name: self._storage.read(f"{entry.folder}/{name}"))
+        return verify(entry, lambda name, at_most: self._storage.read(f"{entry.folder}/{name}", at_most))
 
     def read_latest_policy(self) -> tuple[Entry, dict[str, bytes]] | None:
         """Return the newest policy that is whole, with its files; None when there is none; see `latest_policy`."""
@@ -141,14 +157,14 @@ class CheckpointStore:
         best = self.best()
         if not math.isfinite(score) or (best is not None and score <= best[1]):
             return False
-        self._replace(BEST, {"folder": entry.folder, "score": score})
+        self._replace(BEST, {"folder": entry.folder, "score": float(score)})
         return True
 
     def best(self) -> tuple[Entry, float] | None:
         """Return the best policy and its score, None before the first."""
-        best = self._load_pointer(BEST)
+        best = self._load_pointer(BEST, "score")
         entry = self._load_entry(best["folder"]) if best else None
-        return (entry, float(best["score"])) if best and entry else None
+        return (entry, best["score"]) if best and entry else None
 
     @contextmanager
     def hold(self, entry: Entry) -> Iterator[None]:
@@ -202,25 +218,29 @@ class CheckpointStore:
 
     def _load_entry(self, folder: str) -> Entry | None:
         try:
-            return parse_manifest(folder, self._storage.read(f"{folder}/{MANIFEST}"))
-        except OSError:  # not committed, or removed
+            return parse_manifest(folder, self._storage.read(f"{folder}/{MANIFEST}", MAX_MANIFEST_BYTES))
+        except OSError:  # not committed, removed, or of no sensible size
             return None
         except CheckpointError as error:
             logger.warning("checkpoint passed over: %s", error)
             return None
 
-    def _load_pointer(self, path: str) -> dict[str, Any] | None:
+    def _load_pointer(self, path: str, *numbers: str) -> dict[str, Any] | None:
+        """Return a pointer's folder and its numbers; None when it isn't there, or damaged by something else than us."""
         try:
-            content = json.loads(self._storage.read(path))
-        except (OSError, ValueError):  # not there, or damaged by something else than us
+            content = parse_json(self._storage.read(path, MAX_POINTER_BYTES))
+        except (OSError, ValueError):
             return None
-        is_sound = isinstance(content, dict) and _POLICY_FOLDER.fullmatch(str(content.get("folder")))
+        if not isinstance(content, dict) or content.keys() != {"folder", *numbers}:
+            return None
+        are_numbers = all(type(content[name]) is float and math.isfinite(content[name]) for name in numbers)
+        is_sound = are_numbers and _POLICY_FOLDER.fullmatch(str(content["folder"]))
         return content if is_sound else None
 
     def _held_folders(self) -> set[str]:
         held = set()
         for name in self._storage.list(HOLDS):
-            hold = self._load_pointer(f"{HOLDS}/{name}")
+            hold = self._load_pointer(f"{HOLDS}/{name}", "until")
             if hold and hold["until"] > time.time():
                 held.add(hold["folder"])
             elif hold:
@@ -229,7 +249,7 @@ class CheckpointStore:
 
     def _retain(self, kind: str) -> None:
         held = self._held_folders()
-        best = self._load_pointer(BEST)  # after the holds: a reader marks before it lets go
+        best = self._load_pointer(BEST, "score")  # after the holds: a reader marks before it lets go
         newest = [entry.folder for entry in self._entries(kind)[-self._keep[kind] :]]
         kept = {*held, *newest, *([best["folder"]] if best else [])}
         for name in self._storage.list(kind):  # with what a killed writer left unfinished

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from gptrec_rl.errors import InputError
+from gptrec_rl.transport.messages import MAX_INT
 from gptrec_rl.transport.storage import LocalStorage
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+MAX_MANIFEST_BYTES = 2**20
+MAX_FILE_BYTES = 2**36
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -100,7 +103,7 @@ def parse_manifest(folder: str, content: bytes) -> Entry:
         CheckpointError: it is not a manifest of this format.
     """
     try:
-        fields = json.loads(content)
+        fields = parse_json(content)
         format_version = fields.pop("format_version")
         if format_version != FORMAT_VERSION:
             raise CheckpointError(f"{folder}/{MANIFEST} has format {format_version}, not {FORMAT_VERSION}")
@@ -112,14 +115,30 @@ def parse_manifest(folder: str, content: bytes) -> Entry:
         raise CheckpointError(f"{folder}/{MANIFEST} is damaged: {error!r}") from None
     numbers = (entry.token, entry.version, entry.step)
     hashes = (entry.catalogue_hash, entry.split_hash)
-    are_numbers = all(type(number) is int and number >= 0 for number in numbers)
+    are_numbers = all(type(number) is int and 0 <= number <= MAX_INT for number in numbers)
     if not (are_numbers and all(isinstance(text, str) for text in hashes) and isinstance(entry.config, dict)):
         raise CheckpointError(f"{folder}/{MANIFEST} is damaged: a field has another type than it should")
     return entry
 
 
-def verify(entry: Entry, read: Callable[[str], bytes]) -> dict[str, bytes]:
+def parse_json(content: bytes) -> Any:
+    """Return what a small file from outside holds.
+
+    Raises:
+        ValueError: it isn't JSON, or it is nested too deeply.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def verify(entry: Entry, read: Callable[[str, int], bytes]) -> dict[str, bytes]:
     """Read the files of an entry and check them against its manifest.
+
+    Args:
+        entry: says which.
+        read: called with a file's name and the bytes that it may have.
 
     Raises:
         CheckpointError: names the file and what is wrong with it.
@@ -127,7 +146,7 @@ def verify(entry: Entry, read: Callable[[str], bytes]) -> dict[str, bytes]:
     files = {}
     for name, record in entry.files.items():
         try:
-            data = read(name)
+            data = read(name, record.size)
         except OSError as error:
             raise CheckpointError(f"{entry.folder}/{name} can't be read: {error}") from None
         if len(data) != record.size:
@@ -191,11 +210,11 @@ def read_folder(path: Path) -> tuple[Entry, dict[str, bytes]]:
         CheckpointError: it is damaged; names the file and what is wrong with it.
     """
     try:
-        manifest = (path / MANIFEST).read_bytes()
+        manifest = LocalStorage(path).read(MANIFEST, MAX_MANIFEST_BYTES)
     except OSError:
         raise InputError(f"{path} is not a checkpoint: it has no {MANIFEST}; give the folder of a model") from None
     entry = parse_manifest(str(path), manifest)
-    return entry, verify(entry, lambda name: (path / name).read_bytes())
+    return entry, verify(entry, LocalStorage(path).read)
 
 
 def _plain(name: str, folder: str) -> str:
@@ -205,6 +224,6 @@ def _plain(name: str, folder: str) -> str:
 
 
 def _file_record(size: int, sha256: str) -> FileRecord:
-    if type(size) is not int or not _SHA256.fullmatch(sha256):
+    if type(size) is not int or not 0 <= size <= MAX_FILE_BYTES or not _SHA256.fullmatch(sha256):
         raise ValueError("a file's size or SHA-256 is not one")
     return FileRecord(size, sha256)

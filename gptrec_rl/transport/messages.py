@@ -6,6 +6,7 @@ arrays are (dtype, shape, bytes). A decoder trusts nothing: every length is chec
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 import zlib
@@ -22,6 +23,9 @@ SCHEMA_VERSION = 1
 MAX_MESSAGE_BYTES = 64 * 2**20
 MAX_INT = 2**53  # Redis's Lua, which counts in doubles, is exact up to here
 MAX_NAME_LENGTH = 128
+MAX_MAP_LENGTH = 512
+MAX_CONTAINERS = 2048
+"""Lists and maps in a message: without a bound each of its bytes could become an object of a hundred."""
 LOG_PROB_TOLERANCE = 1e-4
 
 _HEADER = struct.Struct("<4sHI")  # magic, schema version, CRC-32 of the rest
@@ -123,14 +127,18 @@ def pack(body: Mapping[str, Any]) -> bytes:
     return _HEADER.pack(_MAGIC, SCHEMA_VERSION, zlib.crc32(payload)) + payload
 
 
-def unpack(data: bytes) -> dict[str, Any]:
+def unpack(data: bytes, at_most: int = MAX_MESSAGE_BYTES) -> dict[str, Any]:
     """Check magic, schema version, size and checksum, and return the map behind them.
+
+    Args:
+        data: the message.
+        at_most: bytes that it may have.
 
     Raises:
         MessageError: one of them is wrong, or what follows is not a msgpack map with text keys.
     """
-    if not _HEADER.size <= len(data) <= MAX_MESSAGE_BYTES:
-        raise MessageError(f"message of {len(data)} bytes; {_HEADER.size} to {MAX_MESSAGE_BYTES} are allowed")
+    if not _HEADER.size <= len(data) <= at_most:
+        raise MessageError(f"message of {len(data)} bytes; {_HEADER.size} to {at_most} are allowed")
     magic, version, checksum = _HEADER.unpack_from(data)
     if magic != _MAGIC:
         raise MessageError(f"message starts with {magic!r}, not {_MAGIC!r}")
@@ -139,14 +147,31 @@ def unpack(data: bytes) -> dict[str, Any]:
     payload = memoryview(data)[_HEADER.size :]
     if zlib.crc32(payload) != checksum:
         raise MessageError("message is damaged: its checksum is wrong")
-    try:
-        # unpackb bounds every inner length by the size of the payload.
-        body = msgpack.unpackb(payload, strict_map_key=True)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise MessageError(f"message is not msgpack: {error}") from None
+    body = _unpacked(payload)
     if not isinstance(body, dict) or not all(isinstance(name, str) for name in body):
         raise MessageError("message is not a map with text keys")
     return body
+
+
+def _unpacked(payload: memoryview) -> object:
+    n_containers = itertools.count(1)
+
+    def counted(container: object) -> object:
+        if next(n_containers) > MAX_CONTAINERS:
+            raise MessageError(f"it has more than {MAX_CONTAINERS} lists and maps")
+        return container
+
+    try:
+        return msgpack.unpackb(  # bounds every other inner length by the size of the payload, and the depth by 1024
+            payload,
+            max_array_len=MAX_MAP_LENGTH,
+            max_map_len=MAX_MAP_LENGTH,
+            max_ext_len=0,
+            object_hook=counted,
+            list_hook=counted,
+        )
+    except (ValueError, msgpack.UnpackException) as error:
+        raise MessageError(f"message can't be unpacked: {error!r}") from None
 
 
 def _pack_array(array: np.ndarray, dtype: str) -> tuple[str, tuple[int, ...], bytes]:

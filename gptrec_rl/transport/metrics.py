@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
@@ -12,7 +14,7 @@ from typing import Any
 
 import redis
 
-from gptrec_rl.transport.messages import MessageError, pack, unpack
+from gptrec_rl.transport.messages import MAX_INT, MAX_NAME_LENGTH, MessageError, pack, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +22,9 @@ START = "0"
 CAPACITY = 100_000
 PAGE_SIZE = 1_000
 LONGEST_BLOCK_S = 5.0
+MAX_RECORD_BYTES = 2**16
+
+_ROLE = re.compile(r"[a-z]{1,32}")
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class MetricRecord:
     """Some values of one process at one moment.
 
     Attributes:
-        role: ``generator``, ``optimiser``, ``validator`` or ``supervisor``.
+        role: ``generator``, ``optimiser``, ``validator`` or ``supervisor``; folders are named after it.
         id: id of the process within the run.
         token: fencing token of the optimiser that the values belong to; for one step the largest token's count.
         step: learner step.
@@ -55,13 +60,41 @@ def decode_record(data: bytes) -> MetricRecord:
     Raises:
         MessageError: the message is not as `encode_record` makes it.
     """
-    body = unpack(data)
+    return _checked(unpack(data, at_most=MAX_RECORD_BYTES))
+
+
+def parse_record(line: bytes) -> MetricRecord:
+    """Return the record that a line of `metrics.jsonl` holds.
+
+    Raises:
+        MessageError: it holds none.
+    """
+    if len(line) > MAX_RECORD_BYTES:
+        raise MessageError(f"it has {len(line)} bytes; {MAX_RECORD_BYTES} are allowed")
+    try:
+        return _checked(json.loads(line))
+    except (ValueError, RecursionError) as error:
+        raise MessageError(str(error)) from None
+
+
+def _checked(body: object) -> MetricRecord:
     types = {"role": str, "id": int, "token": int, "step": int, "time": float, "values": dict}
-    if {name: type(value) for name, value in body.items()} != types:
-        raise MessageError(f"metric record has the fields {sorted(body)}, or other types than {types}")
-    if not all(isinstance(name, str) and isinstance(value, float) for name, value in body["values"].items()):
-        raise MessageError("metric record has a value that is not a number with a name")
-    return MetricRecord(**body)
+    if not isinstance(body, dict) or {name: type(value) for name, value in body.items()} != types:
+        raise MessageError(f"metric record is {body!s:.100}; these are its fields: {', '.join(types)}")
+    record = MetricRecord(**body)
+    if not _ROLE.fullmatch(record.role):
+        raise MessageError(f"metric record has the role {record.role!r:.40}, not a plain word")
+    if not all(0 <= count <= MAX_INT for count in (record.id, record.token, record.step)):
+        raise MessageError("metric record has an id, token or step that is not a whole number from 0")
+    if not 0 <= record.time <= MAX_INT:
+        raise MessageError(f"metric record is of the time {record.time}")
+    for name, value in record.values.items():
+        is_number = type(value) is float or (type(value) is int and abs(value) <= MAX_INT)
+        if not (isinstance(name, str) and len(name) <= MAX_NAME_LENGTH and is_number):
+            raise MessageError(
+                f"metric record has the value {name!r:.40}: {value!r:.40}, not a number with a short name"
+            )
+    return record
 
 
 class MetricsStream(ABC):

@@ -6,6 +6,7 @@ manifest, which readers ask for first, is written last.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -21,11 +22,11 @@ class Storage(ABC):
     """Folders of files below a root. Paths are relative, with ``/``."""
 
     @abstractmethod
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, at_most: int) -> bytes:
         """Return a file's content.
 
         Raises:
-            OSError: it can't be read.
+            OSError: it can't be read, or has more than so many bytes.
         """
 
     @abstractmethod
@@ -64,9 +65,12 @@ class LocalStorage(Storage):
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, at_most: int) -> bytes:
         """Return a file's content."""
-        return (self._root / path).read_bytes()
+        with (self._root / path).open("rb") as stream:
+            if os.fstat(stream.fileno()).st_size > at_most:
+                raise _too_long(path, at_most)
+            return stream.read()
 
     def list(self, folder: str) -> list[str]:
         """Return the names in a folder."""
@@ -127,9 +131,11 @@ class ObjectStorage(Storage):
     def __init__(self, url: str) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(url)
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, at_most: int) -> bytes:
         """Return a file's content."""
-        content: bytes = self._fs.cat_file(self._at(path))
+        content: bytes = self._fs.cat_file(self._at(path), start=0, end=at_most + 1)
+        if len(content) > at_most:
+            raise _too_long(path, at_most)
         return content
 
     def list(self, folder: str) -> list[str]:
@@ -157,6 +163,10 @@ class ObjectStorage(Storage):
 
     def _at(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}"
+
+
+def _too_long(path: str, at_most: int) -> OSError:
+    return OSError(errno.EFBIG, f"more than {at_most} bytes", path)
 
 
 def _beside(target: Path) -> Path:

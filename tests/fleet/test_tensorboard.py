@@ -38,6 +38,12 @@ def test_each_process_has_a_folder_and_its_file_grows(tmp_path: Path) -> None:
     assert len(events) == 2
 
 
+def test_values_beyond_a_32_bit_float_are_written_as_infinite(tmp_path: Path) -> None:
+    EventFiles(tmp_path).add(record("optimiser", 1, {"loss/value": 1e300}))
+    (file,) = (tmp_path / "optimiser-0").iterdir()
+    assert struct.pack("<f", float("inf")) in framed(file)[1]
+
+
 def test_what_a_killed_process_left_half_written_is_not_added_to(tmp_path: Path) -> None:
     EventFiles(tmp_path).add(record("optimiser", 1, {"reward/mean": 0.5}))
     EventFiles(tmp_path).add(record("optimiser", 2, {"reward/mean": 0.5}))

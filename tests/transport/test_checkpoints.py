@@ -243,13 +243,40 @@ def test_a_folder_without_a_manifest_is_no_entry(local: CheckpointStore, tmp_pat
     assert [entry.version for entry in local.policies()] == [1]
 
 
-@pytest.mark.parametrize("pointer", [b"", b"[]", b"{}", b'{"folder": "../secret"}', b'{"folder": 3}'])
+@pytest.mark.parametrize(
+    "pointer",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"folder": "../secret", "score": 1.0}',
+        b'{"folder": "policies/../../secret", "score": 1.0}',
+        b'{"folder": "policies/v00000001/../../../secret", "score": 1.0}',
+        b'{"folder": 3, "score": 1.0}',
+        b'{"folder": "policies/v00000001", "score": "high"}',
+        b'{"folder": "policies/v00000001", "score": NaN}',
+        b'{"folder": "policies/v00000001", "score": 1.0, "further": 1}',
+        b"[" * 1000,
+        b'{"folder": "policies/v00000001", "score": 1.0}' + b" " * 1000,
+    ],
+)
 def test_a_damaged_pointer_is_done_without(local: CheckpointStore, tmp_path: Path, pointer: bytes) -> None:
     entry = publish(local, version=1)
+    (tmp_path.parent / "secret").mkdir(exist_ok=True)
+    (tmp_path.parent / "secret" / "manifest.json").write_bytes(entry.manifest())
     (tmp_path / "LATEST").write_bytes(pointer)
     (tmp_path / "BEST").write_bytes(pointer)
     assert local.latest_policy() == entry
     assert local.best() is None
+
+
+@pytest.mark.parametrize("until", ["null", '"never"', "Infinity", "1e999"])
+def test_a_hold_that_is_damaged_holds_nothing(local: CheckpointStore, tmp_path: Path, until: str) -> None:
+    (tmp_path / "holds").mkdir()
+    (tmp_path / "holds" / "a").write_text(f'{{"folder": "policies/v00000001", "until": {until}}}')
+    for version in range(1, 9):
+        publish(local, version=version)
+    assert not (tmp_path / "policies" / "v00000001").exists()
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename", "replace"])

@@ -80,6 +80,7 @@ def test_names_that_are_not_plain_are_refused(name: str) -> None:
     [
         ("format_version", 2),
         ("token", -1),
+        ("token", 2**53 + 1),
         ("version", "1"),
         ("step", True),
         ("config", []),
@@ -87,6 +88,8 @@ def test_names_that_are_not_plain_are_refused(name: str) -> None:
         ("files", []),
         ("files", {"a": {"size": 1}}),
         ("files", {"a": {"size": "1", "sha256": "0" * 64}}),
+        ("files", {"a": {"size": -1, "sha256": "0" * 64}}),
+        ("files", {"a": {"size": 2**60, "sha256": "0" * 64}}),
         ("files", {"a": {"size": 1, "sha256": "0"}}),
         ("files", {"a": 1}),
         ("further", 1),
@@ -97,3 +100,16 @@ def test_a_manifest_with_a_wrong_field_is_refused(field: str, value: object) -> 
     manifest[field] = value
     with pytest.raises(CheckpointError, match=r"f/manifest\.json"):
         parse_manifest("f", json.dumps(manifest).encode())
+
+
+def test_a_manifest_that_is_nested_too_deeply_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="nested too deeply"):
+        parse_manifest("f", b'{"files": ' + b"[" * 100_000)
+
+
+def test_a_manifest_of_no_sensible_size_is_not_read(tmp_path: Path) -> None:
+    write_folder(tmp_path / "student", FILES, **ORIGIN)
+    with (tmp_path / "student" / "manifest.json").open("ab") as manifest:
+        manifest.write(b" " * 2**20)
+    with pytest.raises(InputError, match="is not a checkpoint"):
+        read_folder(tmp_path / "student")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -134,6 +136,33 @@ def test_an_array_of_another_dtype_is_refused(make_batch: Maker, dtype: str) -> 
     body["slates"][0] = dtype
     with pytest.raises(MessageError, match="slates is not an array of dtype <i4"):
         decode(pack(body))
+
+
+def sealed(payload: bytes) -> bytes:
+    return struct.pack("<4sHI", b"GPRL", 1, zlib.crc32(payload)) + payload
+
+
+@pytest.mark.parametrize(
+    ("payload", "complaint"),
+    [
+        pytest.param(b"\xdc\x02\x00" + b"\x80" * 512, "not a map", id="as many containers as may be"),
+        pytest.param(b"\x91" * 600 + b"\xdc\x02\x00" + b"\x93\x80\x80\x80" * 512, "more than 2048", id="containers"),
+        pytest.param(b"\x91" * 2000, "StackError", id="depth"),
+        pytest.param(b"\xdd\x00\x00\x02\x01" + b"\xc0" * 513, "513 exceeds", id="length of a list"),
+        pytest.param(b"\xdf\x00\x00\x02\x01", "513 exceeds", id="length of a map"),
+        pytest.param(b"\xd6\xff" + bytes(4), "exceeds", id="extension types"),
+    ],
+)
+def test_what_a_message_may_hold_is_bounded(payload: bytes, complaint: str) -> None:
+    with pytest.raises(MessageError, match=complaint):
+        unpack(sealed(payload))
+
+
+def test_a_message_that_is_longer_than_its_reader_allows_is_refused(make_batch: Maker) -> None:
+    message = encode(make_batch())
+    unpack(message, at_most=len(message))
+    with pytest.raises(MessageError, match=f"10 to {len(message) - 1} are allowed"):
+        unpack(message, at_most=len(message) - 1)
 
 
 def test_missing_and_further_fields_are_refused(make_batch: Maker) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
@@ -19,6 +20,7 @@ from gptrec_rl.transport.metrics import (
     RedisMetrics,
     decode_record,
     encode_record,
+    parse_record,
 )
 from gptrec_rl.transport.names import LAG_VERSIONS, REWARD_NDCG
 
@@ -103,3 +105,46 @@ def test_another_shape_of_record_is_refused(changes: dict[str, object]) -> None:
     body = {"role": "generator", "id": 1, "token": 1, "step": 1, "time": 1.0, "values": {}}
     with pytest.raises(MessageError, match="metric record"):
         decode_record(pack(body | changes))
+
+
+BODY = {"role": "generator", "id": 1, "token": 2, "step": 3, "time": 4.0, "values": {"a": 0.5}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"role": "../../home"},
+        {"role": ""},
+        {"role": "x" * 33},
+        {"id": -1},
+        {"token": True},
+        {"step": 2**53 + 1},
+        {"time": -1.0},
+        {"time": float("inf")},
+        {"time": float("nan")},
+        {"values": {"a": "b"}},
+        {"values": {"a": 2**60}},
+        {"values": {"a" * 129: 1.0}},
+        {"values": []},
+        {"further": 1},
+    ],
+)
+def test_a_record_that_nobody_writes_is_refused_on_the_wire_and_in_the_file(changes: dict[str, object]) -> None:
+    with pytest.raises(MessageError, match="metric record"):
+        decode_record(pack(BODY | changes))
+    with pytest.raises(MessageError, match="metric record"):
+        parse_record(json.dumps(BODY | changes).encode())
+
+
+def test_a_record_comes_back_from_the_wire_and_from_the_file() -> None:
+    expected = MetricRecord(**BODY)  # type: ignore[arg-type]
+    assert decode_record(pack(BODY)) == parse_record(json.dumps(BODY).encode()) == expected
+
+
+def test_records_of_no_sensible_size_or_depth_are_refused() -> None:
+    with pytest.raises(MessageError, match="are allowed"):
+        decode_record(pack(BODY | {"role": "x" * 2**16}))
+    with pytest.raises(MessageError, match="are allowed"):
+        parse_record(json.dumps(BODY).encode() + b" " * 2**16)
+    with pytest.raises(MessageError, match="recursion"):
+        parse_record(b"[" * 60_000)

@@ -34,7 +34,7 @@ def test_folders_are_written_listed_replaced_and_removed(storage: Storage) -> No
     assert storage.list("entries/one") == ["a", "b"]
     storage.write_folder("entries/one", {"c": b"4"})
     assert storage.list("entries/one") == ["c"]
-    assert storage.read("entries/one/c") == b"4"
+    assert storage.read("entries/one/c", 100) == b"4"
     storage.remove("entries/one")
     storage.remove("entries/one")
     assert storage.list("entries") == ["two"]
@@ -43,11 +43,18 @@ def test_folders_are_written_listed_replaced_and_removed(storage: Storage) -> No
 def test_files_are_replaced_and_removed(storage: Storage) -> None:
     for content in (b"1", b"2"):
         storage.replace("LATEST", content)
-        assert storage.read("LATEST") == content
+        assert storage.read("LATEST", 100) == content
     storage.remove("LATEST")
     storage.remove("LATEST")
     with pytest.raises(OSError, match="LATEST"):
-        storage.read("LATEST")
+        storage.read("LATEST", 100)
+
+
+def test_a_file_that_is_longer_than_its_reader_allows_is_not_read(storage: Storage) -> None:
+    storage.replace("LATEST", b"12345")
+    assert storage.read("LATEST", 5) == b"12345"
+    with pytest.raises(OSError, match="more than 4 bytes"):
+        storage.read("LATEST", 4)
 
 
 def test_a_replaced_folder_is_there_until_the_new_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +68,7 @@ def test_a_replaced_folder_is_there_until_the_new_one_is(tmp_path: Path, monkeyp
         patch.setattr(shutil, "rmtree", interrupt)
         with pytest.raises(KeyboardInterrupt):
             storage.write_folder("entry", {"a": b"new"})
-    assert storage.read("entry/a") == b"new"
+    assert storage.read("entry/a", 100) == b"new"
     (tmp_path / ".unfinished-entry-2-0123abcd").mkdir()  # of another folder
     storage.write_folder("entry", {"a": b"newer"})
     assert storage.list(".") == [".unfinished-entry-2-0123abcd", "entry"]
@@ -83,7 +90,7 @@ def test_a_folder_whose_successor_cannot_be_renamed_is_put_back(
     monkeypatch.setattr(os, "rename", second_fails)
     with pytest.raises(OSError, match="No space left"):
         storage.write_folder("entry", {"a": b"new"})
-    assert storage.read("entry/a") == b"old"
+    assert storage.read("entry/a", 100) == b"old"
     assert storage.list(".") == ["entry"]
 
 
