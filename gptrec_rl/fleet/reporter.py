@@ -1,4 +1,4 @@
-"""What every process of a fleet reports about itself: sums of counts, means of values, and its share of waiting."""
+"""What every process of a fleet reports about itself: counts, means, what it waited for, its cores and its memory."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
+import psutil
+
 from gptrec_rl.transport import names
 from gptrec_rl.transport.metrics import MetricRecord, MetricsStream
 
 REPORT_EVERY_S = 5.0
+BYTES_A_MB = 1e6
 
 
 class Reporter:
@@ -17,7 +20,7 @@ class Reporter:
 
     Args:
         stream: the run's metrics stream.
-        role: generator, optimiser or validator.
+        role: generator, optimiser, validator or supervisor.
         index: which of its role, from 0.
         clock: seconds.
     """
@@ -33,13 +36,22 @@ class Reporter:
 
     def _start_again(self) -> None:
         self._since = self._clock()
-        self._waited_s = 0.0
+        self._cpu_s = time.process_time()
+        self._shares_s: dict[str, float] = defaultdict(float)
         self._counts: dict[str, float] = defaultdict(float)
         self._values: dict[str, list[float]] = defaultdict(list)
 
-    def waited(self, seconds: float) -> None:
-        """Note time spent waiting for somebody else."""
-        self._waited_s += seconds
+    def waited(self, seconds: float, what: str, limit: str | None = None) -> None:
+        """Note time spent waiting.
+
+        Args:
+            seconds: how long.
+            what: for what, one of the names ``wait/...``.
+            limit: which of the cache's limits was the cause, one of the names ``limit/...``.
+        """
+        for name in (names.WAIT_SHARE, what, limit):
+            if name is not None:
+                self._shares_s[name] += seconds
 
     def count(self, rate: str, n: float) -> None:
         """Note n more of what is reported per second."""
@@ -58,10 +70,13 @@ class Reporter:
     def report(self, token: int, step: int, extra: Mapping[str, float] | None = None) -> None:
         """Append what was noted since the last report, and `extra` as it is."""
         elapsed_s = max(self._clock() - self._since, 1e-9)
+        shares = {names.WAIT_SHARE: 0.0, **self._shares_s}
         values = {
             **{name: n / elapsed_s for name, n in self._counts.items()},
             **{name: sum(seen) / len(seen) for name, seen in self._values.items()},
-            names.WAIT_SHARE: min(1.0, self._waited_s / elapsed_s),
+            **{name: min(1.0, seconds / elapsed_s) for name, seconds in shares.items()},
+            names.PROCESS_CORES: (time.process_time() - self._cpu_s) / elapsed_s,
+            names.PROCESS_MEMORY: psutil.Process().memory_info().rss / BYTES_A_MB,
             **(extra or {}),
         }
         self._stream.append(MetricRecord(self._role, self._index, token, step, time.time(), values))

@@ -188,11 +188,92 @@ DICTIONARY: Mapping[str, Meaning] = {
     names.WAIT_SHARE: Meaning(
         "share",
         "gptrec_wait_ratio",
-        "Share of its time that a process waited: the optimiser for batches, a generator for room in the cache or a "
-        "first policy, the validator for a new policy or its share of the cores.",
+        "Share of its time that a process waited, for whatever reason.",
         "The optimiser waits: more generators. Generators wait: fewer will do, or speed up the optimiser (a GPU, "
         "more cores). Both wait: `gptrec-rl doctor`.",
         "optimiser under 0.5, generators under 0.9",
+    ),
+    "wait/<what>": Meaning(
+        "share",
+        "gptrec_wait_for_ratio",
+        "Share of its time that a process waited for this: `batches` (optimiser), `room` in the cache (generator), a "
+        "`policy` (generator, validator), its `turn` on shared cores (validator), `resume` (anybody, while the run is "
+        "paused).",
+        "See `wait/share`. `policy` at a generator: the optimiser has published none, or the generator can't read the "
+        "newest. `resume`: `gptrec-rl fleet resume`.",
+        "as `wait/share`",
+        kind="rate",
+    ),
+    names.LIMIT_STALENESS: Meaning(
+        "share",
+        "gptrec_limit_staleness_ratio",
+        "What `fleet.max_staleness` refuses: of the batches since the last report, the share outdated undrawn "
+        "(optimiser); the share of time in which the newest policy at hand was too old to write with (generator).",
+        "Batches are made in vain: fewer generators, a larger `fleet.publish_every` or `fleet.max_staleness`. At a "
+        "generator: it can't read newer policies; see its log.",
+        "under 0.1",
+        kind="rate",
+    ),
+    names.LIMIT_REUSE: Meaning(
+        "share",
+        "gptrec_limit_reuse_ratio",
+        "What `fleet.max_reuse` refuses: the share of its time in which the optimiser had nothing but batches drawn as "
+        "often as they may be.",
+        "More generators, or a larger `fleet.max_reuse`.",
+        "under 0.5",
+        kind="rate",
+    ),
+    names.LIMIT_PACING: Meaning(
+        "share",
+        "gptrec_limit_pacing_ratio",
+        "What pacing refuses: the share of its time in which a generator waited because `fleet.cache_batches` batches "
+        "wait for the optimiser already.",
+        "Generators have time to spare: fewer will do, or speed up the optimiser.",
+        "under 0.9",
+        kind="rate",
+    ),
+    names.PROCESS_CORES: Meaning(
+        "cores",
+        "gptrec_process_cores",
+        "Processor time a second, since the last report: 1 is a core at full load.",
+        "Near 0 without waiting: the machine is overloaded, or the process was stopped.",
+        "up to the threads that the process has",
+    ),
+    names.PROCESS_MEMORY: Meaning(
+        "MB",
+        "gptrec_process_memory_megabytes",
+        "Memory that the process holds (resident set).",
+        "If it grows all the time, restart the process before the machine runs out: it goes on where it was.",
+        "steady after the first minutes",
+    ),
+    names.FLEET_GENERATORS: Meaning(
+        "processes",
+        "gptrec_fleet_generators",
+        "Generators that the Supervisor has running.",
+        "Fewer than wanted for long: they fail at their start; see their logs.",
+        "as many as wanted",
+    ),
+    names.FLEET_GENERATORS_WANTED: Meaning(
+        "processes",
+        "gptrec_fleet_generators_wanted",
+        "Generators that there should be, by configuration or `gptrec-rl fleet scale`.",
+        "`gptrec-rl fleet scale generator=N` changes it.",
+        "as you wish",
+    ),
+    names.FLEET_CORES: Meaning(
+        "cores",
+        "gptrec_fleet_cores",
+        "Cores that the Supervisor shares out.",
+        "Fewer than the machine has: a container or `taskset` keeps the rest.",
+        "all of the machine's",
+    ),
+    names.FLEET_RESTARTS: Meaning(
+        "starts",
+        "gptrec_fleet_restarts_total",
+        "How often the Supervisor started a process again that had failed, or hung.",
+        "Single ones are what the fleet is made for; if it keeps growing, see the logs of the run.",
+        "0, or a few",
+        kind="counter",
     ),
     names.PROGRESS: Meaning(
         "share",
@@ -302,7 +383,7 @@ DICTIONARY: Mapping[str, Meaning] = {
 }
 
 _PATTERNS = {
-    re.compile(name.replace("<metric>", "(?P<metric>[^@]+)").replace("<k>", r"(?P<k>\d+)")): meaning
+    re.compile(re.sub("<(metric|what)>", r"(?P<\1>[^@]+)", name).replace("<k>", r"(?P<k>\d+)")): meaning
     for name, meaning in DICTIONARY.items()
     if "<" in name
 }

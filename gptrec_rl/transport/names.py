@@ -24,8 +24,26 @@ LAG_STEPS = "lag/steps"
 
 SPEED_LISTS_PER_S = "speed/lists_per_s"
 SPEED_STEPS_PER_S = "speed/steps_per_s"
-WAIT_SHARE = "wait/share"
 PROGRESS = "run/progress"
+
+WAIT_SHARE = "wait/share"
+WAIT_POLICY = "wait/policy"
+WAIT_ROOM = "wait/room"
+WAIT_BATCHES = "wait/batches"
+WAIT_TURN = "wait/turn"
+WAIT_RESUME = "wait/resume"
+
+LIMIT_STALENESS = "limit/staleness"
+LIMIT_REUSE = "limit/reuse"
+LIMIT_PACING = "limit/pacing"
+
+PROCESS_CORES = "process/cores"
+PROCESS_MEMORY = "process/memory_mb"
+
+FLEET_GENERATORS = "fleet/generators"
+FLEET_GENERATORS_WANTED = "fleet/generators_wanted"
+FLEET_CORES = "fleet/cores"
+FLEET_RESTARTS = "fleet/restarts"
 
 CACHE_GENERATED = "cache/generated"
 CACHE_WAITING = "cache/waiting"
@@ -34,6 +52,9 @@ CACHE_EVICTED = "cache/evicted"
 CACHE_STALE = "cache/stale"
 CACHE_REJECTED = "cache/rejected"
 CACHE_REPEATED = "cache/repeated"
+
+AUDIT_ERROR = "audit/error"
+AUDIT_QUARANTINED = "audit/quarantined"
 
 VAL_VERSION = "val/version"
 VAL_SECONDS = "val/seconds"

@@ -26,7 +26,7 @@ def test_every_column_of_the_ledger_is_in_the_dictionary() -> None:
 
 
 def test_the_dictionary_has_no_name_that_nobody_reports() -> None:
-    patterns = {names.reward("<metric>"), "val/<metric>@<k>", "val/<metric>@<k>/error"}
+    patterns = {names.reward("<metric>"), "wait/<what>", "val/<metric>@<k>", "val/<metric>@<k>/error"}
     assert set(DICTIONARY) - CONSTANTS == patterns
 
 
