@@ -19,6 +19,7 @@ from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.exporter import Exporter, FleetPage
 from gptrec_rl.fleet.processes import TERMINATED, stop_event
 from gptrec_rl.fleet.records import RunRecords
+from gptrec_rl.fleet.redis_option import redis_options
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.metrics import RedisMetrics
 
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @click.command()
 @click.option("--run-dir", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
-@click.option("--redis-url", envvar="GPTREC_REDIS_URL", required=True, help="Where the fleet meets.")
+@redis_options(required=True)
 @click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 in a container.")
 @click.option("--port", default=9464, show_default=True, help="Of the page /metrics; 0 takes a free one.")
 @click.option("--write-records", is_flag=True, help="Write metrics.jsonl and the like; only where no Supervisor runs.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -29,7 +30,8 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
         from gptrec_rl.fleet.optimiser import Optimiser
         from gptrec_rl.models.precision import best_device
 
-        holder = f"{socket.gethostname()}:{os.getpid()}"
+        # A container that is started again has its name and process id again.
+        holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         student = run.student().to(best_device())
         optimiser = Optimiser(student, run.split, run.config, run.redis_transport(redis_url), holder)
         _start(optimiser, stop)

@@ -14,6 +14,7 @@ from gptrec_rl.cli.options import (
     report_option,
     settings_of,
 )
+from gptrec_rl.fleet.redis_option import redis_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--generators", type=int, help="Generator processes; more than fit leave the optimiser a core less.")
 @click.option("--paper", is_flag=True, help="The paper's settings instead of those for minutes on two cores.")
 @click.option("--serial", is_flag=True, help="All in this process, without Redis; with --seed the same each time.")
-@click.option("--redis-url", envvar="GPTREC_REDIS_URL", help="Left out: an embedded Redis is started.")
+@redis_options(required=False, help="Left out: an embedded Redis is started.")
 @click.option("--seed", type=int, help="Of all random streams.")
 @config_options
 @on_existing_option

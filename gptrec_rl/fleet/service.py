@@ -13,6 +13,7 @@ import click
 
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.processes import BAD_INPUT
+from gptrec_rl.fleet.redis_option import redis_options
 
 if TYPE_CHECKING:
     from gptrec_rl.fleet.run_folder import Run
@@ -26,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def service_options(command: F) -> F:
     """Add the options that every service has."""
     for option in (
-        click.option("--redis-url", envvar="GPTREC_REDIS_URL", required=True, help="Where the fleet meets."),
+        redis_options(required=True),
         click.option("--data", type=click.Path(path_type=Path), help="Data file; left out: the configured one."),
         click.option("--run-dir", type=click.Path(path_type=Path), required=True, help="Made by `gptrec-rl tune`."),
     ):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import re
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
 
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
@@ -38,6 +40,15 @@ def redact(url: str) -> str:
     return re.sub(r"(password=)[^&#]*", r"\1***", without_account)
 
 
+def with_password(url: str, password: str) -> str:
+    """Return the URL with a password, which may have any characters, unless it has one already."""
+    parts = urlsplit(url)
+    if parts.password or "password=" in parts.query:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{parts.username or ''}:{quote(password, safe='')}@{host}").geturl()
+
+
 def connect(url: str) -> redis.Redis:
     """Connect to Redis and make sure that it answers, within seconds.
 
@@ -45,7 +56,7 @@ def connect(url: str) -> redis.Redis:
     connects again.
 
     Raises:
-        InputError: there is no Redis at this URL, or it refuses the password.
+        InputError: there is no Redis at this URL, it refuses the password, or there is none and it is another machine.
     """
     client = _client(url)
     try:
@@ -62,7 +73,7 @@ def connect_patiently(url: str) -> redis.Redis:
     ends when it does. A call whose reply was lost is sent again, so it has to be one that may be repeated.
 
     Raises:
-        InputError: what is at this URL is no Redis, or refuses the password.
+        InputError: what is at this URL is no Redis, refuses the password, or there is none and it is another machine.
     """
     client = _client(url)
     client.set_retry(_Patience(ExponentialBackoff(cap=LONGEST_PAUSE_S, base=0.05), FOR_EVER))
@@ -75,7 +86,7 @@ def connect_patiently(url: str) -> redis.Redis:
 
 def _client(url: str) -> redis.Redis:
     try:
-        return redis.Redis.from_url(
+        client = redis.Redis.from_url(
             url,
             protocol=2,  # replies have the same form whatever the versions of client and server
             socket_connect_timeout=CONNECT_TIMEOUT_S,
@@ -85,6 +96,20 @@ def _client(url: str) -> redis.Redis:
         )
     except ValueError:  # its text may hold a part of the password
         raise InputError(f"{redact(url)} is not a Redis URL; write redis://:password@host:6379/0") from None
+    settings = client.connection_pool.connection_kwargs
+    if "path" not in settings and not settings.get("password") and not _is_loopback(settings.get("host", "localhost")):
+        raise InputError(
+            f"{redact(url)} is another machine's Redis and has no password: whoever reaches it could change what is "
+            "learned; set one in Redis, and give it by --redis-password-file or in GPTREC_REDIS_URL"
+        )
+    return client
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _refused(url: str, error: RedisError) -> InputError:
