@@ -1,4 +1,4 @@
-"""The Generator process: `python -m services.generator --run-dir R --index i`; any number may run, anywhere."""
+"""The Generator process: `python -m services.generator --run-dir R [--index i]`; any number may run, anywhere."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gptrec_rl.fleet.service import IDLE_S, service_options, start_service
 
 
 @click.command()
-@click.option("--index", type=int, default=0, help="Which generator this is, in logs and metrics.")
+@click.option("--index", type=int, help="Which generator this is, in logs and metrics.  [default: a new id]")
 @service_options
-def main(run_dir: Path, data: Path | None, redis_url: str, index: int) -> None:
+def main(run_dir: Path, data: Path | None, redis_url: str, index: int | None) -> None:
     """Sample lists with the newest policy into the recommendation cache until told to stop."""
     stop = stop_event()
     with start_service(run_dir, data) as run:

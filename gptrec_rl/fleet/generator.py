@@ -27,17 +27,18 @@ class Generator:
         split: where histories come from.
         config: the run's configuration.
         transport: what the fleet shares.
-        index: which generator this is, from 0; its random streams follow from the run's seed, the id that the
-            transport hands out and the optimiser's token, so that no two generators, no restarted one and no
-            resumed run sample the same lists.
+        index: which generator this is, from 0; None takes the id that the transport hands out. Its random streams
+            follow from the run's seed, that id and the optimiser's token, so that no two generators, no restarted one
+            and no resumed run sample the same lists.
     """
 
-    def __init__(self, split: Split, config: TuneConfig, transport: Transport, index: int = 0) -> None:
+    def __init__(self, split: Split, config: TuneConfig, transport: Transport, index: int | None = 0) -> None:
         self._split = split
         self._config = config
         self._transport = transport
         self._rewards = build_rewards(parse_goal(config.goal), split, config.reward_model)
-        self._identity = transport.ids.allocate(f"generator-{index}")
+        self._identity = transport.ids.allocate("generator" if index is None else f"generator-{index}")
+        index = self._identity.id if index is None else index
         self._sequence_number = 0
         self._newest: Entry | None = None
         self._entry: Entry | None = None
