@@ -17,6 +17,7 @@ from types import FrameType
 
 import click
 import psutil
+import redis
 
 from gptrec_rl.cli import BadInput
 from gptrec_rl.config import TuneConfig
@@ -25,9 +26,10 @@ from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.cores import share_cores
 from gptrec_rl.fleet.processes import STOP_GRACE_S, Child, ProcessGroup
 from gptrec_rl.fleet.records import RunRecords
+from gptrec_rl.fleet.redis_option import redis_options
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.embedded import EmbeddedRedis
-from gptrec_rl.transport.metrics import MetricRecord, MetricsStream, RedisMetrics
+from gptrec_rl.transport.metrics import CAPACITY, PAGE_SIZE, MetricRecord, MetricsStream, RedisMetrics
 
 REDIS_URL_VARIABLE = "GPTREC_REDIS_URL"
 HANG_AFTER_S = 300.0
@@ -62,6 +64,7 @@ class Supervisor:
         children: Sequence[Child],
         stream: MetricsStream,
         *,
+        embedded_redis: EmbeddedRedis | None = None,
         hang_after_s: float = HANG_AFTER_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,15 +74,20 @@ class Supervisor:
             run_dir: gets logs and records.
             children: with exactly one of role "optimiser".
             stream: what the children write. The id in a record is the child's index.
+            embedded_redis: a server to start again when it dies.
             hang_after_s: a child that sends no record for so long is killed and started again.
             clock: seconds.
         """
         self._group = ProcessGroup(children, run_dir / "logs", os.environ, clock)
+        self._run_dir = run_dir
         self._records = RunRecords(run_dir)
         self._stream = stream
+        self._embedded_redis = embedded_redis
         self._hang_after_s = hang_after_s
         self._clock = clock
         self._heard_at: dict[tuple[str, int], float] = {}
+        self._deaf_until = 0.0
+        self._trouble: str | None = None
         self._signal: int | None = None
 
     def run(self, on_record: Callable[[MetricRecord], None] | None = None) -> int:
@@ -108,7 +116,11 @@ class Supervisor:
 
     def _step(self, show: Callable[[MetricRecord], None]) -> None:
         time.sleep(POLL_S)
-        self._drain(show)
+        if self._embedded_redis:
+            self._embedded_redis.revive()
+        for _ in range(CAPACITY // PAGE_SIZE):  # all that has come while this process was paused
+            if not self._drain(show):
+                break
         self._group.poll()
         self._kill_hanging()
 
@@ -124,20 +136,37 @@ class Supervisor:
             self._step(show)
 
     def _drain(self, show: Callable[[MetricRecord], None]) -> bool:
-        """Take a page of the stream to disk and to the viewer; say whether there was one."""
-        records, cursor = self._stream.read(self._records.cursor)
-        if cursor == self._records.cursor:
-            return False
-        self._records.append(records, cursor)
+        """Take a page of the stream to disk and to the viewer; say whether there was one.
+
+        A Redis that is away and a disk that is full are waited for: the stream keeps what is to be written.
+        """
+        before = self._records.cursor
+        try:
+            records, cursor = self._stream.read(before)
+            if cursor != before:
+                self._records.append(records, cursor)
+        except redis.RedisError as error:
+            return self._wait_for("Redis", error)
+        except OSError as error:
+            self._records = RunRecords(self._run_dir)  # without what was written in part
+            return self._wait_for("room for records on the disk", error)
+        self._trouble = None
         for record in records:
             self._heard_at[record.role, record.id] = self._clock()
             show(record)
-        return True
+        return cursor != before
+
+    def _wait_for(self, what: str, error: Exception) -> bool:
+        """Say once what is waited for; who can't be heard meanwhile isn't hanging. There was no page."""
+        if what != self._trouble:
+            _log.warning("the Supervisor waits for %s: %s", what, error)
+        self._trouble, self._deaf_until = what, self._clock()
+        return False
 
     def _kill_hanging(self) -> None:
         for running in self._group.running():
             child = running.child
-            heard_at = max(running.started_at, self._heard_at.get((child.role, child.index), 0.0))
+            heard_at = max(running.started_at, self._heard_at.get((child.role, child.index), 0.0), self._deaf_until)
             silent_s = self._clock() - heard_at
             if silent_s > self._hang_after_s:
                 _log.warning("%s has sent nothing for %.0f s and is killed", child.name, silent_s)
@@ -182,14 +211,16 @@ def supervise(
         InputError: Redis can't be used, or a child can't go on (`ChildFailedError`).
     """
     with ExitStack() as stack:
-        url = redis_url or stack.enter_context(EmbeddedRedis(run_dir / "redis"))
+        embedded = EmbeddedRedis(run_dir / "redis") if redis_url is None else None
+        url = stack.enter_context(embedded) if embedded else str(redis_url)
         children = fleet_children(run_dir, url, config.fleet.n_generators, optimiser_on_gpu)
-        return Supervisor(run_dir, children, RedisMetrics(connect(url), config.run_id)).run(on_record)
+        stream = RedisMetrics(connect(url), config.run_id)
+        return Supervisor(run_dir, children, stream, embedded_redis=embedded).run(on_record)
 
 
 @click.command()
 @click.option("--run-dir", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
-@click.option("--redis-url", envvar=REDIS_URL_VARIABLE, help="Left out: an embedded Redis.")
+@redis_options(required=False, help="Left out: an embedded Redis.")
 def main(run_dir: Path, redis_url: str | None) -> None:
     """Run the fleet of a prepared run folder."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

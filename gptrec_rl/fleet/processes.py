@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -94,9 +94,10 @@ class _Runner:
         tie = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid())]
         tie += [",".join(map(str, share.cores)), str(share.niceness)]
         threads = {"OMP_NUM_THREADS": str(share.n_threads), "MKL_NUM_THREADS": str(share.n_threads)}
-        with self.log_file.open("ab") as log, _term_deferred():
-            log.write(f"--- {self.child.name}, attempt {self.attempts}, {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
-            log.flush()
+        with self.log_file.open("ab", buffering=0) as log, _term_deferred():
+            with suppress(OSError):  # a full disk
+                header = f"--- {self.child.name}, attempt {self.attempts}, {datetime.now():%Y-%m-%d %H:%M:%S}\n"
+                log.write(header.encode())
             self.process = subprocess.Popen(
                 [*tie, *self.child.argv],
                 stdin=subprocess.DEVNULL,

@@ -27,15 +27,15 @@ class RunRecords:
         self._files = {name: run_dir / name for name in ("metrics.jsonl", "validations.jsonl")}
         self._event_files = EventFiles(run_dir / FOLDER)
         self._state = run_dir / "metrics.cursor"
-        self.cursor = START
-        """The place in the stream after the last record on disk."""
         for file in self._files.values():
             file.touch()
-        if self._state.exists():
-            state = json.loads(self._state.read_text(encoding="utf-8"))
-            self.cursor = state["cursor"]
-            for name, size in state["sizes"].items():
-                os.truncate(self._files[name], size)
+        if not self._state.exists():
+            self._keep_place(START)
+        state = json.loads(self._state.read_text(encoding="utf-8"))
+        self.cursor: str = state["cursor"]
+        """The place in the stream after the last record on disk."""
+        for name, size in state["sizes"].items():
+            os.truncate(self._files[name], size)
 
     def append(self, records: Sequence[MetricRecord], cursor: str) -> None:
         """Write records and the place after them."""
@@ -45,8 +45,11 @@ class RunRecords:
                 out.writelines(json.dumps(asdict(record)) + "\n" for record in kept)
         for record in records:
             self._event_files.add(record)
+        self._keep_place(cursor)
+        self.cursor = cursor
+
+    def _keep_place(self, cursor: str) -> None:
         sizes = {name: file.stat().st_size for name, file in self._files.items()}
         replacement = self._state.with_suffix(".tmp")
         replacement.write_text(json.dumps({"cursor": cursor, "sizes": sizes}), encoding="utf-8")
         os.replace(replacement, self._state)
-        self.cursor = cursor

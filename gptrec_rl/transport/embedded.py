@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import logging
 import os
 import secrets
 import shutil
@@ -27,6 +28,8 @@ STOP_TIMEOUT_S = 10.0
 N_LOG_LINES = 8
 
 _PR_SET_PDEATHSIG = 1
+
+logger = logging.getLogger(__name__)
 
 
 def find_server() -> Path:
@@ -64,35 +67,67 @@ class EmbeddedRedis:
         Raises:
             InputError: there is no server program, or it doesn't come up; with the last lines of its log.
         """
-        server = find_server()
+        self._server = find_server()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._socket_folder = tempfile.mkdtemp(prefix="gptrec-")  # short: a socket's path has at most 107 bytes
-        password = secrets.token_hex(16)
-        socket = f"{self._socket_folder}/redis.sock"
-        self._start(server, self._configuration(socket, password))
+        self._socket = f"{self._socket_folder}/redis.sock"
+        self._password = secrets.token_hex(16)
         try:
-            self._wait_until_it_answers(socket, password)
+            self._start()
         except BaseException:
-            self._stop()
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
             raise
-        return f"unix://:{password}@{socket}"
+        return f"unix://:{self._password}@{self._socket}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop()
 
+    def revive(self) -> None:
+        """Start the server again if it has died, at the same URL and with its data; in the main thread as well.
+
+        Raises:
+            InputError: it doesn't come up; with the last lines of its log.
+        """
+        code = self._process.poll()
+        if code is not None:
+            logger.warning("Redis ended with code %d; it starts again", code)
+            self._start()
+
     @property
     def pid(self) -> int:
         """Process id of the server."""
         return self._process.pid
 
-    def _configuration(self, socket: str, password: str) -> str:
+    def _start(self) -> None:
+        self._process = self._launch()
+        try:
+            self._wait_until_it_answers()
+        except BaseException:
+            self._end()
+            raise
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        # On standard input, from a file without a name: the process list shows no password.
+        with tempfile.TemporaryFile() as stdin, self._log.open("ab") as log:
+            stdin.write(self._configuration().encode())
+            stdin.seek(0)
+            return subprocess.Popen(
+                [self._server, "-"],
+                stdin=stdin,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),
+            )
+
+    def _configuration(self) -> str:
         settings = {
             "port": "0",
-            "unixsocket": _quoted(socket),
+            "unixsocket": _quoted(self._socket),
             "unixsocketperm": "700",
-            "requirepass": password,
+            "requirepass": self._password,
             "daemonize": "no",
             "dir": _quoted(str(self._folder)),
             "save": '""',
@@ -101,22 +136,8 @@ class EmbeddedRedis:
         }
         return "".join(f"{name} {value}\n" for name, value in settings.items())
 
-    def _start(self, server: Path, configuration: str) -> None:
-        # On standard input, from a file without a name: the process list shows no password.
-        with tempfile.TemporaryFile() as stdin, self._log.open("ab") as log:
-            stdin.write(configuration.encode())
-            stdin.seek(0)
-            self._process = subprocess.Popen(
-                [server, "-"],
-                stdin=stdin,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=_die_with_parent(),
-            )
-
-    def _wait_until_it_answers(self, socket: str, password: str) -> None:
-        client = redis.Redis(unix_socket_path=socket, password=password, retry=Retry(NoBackoff(), 0))
+    def _wait_until_it_answers(self) -> None:
+        client = redis.Redis(unix_socket_path=self._socket, password=self._password, retry=Retry(NoBackoff(), 0))
         deadline = time.monotonic() + START_TIMEOUT_S
         while self._process.poll() is None and time.monotonic() < deadline:
             try:
@@ -133,13 +154,16 @@ class EmbeddedRedis:
         )
 
     def _stop(self) -> None:
+        self._end()
+        shutil.rmtree(self._socket_folder, ignore_errors=True)
+
+    def _end(self) -> None:
         self._process.terminate()
         try:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        shutil.rmtree(self._socket_folder, ignore_errors=True)
 
 
 def _quoted(value: str) -> str:
@@ -155,7 +179,7 @@ def _die_with_parent() -> Callable[[], None] | None:
     parent = os.getpid()
 
     def ask_kernel() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # at once: its successor writes to the same file
         if os.getppid() != parent:  # it died before we asked
             os._exit(1)
 

@@ -46,6 +46,13 @@ def test_a_batch_that_was_cut_short_is_taken_back(tmp_path: Path) -> None:
     assert steps(tmp_path / "metrics.jsonl") == [1, 2]
 
 
+def test_what_was_cut_short_in_the_first_batch_is_taken_back(tmp_path: Path) -> None:
+    RunRecords(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"role": "optimiser", "id": 0, "tok')
+    RunRecords(tmp_path).append([record("optimiser", 1)], "7-0")
+    assert steps(tmp_path / "metrics.jsonl") == [1]
+
+
 def test_records_of_another_writer_are_added_to(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     RunRecords(tmp_path).append([record("optimiser", 2)], "8-0")

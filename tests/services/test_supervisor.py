@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import redis
 from click.testing import CliRunner
 
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.fleet.cores import Share
 from gptrec_rl.fleet.processes import Child, ChildFailedError
+from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.transport.metrics import MemoryMetrics, MetricRecord
 from services import supervisor
 from services.supervisor import Supervisor, fleet_children
@@ -100,6 +103,29 @@ def test_records_sent_in_the_last_moment_are_kept(tmp_path: Path) -> None:
 
     assert Supervisor(tmp_path, fleet("exit 0"), LateStream()).run() == 0
     assert [line["step"] for line in lines_of(tmp_path / "validations.jsonl")] == [9]
+
+
+@pytest.mark.parametrize("trouble", [redis.ConnectionError("gone"), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_redis_that_is_away_and_a_full_disk_are_waited_for_and_nobody_seems_to_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: Exception
+) -> None:
+    stream, shown = MemoryMetrics(), list[MetricRecord]()
+    stream.append(record("optimiser", 7, {"reward/mean": 0.5}))
+    failing = MemoryMetrics if isinstance(trouble, redis.RedisError) else RunRecords
+    method = "read" if failing is MemoryMetrics else "append"
+    work, over_at = getattr(failing, method), time.monotonic() + 5.0
+
+    def refuse_for_a_while(*arguments: object) -> object:
+        if time.monotonic() < over_at:
+            raise trouble
+        return work(*arguments)
+
+    monkeypatch.setattr(failing, method, refuse_for_a_while)
+    watched = Supervisor(tmp_path, fleet("sleep 5.5"), stream, hang_after_s=4.0)
+    assert watched.run(shown.append) == 0
+    assert [item.step for item in shown] == [line["step"] for line in lines_of(tmp_path / "metrics.jsonl")] == [7]
+    assert caplog.text.count(f"waits for {'Redis' if method == 'read' else 'room for records on the disk'}") == 1
+    assert "has sent nothing" not in caplog.text
 
 
 def test_a_resumed_run_appends_what_is_new(tmp_path: Path) -> None:

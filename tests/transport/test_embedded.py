@@ -61,6 +61,20 @@ def test_it_listens_on_no_port_and_shows_no_password(tmp_path: Path) -> None:
             connect(url.replace(f":{password}@", ""))
 
 
+def test_one_that_is_killed_comes_back_at_its_url_with_its_data(tmp_path: Path) -> None:
+    embedded = EmbeddedRedis(tmp_path)
+    with embedded as url:
+        connect(url).incr("counter")
+        killed = embedded.pid
+        embedded.revive()
+        assert embedded.pid == killed
+        os.kill(killed, signal.SIGKILL)
+        os.waitid(os.P_PID, killed, os.WEXITED | os.WNOWAIT)
+        embedded.revive()
+        assert embedded.pid != killed
+        assert connect(url).incr("counter") == 2
+
+
 def test_ctrl_c_in_the_terminal_is_not_for_it(tmp_path: Path) -> None:
     embedded = EmbeddedRedis(tmp_path)
     with embedded:
