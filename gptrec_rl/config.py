@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -10,6 +10,8 @@ from gptrec_rl.data.split import SPLIT_SEED
 
 Precision = Literal["auto", "bf16", "fp32"]
 Correction = Literal["clip", "truncated", "vtrace", "decoupled"]
+Size = Annotated[int, Field(gt=0, le=2**16)]
+"""How many of what takes memory there are."""
 RerankMethod = Literal["mmr", "ild", "pcount"]
 """`mmr` and `ild` for diverse genres, `pcount` against popular items."""
 RerankScaling = Literal["raw", "min-max", "softmax"]
@@ -26,11 +28,11 @@ class Settings(BaseModel):
 class TransformerConfig(Settings):
     """Size of a Transformer over items (section 4.3)."""
 
-    n_layers: PositiveInt = 3
-    n_heads: PositiveInt = 4
-    width: PositiveInt = 256
+    n_layers: Size = 3
+    n_heads: Size = 4
+    width: Size = 256
     """Embedding size D, a multiple of n_heads."""
-    history_length: PositiveInt = 200
+    history_length: Size = 200
     """n: how many of a user's last items the model reads."""
 
     @model_validator(mode="after")
@@ -43,7 +45,7 @@ class TransformerConfig(Settings):
 class ModelConfig(TransformerConfig):
     """Size of the policy's and the value model's GPT-2."""
 
-    slate_length: PositiveInt = 10
+    slate_length: Size = 10
     """K: how many items a list has."""
 
 
@@ -75,7 +77,7 @@ class TrainingConfig(Settings):
 class AdamConfig(TrainingConfig):
     """Training by Adam, on batches of users."""
 
-    batch_size: PositiveInt = 128
+    batch_size: Size = 128
     """Users a step, drawn anew."""
     learning_rate: PositiveFloat = 1e-3
     warmup_steps: PositiveInt = 100
@@ -91,7 +93,7 @@ class RerankConfig(Settings):
     weight: float = Field(ge=0, le=1)
     """Of the model's score; 1 leaves its lists as they are."""
     scaling: RerankScaling = "min-max"
-    n_candidates: PositiveInt = 1000
+    n_candidates: Size = 1000
     """How many of the best unseen items a list is chosen from, and scaled over."""
 
 
@@ -122,7 +124,7 @@ class SASRecConfig(NextItemConfig):
     dropout: float = Field(0.2, ge=0, lt=1)
     loss: Literal["bce", "gbce", "softmax"] = "bce"
     """Binary cross-entropy as in SASRec and the paper; gSASRec's generalised one; cross-entropy over all items."""
-    n_negatives: PositiveInt = 1
+    n_negatives: Size = 1
     """Of bce and gbce: items that the user doesn't have, drawn for each place of a history. gSASRec: 256."""
     calibration: float = Field(0.75, ge=0, le=1)
     """t of gbce (Petrov and Macdonald, 2023): 0 is bce, 1 calibrates probabilities fully."""
@@ -148,7 +150,7 @@ class Bert4RecConfig(AdamConfig):
 class FactorsConfig(Settings):
     """Size of a matrix factorisation."""
 
-    n_factors: PositiveInt = 128
+    n_factors: Size = 128
 
 
 class BprConfig(TrainingConfig):
@@ -231,13 +233,13 @@ class PpoConfig(Settings):
 class FleetConfig(Settings):
     """The asynchronous fleet (section 3.3)."""
 
-    n_generators: PositiveInt = 1
-    n_histories: PositiveInt = 16
+    n_generators: Size = 1
+    n_histories: Size = 16
     """B: histories a batch."""
-    n_lists: PositiveInt = 8
+    n_lists: Size = 8
     """G: lists sampled for each history."""
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
-    cache_batches: PositiveInt = 8
+    cache_batches: Size = 8
     """M: the recommendation cache holds the last M batches."""
     max_staleness: PositiveInt | None = 4
     """Most published versions between a batch's policy and the newest; None: any."""
@@ -249,12 +251,16 @@ class FleetConfig(Settings):
     """Seconds between two learner states to resume from."""
     validator_share: float = Field(0.25, gt=0, le=1)
     """Largest share of its time that the validator computes."""
+    record: bool = False
+    """Keep what the optimiser draws in the run folder, for `tune --replay`."""
+    record_gb: PositiveFloat = 4.0
+    """Size at which the recording ends and the run goes on; a batch of 128 lists takes about 30 KB."""
 
 
 class TuneConfig(Settings):
     """Stage 2: PPO aligns the student with a goal (sections 3.1 to 3.3)."""
 
-    run_id: str = "run"
+    run_id: str = Field("run", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """Keeps runs apart that share a Redis; `tune` draws one."""
     data: str = ""
     """The data file, which `--data` and GPTREC_DATA override."""

@@ -24,6 +24,8 @@ from gptrec_rl.errors import InputError
 M = TypeVar("M", bound=BaseModel)
 Table = Mapping[str, Any]
 
+MAX_FILE_BYTES = 2**16
+
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
@@ -39,7 +41,16 @@ def read_config(model: type[M], file: Path | None, overrides: Sequence[str] = ()
     Raises:
         InputError: an unreadable file, an unknown key (the nearest right one is named) or a value out of range.
     """
-    layers: list[tuple[str, Table]] = [("the preset", base or {})]
+    try:
+        return _read(model, file, overrides, base or {})
+    except RecursionError:
+        raise InputError(
+            f"the configuration {file or '--set'} is nested too deeply; settings have a few levels"
+        ) from None
+
+
+def _read(model: type[M], file: Path | None, overrides: Sequence[str], base: Table) -> M:
+    layers: list[tuple[str, Table]] = [("the preset", base)]
     if file is not None:
         layers.append((str(file), _read_toml(file)))
     layers += [("--set", _parse_override(override)) for override in overrides]
@@ -83,7 +94,11 @@ def changed_settings(before: Table, after: Table, at: str = "") -> Iterator[tupl
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as stream:
+            content = stream.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise ValueError(f"it has more than {MAX_FILE_BYTES} bytes")
+        return tomllib.loads(content.decode())
     except OSError as error:
         raise InputError(f"the configuration {file} can't be read: {error.strerror}") from error
     except ValueError as error:

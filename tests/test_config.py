@@ -52,3 +52,15 @@ def test_a_truncation_that_would_cut_equal_weights_is_refused() -> None:
 def test_a_rerankers_weight_outside_zero_to_one_is_refused(weight: float) -> None:
     with pytest.raises(ValidationError, match="weight"):
         RerankConfig(method="mmr", weight=weight)
+
+
+@pytest.mark.parametrize("fleet", [{"n_lists": 2**16 + 1}, {"cache_batches": 10**18}, {"n_histories": 0}])
+def test_sizes_have_bounds(fleet: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match="or equal to 65536|greater than 0"):
+        TuneConfig.model_validate({"fleet": fleet})
+
+
+@pytest.mark.parametrize("run_id", ["", "a/b", "..}:{", "x" * 65, "run\n"])
+def test_a_run_id_that_is_no_plain_name_is_refused(run_id: str) -> None:
+    with pytest.raises(ValidationError, match="run_id"):
+        TuneConfig(run_id=run_id)
