@@ -24,7 +24,7 @@ from gptrec_rl.errors import InputError
 M = TypeVar("M", bound=BaseModel)
 Table = Mapping[str, Any]
 
-MAX_FILE_BYTES = 2**16
+MAX_FILE_BYTES = 2**14
 
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
@@ -44,9 +44,7 @@ def read_config(model: type[M], file: Path | None, overrides: Sequence[str] = ()
     try:
         return _read(model, file, overrides, base or {})
     except RecursionError:
-        raise InputError(
-            f"the configuration {file or '--set'} is nested too deeply; settings have a few levels"
-        ) from None
+        raise InputError(f"the configuration {file or '--set'} is nested too deeply; write TABLE.KEY = VALUE") from None
 
 
 def _read(model: type[M], file: Path | None, overrides: Sequence[str], base: Table) -> M:

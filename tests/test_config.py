@@ -56,7 +56,7 @@ def test_a_rerankers_weight_outside_zero_to_one_is_refused(weight: float) -> Non
 
 @pytest.mark.parametrize("fleet", [{"n_lists": 2**16 + 1}, {"cache_batches": 10**18}, {"n_histories": 0}])
 def test_sizes_have_bounds(fleet: dict[str, int]) -> None:
-    with pytest.raises(ValidationError, match="or equal to 65536|greater than 0"):
+    with pytest.raises(ValidationError, match=r"or equal to 65536|greater than 0"):
         TuneConfig.model_validate({"fleet": fleet})
 
 

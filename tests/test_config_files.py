@@ -210,17 +210,15 @@ def test_changed_settings_are_named_with_both_values():
     assert list(changed_settings(before, after)) == [("b.d", 3, 5), ("e", None, {"f": 6}), ("gone", 4, None)]
 
 
-@pytest.mark.parametrize(
-    "text", ["name = " + "[" * 60_000, ".".join("a" * 30_000) + " = 1", "goal." * 10_000 + "a = 1"]
-)
+@pytest.mark.parametrize("text", ["name = " + "[" * 10_000, "goal." + "a." * 5_000 + "a = 1"])
 def test_a_configuration_that_is_nested_too_deeply_is_refused(toml, text):
-    with pytest.raises(InputError, match=r"nested too deeply|there is no setting a"):
+    with pytest.raises(InputError, match="nested too deeply"):
         read_config(Run, toml(text))
-    with pytest.raises(InputError, match=r"nested too deeply|there is no setting a"):
+    with pytest.raises(InputError, match="nested too deeply"):
         read_config(Run, None, [text.replace(" = ", "=")])
 
 
 def test_a_file_too_long_for_a_configuration_is_refused(toml):
-    assert read_config(Run, toml("#" * 2**16)) == Run()
-    with pytest.raises(InputError, match="more than 65536 bytes"):
-        read_config(Run, toml("#" * (2**16 + 1)))
+    assert read_config(Run, toml("#" * 2**14)) == Run()
+    with pytest.raises(InputError, match="more than 16384 bytes"):
+        read_config(Run, toml("#" * (2**14 + 1)))
