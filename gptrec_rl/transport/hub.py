@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from gptrec_rl.transport.cache import CacheLimits, RecommendationCache
 from gptrec_rl.transport.checkpoints import CheckpointStore
 from gptrec_rl.transport.connection import connect_patiently
+from gptrec_rl.transport.control import Control, MemoryControl, RedisControl
 from gptrec_rl.transport.ids import IdAllocator, MemoryIds, RedisIds
 from gptrec_rl.transport.lease import LearnerLease, MemoryLease, RedisLease
 from gptrec_rl.transport.memory_cache import MemoryCache
@@ -27,6 +28,7 @@ class Transport:
         metrics: what processes report.
         lease: who may train.
         ids: who a process is.
+        control: what the user wants of the run.
     """
 
     cache: RecommendationCache
@@ -34,6 +36,7 @@ class Transport:
     metrics: MetricsStream
     lease: LearnerLease
     ids: IdAllocator
+    control: Control
 
 
 def memory_transport(
@@ -46,6 +49,7 @@ def memory_transport(
         metrics=MemoryMetrics(),
         lease=MemoryLease(),
         ids=MemoryIds(),
+        control=MemoryControl(),
     )
 
 
@@ -64,6 +68,7 @@ def redis_transport(
         metrics=RedisMetrics(client, run_id),
         lease=RedisLease(client, run_id),
         ids=RedisIds(client, run_id),
+        control=RedisControl(client, run_id),
     )
 
 

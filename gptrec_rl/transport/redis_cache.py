@@ -52,8 +52,8 @@ local function is_lost(token, step)
   return false
 end
 
-local function is_stale(version, max_staleness)
-  local newest = tonumber(redis.call('HGET', state, 'version') or '0')
+local function is_stale(version, max_staleness, known)
+  local newest = math.max(tonumber(redis.call('HGET', state, 'version') or '0'), known or 0)
   return max_staleness >= 0 and newest - version > max_staleness
 end
 """
@@ -113,10 +113,16 @@ end
 # A client that lost the reply asks again with the same number, and gets the same answer.
 _PICK = """
 local number, uniform, max_reuse = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local max_staleness, known = tonumber(ARGV[4]), tonumber(ARGV[5])
 if redis.call('HGET', state, 'draw') == number then return cjson.decode(redis.call('HGET', state, 'drawn')) end
 local alive = {}
-for i = 4, #ARGV do
-  if redis.call('HEXISTS', entries, ARGV[i]) == 1 then alive[#alive + 1] = ARGV[i] end
+for i = 6, #ARGV do
+  local entry = redis.call('HGET', entries, ARGV[i])
+  if entry and is_stale(select(3, parse(entry)), max_staleness, known) then
+    remove(ARGV[i], 'stale')
+  elseif entry then
+    alive[#alive + 1] = ARGV[i]
+  end
 end
 if #alive == 0 then return {} end
 local place = math.floor(uniform * #alive) + 1
@@ -154,9 +160,10 @@ class RedisCache(RecommendationCache):
         super().__init__(run_id, limits, catalogue_hash, split_hash)
         names = ("batches", "entries", "ledger", "state", "resumed", "sent", "quarantined")
         self._keys = [f"gptrec:{{{run_id}}}:cache:{name}" for name in names]
-        self._stream, _, self._ledger, _, _, _, self._quarantined = self._keys
+        self._stream, _, self._ledger, self._state, _, _, self._quarantined = self._keys
         self._client = client
         self._cursor = b"0"
+        self._version = 0  # the newest that was published through here; a Redis that crashed may know an older one
         self._reader = secrets.token_hex(8)
         self._n_draws = 0
         self._put, self._advance, self._take_out, self._bar, self._draw = (
@@ -173,8 +180,14 @@ class RedisCache(RecommendationCache):
         """Return whether fewer than M batches are waiting."""
         return int(self._client.hget(self._ledger, "waiting") or 0) < self.limits.capacity
 
+    def is_stale(self, version: int) -> bool:
+        """Return whether a policy is more than `max_staleness` versions behind the newest."""
+        bound = self.limits.max_staleness
+        return bound is not None and int(self._client.hget(self._state, "version") or 0) - version > bound
+
     def advance(self, token: int, version: int, step: int) -> None:
         """Take note of the newest policy; see `RecommendationCache.advance`."""
+        self._version = version
         self._run(self._advance, token, version, step, _bound(self.limits.max_staleness))
 
     def quarantine(self, generator_id: int) -> None:
@@ -202,7 +215,8 @@ class RedisCache(RecommendationCache):
 
     def _pick(self, uniform: float, entry_ids: list[str]) -> tuple[str | None, list[str]]:
         number = f"{self._reader}-{self._n_draws}"
-        answer = self._run(self._draw, number, uniform, _bound(self.limits.max_reuse), *entry_ids)
+        bounds = (_bound(self.limits.max_reuse), _bound(self.limits.max_staleness))
+        answer = self._run(self._draw, number, uniform, *bounds, self._version, *entry_ids)
         self._n_draws += 1
         reply = [entry_id.decode() for entry_id in answer]
         return (reply[0], reply[1:]) if reply else (None, [])
