@@ -251,6 +251,10 @@ class FleetConfig(Settings):
     """Seconds between two learner states to resume from."""
     validator_share: float = Field(0.25, gt=0, le=1)
     """Largest share of its time that the validator computes."""
+    lease_s: PositiveFloat = 10.0
+    """Seconds after which the place of an optimiser that was killed is free."""
+    heartbeat_s: PositiveFloat = 5.0
+    """Seconds between two reports of a process; one that sent none for 60 heartbeats hangs, and is started again."""
     record: bool = False
     """Keep what the optimiser draws in the run folder, for `tune --replay`."""
     record_gb: PositiveFloat = 4.0

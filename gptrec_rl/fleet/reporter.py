@@ -23,15 +23,22 @@ class Reporter:
         role: generator, optimiser, validator or supervisor.
         index: which of its role, from 0.
         clock: seconds.
+        every_s: seconds between two records.
     """
 
     def __init__(
-        self, stream: MetricsStream, role: str, index: int, clock: Callable[[], float] = time.monotonic
+        self,
+        stream: MetricsStream,
+        role: str,
+        index: int,
+        clock: Callable[[], float] = time.monotonic,
+        every_s: float = REPORT_EVERY_S,
     ) -> None:
         self._stream = stream
         self._role = role
         self._index = index
         self._clock = clock
+        self._every_s = every_s
         self._start_again()
 
     def _start_again(self) -> None:
@@ -65,7 +72,7 @@ class Reporter:
     @property
     def is_due(self) -> bool:
         """Whether it is time for the next record."""
-        return self._clock() - self._since >= REPORT_EVERY_S
+        return self._clock() - self._since >= self._every_s
 
     def report(self, token: int, step: int, extra: Mapping[str, float] | None = None) -> None:
         """Append what was noted since the last report, and `extra` as it is."""

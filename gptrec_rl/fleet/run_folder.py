@@ -73,7 +73,13 @@ class Run:
     def redis_transport(self, url: str) -> Transport:
         """Connect to the transport of a fleet of processes; errors as in `transport.hub.redis_transport`."""
         return redis_transport(
-            url, self._store_root, self.config.run_id, self._limits, self.split.catalogue.hash, self.split.hash
+            url,
+            self._store_root,
+            self.config.run_id,
+            self._limits,
+            self.split.catalogue.hash,
+            self.split.hash,
+            self.config.fleet.lease_s,
         )
 
     @property

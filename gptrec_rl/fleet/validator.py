@@ -39,7 +39,7 @@ class Validator:
         self._goal = parse_goal(config.goal)
         self._rewards = build_rewards(self._goal, split, config.reward_model)
         self._scored: Entry | None = None
-        self.reporter = Reporter(transport.metrics, "validator", 0)
+        self.reporter = Reporter(transport.metrics, "validator", 0, every_s=config.fleet.heartbeat_s)
 
     def step(self) -> float | None:
         """Score the newest policy; return the processor seconds that took, None when it was scored before."""

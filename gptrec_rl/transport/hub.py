@@ -9,7 +9,7 @@ from gptrec_rl.transport.checkpoints import CheckpointStore
 from gptrec_rl.transport.connection import connect_patiently
 from gptrec_rl.transport.control import Control, MemoryControl, RedisControl
 from gptrec_rl.transport.ids import IdAllocator, MemoryIds, RedisIds
-from gptrec_rl.transport.lease import LearnerLease, MemoryLease, RedisLease
+from gptrec_rl.transport.lease import DEFAULT_TTL_S, LearnerLease, MemoryLease, RedisLease
 from gptrec_rl.transport.memory_cache import MemoryCache
 from gptrec_rl.transport.metrics import MemoryMetrics, MetricsStream, RedisMetrics
 from gptrec_rl.transport.redis_cache import RedisCache
@@ -54,7 +54,13 @@ def memory_transport(
 
 
 def redis_transport(
-    url: str, store_root: str, run_id: str, limits: CacheLimits, catalogue_hash: str, split_hash: str
+    url: str,
+    store_root: str,
+    run_id: str,
+    limits: CacheLimits,
+    catalogue_hash: str,
+    split_hash: str,
+    lease_s: float = DEFAULT_TTL_S,
 ) -> Transport:
     """Connect to the transport of a fleet of processes; a Redis that is away is waited for.
 
@@ -66,7 +72,7 @@ def redis_transport(
         cache=RedisCache(client, run_id, limits, catalogue_hash, split_hash),
         store=_store(store_root, limits),
         metrics=RedisMetrics(client, run_id),
-        lease=RedisLease(client, run_id),
+        lease=RedisLease(client, run_id, lease_s),
         ids=RedisIds(client, run_id),
         control=RedisControl(client, run_id),
     )
