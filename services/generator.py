@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from gptrec_rl.fleet.processes import TERMINATED, stop_event
-from gptrec_rl.fleet.service import IDLE_S, service_options, start_service
+from gptrec_rl.fleet.processes import stop_event
+from gptrec_rl.fleet.service import IDLE_S, Orders, service_options, start_service
 
 
 @click.command()
@@ -20,15 +20,17 @@ def main(run_dir: Path, data: Path | None, redis_url: str, index: int | None) ->
     with start_service(run_dir, data) as run:
         from gptrec_rl.fleet.generator import Generator
 
-        generator = Generator(run.split, run.config, run.redis_transport(redis_url), index)
-        while not stop.is_set():
+        transport = run.redis_transport(redis_url)
+        orders = Orders(stop, transport.control)
+        generator = Generator(run.split, run.config, transport, index)
+        while orders.go_on(generator):
             if not generator.step():
                 stop.wait(IDLE_S)
-                generator.reporter.waited(IDLE_S)
+                generator.waited(IDLE_S)
             if generator.reporter.is_due:
                 generator.report()
         generator.report()
-    sys.exit(TERMINATED)
+    sys.exit(orders.exit_code)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gptrec_rl.fleet.processes import TERMINATED, stop_event
-from gptrec_rl.fleet.service import IDLE_S, service_options, start_service
-from gptrec_rl.transport.lease import DEFAULT_TTL_S, LeaseHeldError
+from gptrec_rl.fleet.processes import stop_event
+from gptrec_rl.fleet.service import IDLE_S, Orders, service_options, start_service
+from gptrec_rl.transport.lease import LeaseHeldError
+
+LEASE_POLL_S = 0.2
 
 if TYPE_CHECKING:
     from gptrec_rl.fleet.optimiser import Optimiser
@@ -28,34 +30,41 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
     stop = stop_event()
     with start_service(run_dir, data) as run:
         from gptrec_rl.fleet.optimiser import Optimiser
+        from gptrec_rl.fleet.recorder import Recorder
         from gptrec_rl.models.precision import best_device
 
         # A container that is started again has its name and process id again.
         holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         student = run.student().to(best_device())
-        optimiser = Optimiser(student, run.split, run.config, run.redis_transport(redis_url), holder)
-        _start(optimiser, stop)
+        recorder = Recorder(run.folder, run.config, run.split, student) if run.config.fleet.record else None
+        transport = run.redis_transport(redis_url)
+        orders = Orders(stop, transport.control)
+        optimiser = Optimiser(student, run.split, run.config, transport, holder, recorder)
+        _start(optimiser, 1.5 * run.config.fleet.lease_s, stop)
         with optimiser.lease_kept():
-            while not (stop.is_set() or optimiser.is_done):
+            while not optimiser.is_done and orders.go_on(optimiser):
                 waits_since = time.monotonic()
                 if optimiser.step() is None:
                     stop.wait(IDLE_S)
                     optimiser.waited(time.monotonic() - waits_since)
+                if optimiser.is_save_due:
+                    optimiser.save()
                 if optimiser.reporter.is_due:
                     optimiser.report()
             optimiser.finish()
     if not optimiser.is_done:
-        sys.exit(TERMINATED)  # before the end, to be resumed
+        sys.exit(orders.exit_code)  # before the end, to be resumed
 
 
-def _start(optimiser: Optimiser, stop: threading.Event) -> None:
+def _start(optimiser: Optimiser, patience_s: float, stop: threading.Event) -> None:
     """Start, if need be when the lease of a predecessor that was killed has run out; a living one renews its own."""
-    deadline = time.monotonic() + 1.5 * DEFAULT_TTL_S
+    deadline = time.monotonic() + patience_s
     while True:
         try:
-            return optimiser.start()
+            optimiser.start()
+            return
         except LeaseHeldError:
-            if time.monotonic() > deadline or stop.wait(1.0):
+            if time.monotonic() > deadline or stop.wait(LEASE_POLL_S):
                 raise
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from gptrec_rl.cli.options import (
     FOLDER,
@@ -17,7 +20,7 @@ from gptrec_rl.cli.options import (
 from gptrec_rl.fleet.redis_option import redis_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from gptrec_rl.config import TuneConfig
     from gptrec_rl.fleet.run_folder import Run
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 @click.option("--serial", is_flag=True, help="All in this process, without Redis; with --seed the same each time.")
 @redis_options(required=False, help="Left out: an embedded Redis is started.")
 @click.option("--seed", type=int, help="Of all random streams.")
+@click.option("--record", is_flag=True, help="Keep what the optimiser draws in the run folder, for --replay.")
+@click.option("--replay", "recorded", type=FOLDER, help="Repeat the learner's part of a recorded run, bit for bit.")
 @config_options
 @on_existing_option
 @report_option
@@ -56,6 +61,8 @@ def tune(
     serial: bool,
     redis_url: str | None,
     seed: int | None,
+    record: bool,
+    recorded: Path | None,
     config_file: Path | None,
     overrides: tuple[str, ...],
     on_existing: str,
@@ -76,7 +83,12 @@ def tune(
         "steps": steps,
         "seed": seed,
         "fleet.n_generators": generators,
+        "fleet.record": "true" if record else None,
     }
+    if recorded is not None:
+        _require_only_replay(click.get_current_context())
+        _replay(recorded, run_dir, options["data"], on_existing, report)
+        return
     changes = [*settings_of(options), *overrides]
     if sweep is None:
         config = _configuration(run_dir, on_existing, paper, config_file, changes)
@@ -102,6 +114,36 @@ def _configuration(
     return read_config(TuneConfig, file, changes, stored or (PAPER if paper else {}))
 
 
+def _require_only_replay(context: click.Context) -> None:
+    """Refuse settings beside `--replay`: a run is repeated with its own."""
+    own = {"recorded", "run_dir", "data", "on_existing", "report"}
+    for parameter in context.command.params:
+        is_given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if is_given and parameter.name not in own:
+            raise click.UsageError(
+                f"--replay repeats a run with its own settings, student and seed; leave out {parameter.opts[0]}"
+            )
+
+
+def _replay(recorded: Path, run_dir: Path, data: Path | None, on_existing: str, report: Path | None) -> None:
+    from gptrec_rl.checkpoint import STUDENT
+    from gptrec_rl.fleet.recording import Recording
+    from gptrec_rl.fleet.replay import config_of_replay, replay
+    from gptrec_rl.fleet.run_folder import prepare_run, sole_user
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    recording = Recording.open(recorded)
+    if on_existing == "resume":
+        raise click.UsageError("a replay begins at the first step; give --on-existing overwrite, or another --run-dir")
+    with sole_user(run_dir):
+        config = config_of_replay(recording, data)
+        run = prepare_run(run_dir, config, recorded / STUDENT, on_existing)  # type: ignore[arg-type]
+        with _progress(run) as show:
+            n_same = replay(recording, run, _kept(run, show))
+        click.echo(f"Replayed {recording.steps:,} steps of {recorded}: {n_same} published policies, all the same bits.")
+        _finish(run, report)
+
+
 def run_fleet(
     run_dir: Path,
     config: TuneConfig,
@@ -112,8 +154,6 @@ def run_fleet(
     report: Path | None = None,
 ) -> Path:
     """Run stage 2 with a progress bar, draw the validator's path, and return the run folder."""
-    import logging
-
     from gptrec_rl.fleet.run_folder import sole_user
     from gptrec_rl.transport.connection import connect
 
@@ -138,25 +178,23 @@ def _run_fleet(
     report: Path | None,
 ) -> Path:
     from gptrec_rl.fleet.run_folder import prepare_run
-    from gptrec_rl.reporting.progress import ProgressBar
 
     run = prepare_run(run_dir, config, student, on_existing)  # type: ignore[arg-type]
-    bar = ProgressBar(f"tuning {run.config.goal}")
-    show = _shown_on(bar)
-    try:
+    with _progress(run) as show:
         code = _run_serial(run, show) if serial else _run_processes(run, redis_url, show)
-    finally:
-        bar.close()
     if code:
         raise click.exceptions.Exit(code)
     _finish(run, report)
     return run_dir
 
 
-def _shown_on(bar: Any) -> Callable[[MetricRecord], None]:
-    """Make a viewer that puts the latest of each process on the bar."""
+@contextmanager
+def _progress(run: Run) -> Iterator[Callable[[MetricRecord], None]]:
+    """Show a bar, with the latest of each process that is handed to its viewer."""
+    from gptrec_rl.reporting.progress import ProgressBar
     from gptrec_rl.transport import names
 
+    bar = ProgressBar(f"tuning {run.config.goal}")
     latest: dict[str, float] = {}
 
     def show(record: MetricRecord) -> None:
@@ -169,12 +207,15 @@ def _shown_on(bar: Any) -> Callable[[MetricRecord], None]:
         )
         bar.show(latest.get(names.PROGRESS, 0.0), text)
 
-    return show
+    try:
+        yield show
+    finally:
+        bar.close()
 
 
-def _run_serial(run: Run, show: Callable[[MetricRecord], None]) -> int:
+def _kept(run: Run, show: Callable[[MetricRecord], None]) -> Callable[[MetricRecord], None]:
+    """Make a viewer that writes each record into the run folder, too."""
     from gptrec_rl.fleet.records import RunRecords
-    from gptrec_rl.fleet.serial import SerialFleet
 
     records = RunRecords(run.folder)
 
@@ -182,8 +223,20 @@ def _run_serial(run: Run, show: Callable[[MetricRecord], None]) -> int:
         records.append([record], records.cursor)
         show(record)
 
-    SerialFleet.of(run.student(), run.split, run.config, run.memory_transport()).run(keep)
-    return 0
+    return keep
+
+
+def _run_serial(run: Run, show: Callable[[MetricRecord], None]) -> int:
+    from gptrec_rl.fleet.processes import signals_handled_by
+    from gptrec_rl.fleet.recorder import Recorder
+    from gptrec_rl.fleet.serial import SerialFleet
+
+    student, signals = run.student(), []
+    recorder = Recorder(run.folder, run.config, run.split, student) if run.config.fleet.record else None
+    fleet = SerialFleet.of(student, run.split, run.config, run.memory_transport(), recorder)
+    with signals_handled_by(lambda number, _: signals.append(number)):
+        fleet.run(_kept(run, show), is_stopped=lambda: bool(signals))
+    return 128 + signals[0] if signals else 0
 
 
 def _run_processes(run: Run, redis_url: str | None, show: Callable[[MetricRecord], None]) -> int:

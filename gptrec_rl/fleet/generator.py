@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -12,6 +15,7 @@ from gptrec_rl.data import Split
 from gptrec_rl.decoding.next_k import Writer
 from gptrec_rl.fleet.reporter import Reporter
 from gptrec_rl.goals import build_rewards, compute_rewards, parse_goal
+from gptrec_rl.learning import state
 from gptrec_rl.learning.examples import draw_cuts
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport import names
@@ -19,9 +23,14 @@ from gptrec_rl.transport.entry import Entry
 from gptrec_rl.transport.hub import Transport
 from gptrec_rl.transport.messages import RolloutBatch
 
+STATE_FILE = "generator.json"
+SAMPLER_FILE = "generator.safetensors"
+
+logger = logging.getLogger(__name__)
+
 
 class Generator:
-    """Makes one rollout batch a call, when there is a policy and room in the cache.
+    """Makes one rollout batch a call, when there is a policy that is fresh enough and room in the cache.
 
     Args:
         split: where histories come from.
@@ -39,29 +48,62 @@ class Generator:
         self._rewards = build_rewards(parse_goal(config.goal), split, config.reward_model)
         self._identity = transport.ids.allocate("generator" if index is None else f"generator-{index}")
         index = self._identity.id if index is None else index
+        logger.info("generator-%d is generator %d of this run", index, self._identity.id)
         self._sequence_number = 0
+        self._seeded_for: int | None = None
         self._newest: Entry | None = None
         self._entry: Entry | None = None
         self._writer: Writer | None = None
-        self.reporter = Reporter(transport.metrics, "generator", index)
+        self._waits_for = names.WAIT_POLICY
+        self._held_by: str | None = None
+        self.reporter = Reporter(transport.metrics, "generator", index, every_s=config.fleet.heartbeat_s)
 
     def step(self) -> bool:
-        """Put one batch into the cache; False when there is no policy yet, or enough batches wait there."""
+        """Put one batch into the cache; False when there is no fresh policy, or enough batches wait there."""
         self._refresh()
-        if self._writer is None or self._entry is None or not self._transport.cache.room():
+        cache = self._transport.cache
+        self._waits_for, self._held_by = names.WAIT_POLICY, None
+        if self._writer is None or self._entry is None:
+            return False
+        if cache.is_stale(self._entry.version):
+            self._held_by = names.LIMIT_STALENESS
+            return False
+        if not cache.room():
+            self._waits_for, self._held_by = names.WAIT_ROOM, names.LIMIT_PACING
             return False
         batch = self._make(self._writer, self._entry)
-        self._transport.cache.put(batch)
+        cache.put(batch)
         self.reporter.count(names.SPEED_LISTS_PER_S, batch.slates.shape[0] * batch.slates.shape[1])
         self.reporter.observe(
             {names.reward(name): float(values.sum(axis=-1).mean()) for name, values in batch.rewards.items()}
         )
         return True
 
+    def waited(self, seconds: float) -> None:
+        """Note time in which there was nothing to do, for the reason that the last step had."""
+        self.reporter.waited(seconds, self._waits_for, self._held_by)
+
     def report(self) -> None:
         """Say what was done since the last report."""
         entry = self._entry
         self.reporter.report(entry.token if entry else 0, entry.step if entry else 0)
+
+    def to_files(self) -> dict[str, bytes]:
+        """Return the random states, for a fleet in one process to go on from; there is a policy to sample with."""
+        self._refresh()
+        counters = {"sequence_number": self._sequence_number, "rng": state.numpy_rng_to_json(self._rng)}
+        return {
+            STATE_FILE: json.dumps(counters).encode(),
+            SAMPLER_FILE: state.tensors_to_bytes({"sampler": self._sampler.get_state()}),
+        }
+
+    def resume(self, files: Mapping[str, bytes], token: int) -> None:
+        """Go on from what `to_files` returned, with the policies of the optimiser that has this token."""
+        counters = json.loads(files[STATE_FILE])
+        self._sequence_number = int(counters["sequence_number"])
+        self._seed(token)
+        self._rng = state.numpy_rng_from_json(counters["rng"])
+        self._sampler.set_state(state.tensors_from_bytes(files[SAMPLER_FILE])["sampler"])
 
     def _refresh(self) -> None:
         """Take up the newest policy."""
@@ -73,11 +115,12 @@ class Generator:
         if read is None:
             return
         entry, files = read
-        if self._entry is None or entry.token != self._entry.token:
+        if entry.token != self._seeded_for:
             self._seed(entry.token)
         self._entry, self._writer = entry, Writer(GPTRec.from_files(files), self._config.precision)
 
     def _seed(self, token: int) -> None:
+        self._seeded_for = token
         identity = self._identity
         seeds = np.random.SeedSequence([self._config.seed, identity.id, identity.start_count, token]).spawn(2)
         self._rng = np.random.default_rng(seeds[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
@@ -14,14 +15,17 @@ import numpy as np
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
 from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.audit import Auditor
+from gptrec_rl.fleet.recorder import Recorder
 from gptrec_rl.fleet.reporter import Reporter
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.learning import state
 from gptrec_rl.learning.learner import Learner, UpdateStats
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport import names
+from gptrec_rl.transport.cache import Ledger
 from gptrec_rl.transport.hub import Transport
-from gptrec_rl.transport.messages import RolloutBatch
+from gptrec_rl.transport.messages import MessageError, RolloutBatch
 
 COUNTERS_FILE = "optimiser.json"
 ENOUGH_EFFECTIVE = 0.3
@@ -39,9 +43,20 @@ class Optimiser:
         config: the run's configuration; `steps` or `max_minutes` says when it is done.
         transport: what the fleet shares.
         holder: names this process to others that want the lease.
+        recorder: keeps what is drawn.
+        companions: files that a learner state has beside the optimiser's own.
     """
 
-    def __init__(self, student: GPTRec, split: Split, config: TuneConfig, transport: Transport, holder: str) -> None:
+    def __init__(
+        self,
+        student: GPTRec,
+        split: Split,
+        config: TuneConfig,
+        transport: Transport,
+        holder: str,
+        recorder: Recorder | None = None,
+        companions: Callable[[], Mapping[str, bytes]] = dict,
+    ) -> None:
         if config.steps is None and config.max_minutes is None:
             raise InputError("a tuning run without steps or max_minutes never ends; set one of the two")
         self.learner = Learner(student, parse_goal(config.goal), config.ppo, config.precision, config.seed)
@@ -49,25 +64,35 @@ class Optimiser:
         self._config = config
         self._transport = transport
         self._holder = holder
+        self._recorder = recorder
+        self._companions = companions
+        self._auditor = Auditor(student, config, transport)
         self._rng = np.random.default_rng([config.seed, 0])
         self._elapsed_s = 0.0
         self._version = -1
+        self._drawn_version: int | None = None
+        self._reported = Ledger()
         self._published_step = -1
         self._n_skipped = 0
         self._has_warned = False
-        self._token = 0
+        self.token = 0
+        """Fencing token, from `start` on."""
         self._saved_at = time.monotonic()
-        self.reporter = Reporter(transport.metrics, "optimiser", 0)
+        self.reporter = Reporter(transport.metrics, "optimiser", 0, every_s=config.fleet.heartbeat_s)
 
-    def start(self) -> None:
+    def start(self) -> Mapping[str, bytes]:
         """Take the lease, go on from the newest learner state if there is one, and publish the policy.
+
+        Returns:
+            The files of that learner state, none for a new run.
 
         Raises:
             LeaseHeldError: another optimiser is at work on this run.
         """
         store = self._transport.store
-        self._token = self._transport.lease.acquire(self._holder, above=store.highest_token())
+        self.token = self._transport.lease.acquire(self._holder, above=store.highest_token())
         saved = store.read_latest_learner()
+        files: Mapping[str, bytes] = {}
         if saved is not None:
             entry, files = saved
             self.learner.resume(files)
@@ -77,11 +102,14 @@ class Optimiser:
             logger.info("goes on from %s", entry.folder)
         if store.latest_policy() is not None:
             self._version = store.highest_version()
+        if self._recorder is not None:
+            self._recorder.start(self.token, self.learner.step)
         self._publish()
+        return files
 
     def lease_kept(self) -> AbstractContextManager[None]:
         """Keep the lease while a step or a checkpoint takes longer than it lasts."""
-        return self._transport.lease.kept(self._holder, self._token)
+        return self._transport.lease.kept(self._holder, self.token)
 
     @property
     def fraction(self) -> float:
@@ -96,66 +124,111 @@ class Optimiser:
         """Whether the budget is used."""
         return self.fraction >= 1
 
+    @property
+    def has_just_published(self) -> bool:
+        """Whether the newest policy is that of this very step."""
+        return self.learner.step == self._published_step
+
+    @property
+    def is_save_due(self) -> bool:
+        """Whether it is time for the next learner state."""
+        return time.monotonic() - self._saved_at >= self._config.fleet.checkpoint_every_s
+
     def step(self) -> UpdateStats | None:
-        """Learn from one batch; None when the cache has none to learn from.
+        """Learn from a batch of the cache; None when it has none to learn from.
 
         Raises:
             LeaseLostError: another optimiser took over; nothing more may be published.
             DivergedError: see `Learner.update`.
         """
         started = time.monotonic()
-        self._transport.lease.renew(self._holder, self._token)
-        batch = self._transport.cache.draw(self._rng)
+        self._transport.lease.renew(self._holder, self.token)
+        batch = self._transport.cache.draw(self._rng, self._inspect)
         if batch is None:
             return None
+        self._drawn_version = batch.policy_version
+        stats = self.learn(batch)
+        self._elapsed_s += time.monotonic() - started
+        return stats
+
+    def learn(self, batch: RolloutBatch) -> UpdateStats:
+        """Take one step with this batch; publish the policy if it is its time.
+
+        Raises:
+            DivergedError: see `Learner.update`.
+        """
         lag = {
             names.LAG_VERSIONS: float(self._version - batch.policy_version),
             names.LAG_STEPS: float(self.learner.step - batch.learner_step),
         }
         stats = self.learner.update(batch)
+        if self._recorder is not None:
+            self._recorder.drawn(self.learner.step, batch)
         self._observe(batch, stats, lag)
         if self.learner.step % self._config.fleet.publish_every == 0:
             self._publish()
-        self._elapsed_s += time.monotonic() - started
-        if time.monotonic() - self._saved_at >= self._config.fleet.checkpoint_every_s:
-            self.save()
         return stats
 
     def waited(self, seconds: float) -> None:
         """Note time in which there was no batch; it counts towards `max_minutes`."""
         self._elapsed_s += seconds
-        self.reporter.waited(seconds)
+        cache, drawn = self._transport.cache, self._drawn_version
+        is_used_up = cache.limits.max_reuse is not None and drawn is not None and not cache.is_stale(drawn)
+        self.reporter.waited(seconds, names.WAIT_BATCHES, names.LIMIT_REUSE if is_used_up else None)
 
     def finish(self) -> None:
         """Publish the last policy, save the learner state and give the lease back."""
-        if self.learner.step != self._published_step:
+        if not self.has_just_published:
             self._publish()
         self.save()
         self.report()
-        self._transport.lease.release(self._holder, self._token)
+        self._transport.lease.release(self._holder, self.token)
 
     def save(self) -> None:
         """Save the learner state to resume from."""
         counters = {"elapsed_s": self._elapsed_s, "rng": state.numpy_rng_to_json(self._rng)}
-        files = {**self.learner.to_files(), COUNTERS_FILE: json.dumps(counters).encode()}
+        files = {**self.learner.to_files(), COUNTERS_FILE: json.dumps(counters).encode(), **self._companions()}
+        if self._recorder is not None:
+            self._recorder.sync()
         self._transport.store.save_learner(files, **self._origin())
         self._saved_at = time.monotonic()
 
     def report(self) -> None:
         """Say what was done since the last report, and how the cache's ledger stands."""
-        ledger = {f"cache/{name}": float(n) for name, n in asdict(self._transport.cache.ledger()).items()}
-        extra = {names.PROGRESS: self.fraction, names.PPO_SKIPPED_STEPS: float(self._n_skipped)}
-        self.reporter.report(self._token, self.learner.step, {**ledger, **extra})
+        ledger, before = self._transport.cache.ledger(), self._reported
+        self._reported = ledger
+        n_stale, n_generated = ledger.stale - before.stale, ledger.generated - before.generated
+        columns = {f"cache/{name}": float(n) for name, n in asdict(ledger).items()}
+        extra = {
+            names.PROGRESS: self.fraction,
+            names.PPO_SKIPPED_STEPS: float(self._n_skipped),
+            names.LIMIT_STALENESS: min(1.0, n_stale / max(n_generated, 1)),
+            names.AUDIT_QUARANTINED: float(len(self._transport.cache.quarantined())),
+        }
+        self.reporter.report(self.token, self.learner.step, {**columns, **extra})
 
     def _publish(self) -> None:
         self._version += 1
         self._transport.store.publish_policy(self.learner.policy.to_files(), **self._origin())
-        self._transport.cache.advance(self._token, self._version, self.learner.step)
+        if self._recorder is not None:
+            self._recorder.published(self.learner.step, self.learner.policy)
+        self._transport.cache.advance(self.token, self._version, self.learner.step)
         self._published_step = self.learner.step
+
+    def _inspect(self, batch: RolloutBatch) -> None:
+        """Refuse what can't be learned from; see `RecommendationCache.draw`."""
+        if (batch.token, batch.policy_version) > (self.token, self._version):
+            raise MessageError(
+                f"generator {batch.generator_id} has a policy from the future: version {batch.policy_version} of token "
+                f"{batch.token}; the newest is {self._version} of {self.token}"
+            )
+        error = self._auditor.examine(batch)
+        if error is not None:
+            self.reporter.observe({names.AUDIT_ERROR: error})
 
     def _origin(self) -> dict[str, Any]:
         return {
-            "token": self._token,
+            "token": self.token,
             "version": self._version,
             "step": self.learner.step,
             "catalogue_hash": self._split.catalogue.hash,

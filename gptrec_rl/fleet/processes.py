@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import FrameType
 
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet import tether
@@ -79,6 +80,7 @@ class _Runner:
     child: Child
     log_file: Path
     environment: Mapping[str, str]
+    healthy_after_s: float
     process: subprocess.Popen[bytes] | None = None
     attempts: int = 0
     failures: int = 0
@@ -119,7 +121,7 @@ class _Runner:
             if self.start_at is not None and now >= self.start_at:
                 self.start(now)
             return
-        if now - self.started_at >= HEALTHY_AFTER_S:
+        if now - self.started_at >= self.healthy_after_s:
             self.failures = 0
         code = self.process.poll()
         if code is None:
@@ -177,6 +179,7 @@ class ProcessGroup:
         log_dir: Path,
         environment: Mapping[str, str],
         clock: Callable[[], float] = time.monotonic,
+        healthy_after_s: float = HEALTHY_AFTER_S,
     ) -> None:
         """Start nothing yet.
 
@@ -185,10 +188,13 @@ class ProcessGroup:
             log_dir: made when missing; logs are appended to.
             environment: what every child gets, usually `os.environ`.
             clock: seconds, for the pauses.
+            healthy_after_s: how long a child has to live for its failures to be forgotten.
         """
         log_dir.mkdir(parents=True, exist_ok=True)
         self._clock = clock
-        self._runners = [_Runner(child, log_dir / f"{child.name}.log", environment) for child in children]
+        self._runners = [
+            _Runner(child, log_dir / f"{child.name}.log", environment, healthy_after_s) for child in children
+        ]
 
     def __enter__(self) -> ProcessGroup:
         return self
@@ -259,6 +265,17 @@ def stop_event() -> threading.Event:
         signal.signal(number, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     return stop
+
+
+@contextmanager
+def signals_handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Hand SIGINT and SIGTERM to a function within the context, in the main thread."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""The whole fleet in one process: the same objects called in turn, over memory; with a seed, the same run each time."""
+"""The whole fleet in one process: the same objects called in turn, over memory; with a seed, the same run each time.
+
+A learner state holds cache and generator as well: whenever the process is killed, the resumed run is the unbroken one.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ from dataclasses import dataclass
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
 from gptrec_rl.errors import DivergedError, InputError
-from gptrec_rl.fleet.generator import Generator
+from gptrec_rl.fleet.generator import STATE_FILE, Generator
 from gptrec_rl.fleet.optimiser import Optimiser
+from gptrec_rl.fleet.recorder import Recorder
 from gptrec_rl.fleet.validator import Validator
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport.hub import Transport
-from gptrec_rl.transport.metrics import START, MetricRecord
+from gptrec_rl.transport.memory_cache import MemoryCache
+from gptrec_rl.transport.metrics import START, MetricRecord, MetricsStream
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,28 @@ class SerialFleet:
     transport: Transport
 
     @classmethod
-    def of(cls, student: GPTRec, split: Split, config: TuneConfig, transport: Transport) -> SerialFleet:
-        """Make the fleet; nothing is done yet."""
+    def of(
+        cls,
+        student: GPTRec,
+        split: Split,
+        config: TuneConfig,
+        transport: Transport,
+        recorder: Recorder | None = None,
+    ) -> SerialFleet:
+        """Make the fleet over a transport within this process; nothing is done yet."""
+        generator, cache = Generator(split, config, transport), transport.cache
+        assert isinstance(cache, MemoryCache)
         return cls(
-            Generator(split, config, transport),
-            Optimiser(student, split, config, transport, holder="serial"),
+            generator,
+            Optimiser(
+                student,
+                split,
+                config,
+                transport,
+                holder="serial",
+                recorder=recorder,
+                companions=lambda: {**generator.to_files(), **cache.to_files()},
+            ),
             Validator(split, config, transport),
             transport,
         )
@@ -47,18 +69,21 @@ class SerialFleet:
             DivergedError: see `Learner.update`; the last learner state on disk stays as it is.
         """
         cursor = START
-        self.optimiser.start()
+        self._start()
         try:
             while True:
                 self.validator.step()
                 if self.optimiser.reporter.is_due or self.optimiser.is_done:
                     self.generator.report()
                     self.optimiser.report()
-                cursor = self._show(cursor, on_record)
+                cursor = show_new(self.transport.metrics, cursor, on_record)
                 if self.optimiser.is_done or is_stopped():
                     break
                 self.generator.step()
                 self.optimiser.step()
+                # Whoever resumes publishes first, which is no other policy than there would have been.
+                if self.optimiser.has_just_published and self.optimiser.is_save_due:
+                    self.optimiser.save()
         except DivergedError:
             raise
         except (InputError, KeyboardInterrupt):
@@ -66,10 +91,19 @@ class SerialFleet:
             raise
         self.optimiser.finish()
         self.validator.step()
-        self._show(cursor, on_record)
+        show_new(self.transport.metrics, cursor, on_record)
 
-    def _show(self, cursor: str, on_record: Callable[[MetricRecord], None]) -> str:
-        records, cursor = self.transport.metrics.read(cursor)
-        for record in records:
-            on_record(record)
-        return cursor
+    def _start(self) -> None:
+        files = self.optimiser.start()
+        if STATE_FILE in files:  # else it is a new run, or one of a fleet of processes
+            assert isinstance(self.transport.cache, MemoryCache)
+            self.transport.cache.resume(files)
+            self.generator.resume(files, self.optimiser.token)
+
+
+def show_new(stream: MetricsStream, cursor: str, on_record: Callable[[MetricRecord], None]) -> str:
+    """Hand on the records after a place in the stream, and return the place behind them."""
+    records, cursor = stream.read(cursor)
+    for record in records:
+        on_record(record)
+    return cursor

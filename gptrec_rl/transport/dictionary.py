@@ -338,6 +338,20 @@ DICTIONARY: Mapping[str, Meaning] = {
         "a few",
         kind="counter",
     ),
+    names.AUDIT_ERROR: Meaning(
+        "nats an item",
+        "gptrec_audit_error_nats",
+        "Mean difference between log-probabilities of generators and those recomputed with the very version, sampled.",
+        "Above 0.05 the generator is put in quarantine. Rounding to bf16 makes a few thousandths.",
+        Range(0, 0.05),
+    ),
+    names.AUDIT_QUARANTINED: Meaning(
+        "generators",
+        "gptrec_audit_quarantined_generators",
+        "Generators whose lists or log-probabilities were wrong; all their batches are rejected.",
+        "The optimiser's log says which, and why. End the process, look at its machine and code, start it again.",
+        Range(0, 0),
+    ),
     names.VAL_VERSION: Meaning(
         "version",
         "gptrec_validation_version",

@@ -213,18 +213,25 @@ def test_what_a_killed_optimiser_did_after_its_last_state_is_done_again_and_its_
     assert resumed.learner.step == 3
 
 
-def test_a_state_is_saved_as_often_as_configured(
-    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+def test_a_state_is_due_as_often_as_configured(
+    world: Split,
+    student: GPTRec,
+    make_config: MakeConfig,
+    make_transport: MakeTransport,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     transport = make_transport()
-    config = make_config({"checkpoint_every_s": 1e-6})
-    generator = Generator(world, config, transport)
-    optimiser = Optimiser(student, world, config, transport, "a")
+    monkeypatch.setattr("gptrec_rl.fleet.optimiser.time.monotonic", lambda: now[0])
+    now = [100.0]
+    optimiser = Optimiser(student, world, make_config({"checkpoint_every_s": 30.0}), transport, "a")
     optimiser.start()
-    assert transport.store.learner_states() == []
-    generator.step()
-    optimiser.step()
-    assert [state.step for state in transport.store.learner_states()] == [1]
+    due = []
+    for now[0] in (129.0, 130.0):
+        due.append(optimiser.is_save_due)
+    optimiser.save()
+    due.append(optimiser.is_save_due)
+    assert due == [False, True, False]
+    assert [state.step for state in transport.store.learner_states()] == [0]
 
 
 def test_divergence_stops_it_with_the_last_state_intact(
