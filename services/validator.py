@@ -8,9 +8,8 @@ from pathlib import Path
 
 import click
 
-from gptrec_rl.fleet.processes import TERMINATED, stop_event
-from gptrec_rl.fleet.reporter import REPORT_EVERY_S
-from gptrec_rl.fleet.service import IDLE_S, service_options, start_service
+from gptrec_rl.fleet.processes import stop_event
+from gptrec_rl.fleet.service import IDLE_S, Orders, service_options, start_service
 from gptrec_rl.transport import names
 
 
@@ -22,19 +21,24 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
     with start_service(run_dir, data) as run:
         from gptrec_rl.fleet.validator import Validator
 
-        validator = Validator(run.split, run.config, run.redis_transport(redis_url))
+        transport = run.redis_transport(redis_url)
+        orders = Orders(stop, transport.control)
+        validator = Validator(run.split, run.config, transport)
         share = run.config.fleet.validator_share
-        while not stop.is_set():
-            seconds = validator.step()
-            waits_for = names.WAIT_POLICY if seconds is None else names.WAIT_TURN
-            pause_until = time.monotonic() + (IDLE_S if seconds is None else seconds * (1 / share - 1))
-            while not stop.is_set() and (pause_s := pause_until - time.monotonic()) > 0:
-                stop.wait(min(pause_s, REPORT_EVERY_S))
-                validator.reporter.waited(min(pause_s, REPORT_EVERY_S), waits_for)
-                if validator.reporter.is_due:
-                    validator.report()
+        rests_until = time.monotonic()
+        while orders.go_on(validator):
+            if time.monotonic() < rests_until:
+                stop.wait(IDLE_S)
+                validator.reporter.waited(IDLE_S, names.WAIT_TURN)
+            elif (seconds := validator.step()) is not None:
+                rests_until = time.monotonic() + seconds * (1 / share - 1)
+            else:
+                stop.wait(IDLE_S)
+                validator.reporter.waited(IDLE_S, names.WAIT_POLICY)
+            if validator.reporter.is_due:
+                validator.report()
         validator.step()
-    sys.exit(TERMINATED)
+    sys.exit(orders.exit_code)
 
 
 if __name__ == "__main__":

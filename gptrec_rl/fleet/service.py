@@ -1,25 +1,33 @@
-"""What the service processes of a fleet have in common: options, logging, and how bad input ends them."""
+"""What the service processes of a fleet have in common: options, logging, orders, and how bad input ends them."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
 from gptrec_rl.errors import InputError
-from gptrec_rl.fleet.processes import BAD_INPUT
+from gptrec_rl.fleet.processes import BAD_INPUT, TERMINATED
 from gptrec_rl.fleet.redis_option import redis_options
+from gptrec_rl.fleet.reporter import Reporter
+from gptrec_rl.transport import names
+from gptrec_rl.transport.control import Control
 
 if TYPE_CHECKING:
     from gptrec_rl.fleet.run_folder import Run
 
 IDLE_S = 0.05
 """Pause of a process that has nothing to do, in seconds."""
+PAUSED_S = 0.25
+"""How often a process of a paused run looks whether it may go on, in seconds."""
+
+logger = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,5 +54,50 @@ def start_service(run_dir: Path, data: Path | None) -> Iterator[Run]:
     try:
         yield Run.open(run_dir, data)
     except InputError as error:
-        logging.getLogger(__name__).error("%s", error)
+        logger.error("%s", error)
         sys.exit(BAD_INPUT)
+
+
+class Worker(Protocol):
+    """What obeys orders: a generator, the optimiser or the validator."""
+
+    reporter: Reporter
+
+    def report(self) -> None:
+        """Append a record to the metrics stream."""
+
+
+class Orders:
+    """What a service process is told: to stop, by a signal or by `gptrec-rl fleet stop`, and to pause.
+
+    Args:
+        stop: set by a signal.
+        control: of the run; what it said before this process started is over.
+    """
+
+    def __init__(self, stop: threading.Event, control: Control) -> None:
+        self._stop = stop
+        self._control = control
+        self._n_stops = control.wishes().n_stops
+        self.exit_code = TERMINATED
+        """What the process ends with before its work is done: 0, after which nobody starts it again, if it was
+        `gptrec-rl fleet stop`."""
+
+    def go_on(self, worker: Worker) -> bool:
+        """Return whether to go on; while the run is paused, wait and report."""
+        is_paused = False
+        while not self._stop.is_set():
+            wishes = self._control.wishes()
+            if wishes.n_stops > self._n_stops:
+                self.exit_code = 0
+                return False
+            if not wishes.is_paused:
+                return True
+            if not is_paused:
+                logger.info("paused until `gptrec-rl fleet resume`")
+                is_paused = True
+            self._stop.wait(PAUSED_S)
+            worker.reporter.waited(PAUSED_S, names.WAIT_RESUME)
+            if worker.reporter.is_due:
+                worker.report()
+        return False
