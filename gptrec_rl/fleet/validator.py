@@ -48,7 +48,7 @@ class Validator:
         if newest is None or newest == self._scored:
             return None
         started = time.process_time()
-        with store.hold(newest):
+        with store.hold(newest, "validator"):
             try:
                 policy = GPTRec.from_files(store.read(newest))
             except CheckpointError as error:

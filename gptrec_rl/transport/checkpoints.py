@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import re
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from gptrec_rl.transport.entry import (
     seal,
     verify,
 )
-from gptrec_rl.transport.storage import open_storage
+from gptrec_rl.transport.storage import Check, open_storage
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +73,13 @@ class CheckpointStore:
 
         Raises:
             CheckpointError: a newer optimiser has published or saved, so this one has lost its lease.
-            InputError: it can't be written (a full disk); what was there before is as it was.
+            DiskFullError: there is no room for it; what was there before is as it was.
+            InputError: it can't be written for another reason.
         """
         entry = seal(f"{POLICIES}/v{version:08d}", files, token, version, step, catalogue_hash, split_hash, config)
         self._commit(entry, files)
-        self._replace(LATEST, {"folder": entry.folder})
+        self._fence()
+        self._replace(LATEST, {"folder": entry.folder}, lambda: self._refuse_after_a_newer(entry))
         self._retain(POLICIES)
         return entry
 
@@ -152,7 +153,7 @@ class CheckpointStore:
     def mark_best(self, entry: Entry, score: float) -> bool:
         """Make a policy the best one if its score is higher than the best one's, and return whether it is.
 
-        Keep it with `hold` from before it is read until it is marked.
+        Keep it with `hold` from before it is read until it is marked. Errors as in `hold`.
         """
         best = self.best()
         if not math.isfinite(score) or (best is not None and score <= best[1]):
@@ -167,9 +168,18 @@ class CheckpointStore:
         return (entry, best["score"]) if best and entry else None
 
     @contextmanager
-    def hold(self, entry: Entry) -> Iterator[None]:
-        """Keep a policy from being removed within the context; a reader that dies in it does so for an hour."""
-        path = f"{HOLDS}/{secrets.token_hex(8)}"
+    def hold(self, entry: Entry, holder: str) -> Iterator[None]:
+        """Keep a policy from being removed within the context.
+
+        Args:
+            entry: which.
+            holder: a plain name; one holder holds one policy. One that died gives its own back with the next, and
+                nobody waits for it longer than an hour.
+
+        Raises:
+            DiskFullError: there is no room to say so.
+        """
+        path = f"{HOLDS}/{holder}"
         self._replace(path, {"folder": entry.folder, "until": time.time() + HOLD_S})
         try:
             yield
@@ -188,20 +198,34 @@ class CheckpointStore:
         return [policy for policy in self.policies() if policy.token >= self._highest_token]
 
     def _commit(self, entry: Entry, files: Mapping[str, bytes]) -> None:
+        self._refuse_after_a_newer(entry)
+        there = self._load_entry(entry.folder)
+        if there is not None and there.token == entry.token and entry.folder.startswith(POLICIES):
+            raise CheckpointError(f"{entry.folder} is already published; versions only grow")
+        with refused_writes(f"{self.root}/{entry.folder}"):
+            files = {**files, MANIFEST: entry.manifest()}
+            self._storage.write_folder(entry.folder, files, lambda: self._refuse_after_a_newer(entry))
+
+    def _refuse_after_a_newer(self, entry: Entry) -> None:
         highest = self.highest_token()
         if entry.token < highest:
             raise CheckpointError(
                 f"{entry.folder} has token {entry.token}, but one with {highest} is at work; stop this one"
             )
-        there = self._load_entry(entry.folder)
-        if there is not None and there.token == entry.token and entry.folder.startswith(POLICIES):
-            raise CheckpointError(f"{entry.folder} is already published; versions only grow")
-        with refused_writes(f"{self.root}/{entry.folder}"):
-            self._storage.write_folder(entry.folder, {**files, MANIFEST: entry.manifest()})
 
-    def _replace(self, path: str, content: Mapping[str, Any]) -> None:
+    def _fence(self) -> None:
+        """Take away what earlier optimisers have not committed.
+
+        One that was paused before its last check finds our entry; one that was paused after it finds nothing to commit.
+        """
+        for folder in ("", f"{POLICIES}/", f"{LEARNER}/"):
+            for name in self._storage.list(folder):
+                if name.startswith(".") and BEST not in name:
+                    self._storage.remove(f"{folder}{name}")
+
+    def _replace(self, path: str, content: Mapping[str, Any], check: Check = lambda: None) -> None:
         with refused_writes(f"{self.root}/{path}"):
-            self._storage.replace(path, json.dumps(content).encode())
+            self._storage.replace(path, json.dumps(content).encode(), check)
 
     def _entries(self, kind: str) -> list[Entry]:
         folders = (f"{kind}/{name}" for name in self._storage.list(kind) if _ENTRY_NAME.fullmatch(name))

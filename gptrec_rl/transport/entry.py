@@ -5,6 +5,7 @@ The store's policies and learner states have it, and so has a model's folder tha
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -29,6 +30,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 class CheckpointError(InputError):
     """A checkpoint that is damaged, incomplete or out of place; the message names the file and what is wrong."""
+
+
+class DiskFullError(InputError):
+    """A checkpoint has no room; what was there before is as it was, and a process of a fleet waits."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +164,17 @@ def verify(entry: Entry, read: Callable[[str, int], bytes]) -> dict[str, bytes]:
 
 @contextmanager
 def refused_writes(path: str) -> Iterator[None]:
-    """Tell of a checkpoint that could not be written within the context (a full disk) as an `InputError`."""
+    """Tell of a checkpoint that could not be written within the context as an `InputError`.
+
+    Raises:
+        DiskFullError: there is no room for it.
+        InputError: for another reason.
+    """
     try:
         yield
     except OSError as error:
-        raise InputError(
+        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else InputError
+        raise kind(
             f"checkpoint {path} can't be written: {error.strerror or error}; free some space or allow writing there, "
             "then resume"
         ) from None

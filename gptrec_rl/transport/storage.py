@@ -12,10 +12,17 @@ import re
 import secrets
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
+
+Check = Callable[[], None]
+
+
+def _nothing_to_check() -> None:
+    """Let every write go on."""
 
 
 class Storage(ABC):
@@ -34,8 +41,14 @@ class Storage(ABC):
         """Return the names in a folder, with those of unfinished entries (``.``...); none when it is not there."""
 
     @abstractmethod
-    def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
+    def write_folder(self, folder: str, files: Mapping[str, bytes], check: Check = _nothing_to_check) -> None:
         """Write a folder; who reads its last file finds all others complete. An older one of its name is replaced.
+
+        Args:
+            folder: where.
+            files: what is in it, by name.
+            check: called when there is something that `list` shows as unfinished, and before it counts; raises if it
+                shall not. Whoever removes what is unfinished keeps a writer that has checked from going on.
 
         Raises:
             OSError: it could not be written (a full disk); nothing of it is left, and on a file system the older one
@@ -43,8 +56,8 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def replace(self, path: str, content: bytes) -> None:
-        """Write one file; readers see the old content or the new, never a part."""
+    def replace(self, path: str, content: bytes, check: Check = _nothing_to_check) -> None:
+        """Write one file; readers see the old content or the new, never a part. `check` is as in `write_folder`."""
 
     @abstractmethod
     def remove(self, path: str) -> None:
@@ -79,7 +92,7 @@ class LocalStorage(Storage):
         except FileNotFoundError:
             return []
 
-    def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
+    def write_folder(self, folder: str, files: Mapping[str, bytes], check: Check = _nothing_to_check) -> None:
         """Write a folder beside its place, sync it, and rename it; an older one goes when the new one is there."""
         target = self._root / folder
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +102,7 @@ class LocalStorage(Storage):
             for name, content in files.items():
                 _write_synced(unfinished / name, content)
             _sync_folder(unfinished)
+            check()
             if target.exists():
                 target.rename(replaced)
             unfinished.rename(target)
@@ -101,13 +115,14 @@ class LocalStorage(Storage):
         for left_over in _all_beside(target):  # the replaced one, and those of writers that were killed
             shutil.rmtree(left_over, ignore_errors=True)
 
-    def replace(self, path: str, content: bytes) -> None:
+    def replace(self, path: str, content: bytes, check: Check = _nothing_to_check) -> None:
         """Write a file beside its place, sync it, and rename it."""
         target = self._root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = _beside(target)
         try:
             _write_synced(unfinished, content)
+            check()
             os.replace(unfinished, target)
         except BaseException:
             unfinished.unlink(missing_ok=True)
@@ -119,8 +134,9 @@ class LocalStorage(Storage):
         target = self._root / path
         if target.is_dir():
             removed = _beside(target)
-            target.rename(removed)
-            shutil.rmtree(removed)
+            with suppress(FileNotFoundError):  # a writer was quicker to give it its name
+                target.rename(removed)
+                shutil.rmtree(removed)
         else:
             target.unlink(missing_ok=True)
 
@@ -146,14 +162,16 @@ class ObjectStorage(Storage):
         except FileNotFoundError:
             return []
 
-    def write_folder(self, folder: str, files: Mapping[str, bytes]) -> None:
+    def write_folder(self, folder: str, files: Mapping[str, bytes], check: Check = _nothing_to_check) -> None:
         """Write the files in their order, the last one committing them."""
+        check()
         self.remove(folder)
         for name, content in files.items():
             self.replace(f"{folder}/{name}", content)
 
-    def replace(self, path: str, content: bytes) -> None:
+    def replace(self, path: str, content: bytes, check: Check = _nothing_to_check) -> None:
         """Write one object."""
+        check()
         self._fs.pipe_file(self._at(path), content)
 
     def remove(self, path: str) -> None:

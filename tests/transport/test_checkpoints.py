@@ -114,7 +114,7 @@ def test_a_score_that_is_not_a_number_is_never_the_best(root: str) -> None:
 def test_a_held_policy_stays_until_it_is_let_go(root: str) -> None:
     learner, validator = CheckpointStore(root, keep_policies=1), CheckpointStore(root)
     held = publish(learner, version=1)
-    with validator.hold(held):
+    with validator.hold(held, "validator"):
         publish(learner, version=2)
         publish(learner, version=3)
         assert validator.read(held)["version"] == b"1"
@@ -126,7 +126,7 @@ def test_a_held_policy_stays_until_it_is_let_go(root: str) -> None:
 def test_a_hold_of_a_dead_reader_runs_out(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = CheckpointStore(root, keep_policies=1)
     monkeypatch.setattr("gptrec_rl.transport.checkpoints.HOLD_S", -1.0)
-    with store.hold(publish(store, version=1)):
+    with store.hold(publish(store, version=1), "validator"):
         publish(store, version=2)
         assert [entry.version for entry in store.policies()] == [2]
 
