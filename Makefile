@@ -18,7 +18,7 @@ endif
 # The extra index may be out of reach: torch is installed alone, so that this costs seconds and no other package.
 TORCH_FLAGS := $(if $(findstring +cpu,$(TORCH)),--extra-index-url $(TORCH_CPU_INDEX) --retries 1 --timeout 10)
 
-.PHONY: run test experiments bench lint format clean
+.PHONY: run test experiments bench load-test fuzz lint format clean
 
 run: $(INSTALLED)
 	$(BIN)/gptrec-rl demo --run-dir runs/demo
@@ -36,6 +36,13 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks stages
 	$(BIN)/python -m benchmarks curves
+
+load-test: $(INSTALLED)
+	$(BIN)/python -m benchmarks load
+
+fuzz: $(INSTALLED)
+	$(PIP_INSTALL) --editable '.[fuzz]'
+	$(BIN)/python -m fuzzing
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

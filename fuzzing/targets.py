@@ -1,0 +1,147 @@
+"""The readers of everything that comes from Redis or from disk, each with genuine input to mutate.
+
+`make fuzz` and the tests feed them; a reader either accepts its input or raises the errors that it promises.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.work import rollout
+from gptrec_rl.config import ModelConfig, TuneConfig
+from gptrec_rl.config_files import read_config, write_config
+from gptrec_rl.data import Histories
+from gptrec_rl.errors import InputError
+from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.models.network import CONFIG_FILE, WEIGHTS_FILE
+from gptrec_rl.transport.checkpoints import BEST, LATEST, CheckpointStore
+from gptrec_rl.transport.entry import CheckpointError, parse_manifest, seal, verify
+from gptrec_rl.transport.messages import SCHEMA_VERSION, MessageError, decode, encode
+from gptrec_rl.transport.metrics import MetricRecord, decode_record, encode_record, parse_record
+from gptrec_rl.transport.storage import open_storage
+
+HEADER_SIZE = 10
+STORE = "memory://fuzzing"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader.
+
+    Attributes:
+        name: what it reads.
+        seeds: genuine input.
+        read: the reader; what it returns doesn't matter.
+        refusals: the errors that it promises.
+    """
+
+    name: str
+    seeds: tuple[bytes, ...]
+    read: Callable[[bytes], object]
+    refusals: tuple[type[Exception], ...]
+
+    def accepts(self, data: bytes) -> bool:
+        """Feed it; False is a refusal, and any error that it doesn't promise comes through."""
+        try:
+            self.read(data)
+        except self.refusals:
+            return False
+        return True
+
+
+def targets() -> list[Target]:
+    """Make all targets."""
+    batches = [rollout(Histories.of(histories), 2, n_items=50, k=3) for histories in ([[5, 6, 7], [], [9]], [[1]])]
+    messages = tuple(encode(batch) for batch in batches)
+    record = MetricRecord("optimiser", 0, 1, 20, 1.7e9, {"reward/mean": 0.5, "val/ndcg@10": float("nan")})
+    policy = _policy_files()
+    return [
+        Target("messages", messages, decode, (MessageError,)),
+        Target(
+            "messages with a true checksum", _payloads(messages), lambda data: decode(_sealed(data)), (MessageError,)
+        ),
+        Target(
+            "metric records with a true checksum",
+            _payloads((encode_record(record),)),
+            lambda data: decode_record(_sealed(data)),
+            (MessageError,),
+        ),
+        Target("lines of metrics.jsonl", (json.dumps(asdict(record)).encode(),), parse_record, (MessageError,)),
+        Target("manifests", (_manifest(policy),), _manifest_reader(policy), (CheckpointError,)),
+        Target("pointers", (b'{"folder": "policies/v00000001", "score": 0.5}',), _pointer_reader(policy), ()),
+        Target("weights", (policy[WEIGHTS_FILE],), lambda data: _load(policy, WEIGHTS_FILE, data), (InputError,)),
+        Target(
+            "a model's config.json",
+            (policy[CONFIG_FILE],),
+            lambda data: _load(policy, CONFIG_FILE, data),
+            (InputError,),
+        ),
+        Target("config.toml", (_config(),), _read_config, (InputError,)),
+    ]
+
+
+def _payloads(messages: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    return tuple(message[HEADER_SIZE:] for message in messages)
+
+
+def _sealed(payload: bytes) -> bytes:
+    """Put a payload behind the header of a message, whose checksum would keep nearly all mutations out."""
+    return struct.pack("<4sHI", b"GPRL", SCHEMA_VERSION, zlib.crc32(payload)) + payload
+
+
+def _policy_files() -> dict[str, bytes]:
+    with torch.random.fork_rng():
+        sizes = ModelConfig(n_layers=1, n_heads=1, width=2, history_length=2, slate_length=2)
+        return GPTRec.create(3, sizes).to_files()
+
+
+def _manifest(files: dict[str, bytes]) -> bytes:
+    return seal("policies/v00000001", files, 1, 1, 0, "c", "s", {"goal": "ndcg=1"}).manifest()
+
+
+def _manifest_reader(files: dict[str, bytes]) -> Callable[[bytes], object]:
+    def file(name: str, _: int) -> bytes:
+        assert Path(name).name == name, f"a manifest made its reader ask for {name!r}"
+        return files.get(name, b"")
+
+    return lambda data: verify(parse_manifest("policies/v00000001", data), file)
+
+
+def _pointer_reader(files: dict[str, bytes]) -> Callable[[bytes], None]:
+    store, storage = CheckpointStore(STORE), open_storage(STORE)
+    store.publish_policy(files, token=1, version=1, step=0, catalogue_hash="c", split_hash="s", config={})
+
+    def read(data: bytes) -> None:
+        storage.replace(LATEST, data)
+        storage.replace(BEST, data)
+        policy, best = store.latest_policy(), store.best()
+        assert policy is not None, "a damaged pointer hid the policy"
+        assert best is None or best[0] == policy, "a pointer led out of the store"
+
+    return read
+
+
+def _load(files: dict[str, bytes], name: str, data: bytes) -> GPTRec:
+    return GPTRec.from_files({**files, name: data})
+
+
+def _config() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.toml"
+        write_config(TuneConfig(), path)
+        return path.read_bytes()
+
+
+def _read_config(data: bytes) -> TuneConfig:
+    with tempfile.NamedTemporaryFile(suffix=".toml") as file:
+        file.write(data)
+        file.flush()
+        return read_config(TuneConfig, Path(file.name))
