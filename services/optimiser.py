@@ -40,29 +40,33 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
         transport = run.redis_transport(redis_url)
         orders = Orders(stop, transport.control)
         optimiser = Optimiser(student, run.split, run.config, transport, holder, recorder)
-        _start(optimiser, 1.5 * run.config.fleet.lease_s, stop)
+        _start(optimiser, 1.5 * run.config.fleet.lease_s, stop, orders)
         with optimiser.lease_kept():
             while not optimiser.is_done and orders.go_on(optimiser):
-                waits_since = time.monotonic()
-                if optimiser.step() is None:
-                    stop.wait(IDLE_S)
-                    optimiser.waited(time.monotonic() - waits_since)
-                if optimiser.is_save_due:
-                    optimiser.save()
+                with orders.full_disk_waited_for(optimiser):
+                    if optimiser.is_save_due:
+                        optimiser.save()
+                    waits_since = time.monotonic()
+                    if optimiser.step() is None:
+                        stop.wait(IDLE_S)
+                        optimiser.waited(time.monotonic() - waits_since)
                 if optimiser.reporter.is_due:
                     optimiser.report()
-            optimiser.finish()
+            while not optimiser.has_finished:
+                with orders.full_disk_waited_for(optimiser):
+                    optimiser.finish()
     if not optimiser.is_done:
         sys.exit(orders.exit_code)  # before the end, to be resumed
 
 
-def _start(optimiser: Optimiser, patience_s: float, stop: threading.Event) -> None:
+def _start(optimiser: Optimiser, patience_s: float, stop: threading.Event, orders: Orders) -> None:
     """Start, if need be when the lease of a predecessor that was killed has run out; a living one renews its own."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
-            optimiser.start()
-            return
+            with orders.full_disk_waited_for(optimiser):
+                optimiser.start()
+                return
         except LeaseHeldError:
             if time.monotonic() > deadline or stop.wait(LEASE_POLL_S):
                 raise

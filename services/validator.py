@@ -30,11 +30,14 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
             if time.monotonic() < rests_until:
                 stop.wait(IDLE_S)
                 validator.reporter.waited(IDLE_S, names.WAIT_TURN)
-            elif (seconds := validator.step()) is not None:
-                rests_until = time.monotonic() + seconds * (1 / share - 1)
             else:
-                stop.wait(IDLE_S)
-                validator.reporter.waited(IDLE_S, names.WAIT_POLICY)
+                with orders.full_disk_waited_for(validator):
+                    seconds = validator.step()
+                    if seconds is None:
+                        stop.wait(IDLE_S)
+                        validator.reporter.waited(IDLE_S, names.WAIT_POLICY)
+                    else:
+                        rests_until = time.monotonic() + seconds * (1 / share - 1)
             if validator.reporter.is_due:
                 validator.report()
         validator.step()

@@ -86,8 +86,8 @@ class Auditor:
     def _quarantine(self, generator: int, problem: str) -> MessageError:
         self._cache.quarantine(generator)
         self._reasons[generator] = (
-            f"generator {generator} is in quarantine, and all its batches are rejected: {problem}; end the process that "
-            f"its log calls generator {generator}, see that its machine is sound and runs the same code on the same "
+            f"generator {generator} is in quarantine, and its batches are rejected: {problem}; end the process that "
+            f"is generator {generator} by its log, see that its machine is sound and runs the same code on the same "
             "run folder, and start it again, which gives it a new number"
         )
         return MessageError(self._reasons[generator])
@@ -139,7 +139,7 @@ class Auditor:
             if entry is None:
                 return None
             try:
-                with self._store.hold(entry):
+                with self._store.hold(entry, "auditor"):
                     files = self._store.read(entry)
             except CheckpointError as error:
                 logger.warning("no audit of version %d: %s", version, error)

@@ -77,6 +77,8 @@ class Optimiser:
         self._has_warned = False
         self.token = 0
         """Fencing token, from `start` on."""
+        self.has_finished = False
+        """Whether all that was learned is on disk, and the lease given back."""
         self._saved_at = time.monotonic()
         self.reporter = Reporter(transport.metrics, "optimiser", 0, every_s=config.fleet.heartbeat_s)
 
@@ -140,9 +142,11 @@ class Optimiser:
         Raises:
             LeaseLostError: another optimiser took over; nothing more may be published.
             DivergedError: see `Learner.update`.
+            DiskFullError: the policy of the last step has no room; no step is done until it has been published.
         """
         started = time.monotonic()
         self._transport.lease.renew(self._holder, self.token)
+        self._publish_if_due()  # a full disk kept it from that
         batch = self._transport.cache.draw(self._rng, self._inspect)
         if batch is None:
             return None
@@ -165,8 +169,7 @@ class Optimiser:
         if self._recorder is not None:
             self._recorder.drawn(self.learner.step, batch)
         self._observe(batch, stats, lag)
-        if self.learner.step % self._config.fleet.publish_every == 0:
-            self._publish()
+        self._publish_if_due()
         return stats
 
     def waited(self, seconds: float) -> None:
@@ -183,6 +186,7 @@ class Optimiser:
         self.save()
         self.report()
         self._transport.lease.release(self._holder, self.token)
+        self.has_finished = True
 
     def save(self) -> None:
         """Save the learner state to resume from."""
@@ -206,6 +210,10 @@ class Optimiser:
             names.AUDIT_QUARANTINED: float(len(self._transport.cache.quarantined())),
         }
         self.reporter.report(self.token, self.learner.step, {**columns, **extra})
+
+    def _publish_if_due(self) -> None:
+        if self.learner.step % self._config.fleet.publish_every == 0 and not self.has_just_published:
+            self._publish()
 
     def _publish(self) -> None:
         self._version += 1

@@ -18,10 +18,13 @@ from gptrec_rl.fleet.redis_option import redis_options
 from gptrec_rl.fleet.reporter import Reporter
 from gptrec_rl.transport import names
 from gptrec_rl.transport.control import Control
+from gptrec_rl.transport.entry import DiskFullError
 
 if TYPE_CHECKING:
     from gptrec_rl.fleet.run_folder import Run
 
+FULL_DISK_S = 2.0
+"""Pause of a process that has no room for a checkpoint, in seconds."""
 IDLE_S = 0.05
 """Pause of a process that has nothing to do, in seconds."""
 PAUSED_S = 0.25
@@ -96,8 +99,26 @@ class Orders:
             if not is_paused:
                 logger.info("paused until `gptrec-rl fleet resume`")
                 is_paused = True
-            self._stop.wait(PAUSED_S)
-            worker.reporter.waited(PAUSED_S, names.WAIT_RESUME)
-            if worker.reporter.is_due:
-                worker.report()
+            self._wait(PAUSED_S, names.WAIT_RESUME, worker)
         return False
+
+    @contextmanager
+    def full_disk_waited_for(self, worker: Worker) -> Iterator[None]:
+        """Suppress the error of a checkpoint that has no room, and wait a moment; the caller tries again.
+
+        Raises:
+            DiskFullError: there is no room, and the process is to stop.
+        """
+        try:
+            yield
+        except DiskFullError as error:
+            if self._stop.is_set():
+                raise
+            logger.warning("%s", error)
+            self._wait(FULL_DISK_S, names.WAIT_DISK, worker)
+
+    def _wait(self, seconds: float, what: str, worker: Worker) -> None:
+        self._stop.wait(seconds)
+        worker.reporter.waited(seconds, what)
+        if worker.reporter.is_due:
+            worker.report()

@@ -198,9 +198,9 @@ DICTIONARY: Mapping[str, Meaning] = {
         "gptrec_wait_for_ratio",
         "Share of its time that a process waited for this: `batches` (optimiser), `room` in the cache (generator), a "
         "`policy` (generator, validator), its `turn` on shared cores (validator), `resume` (anybody, while the run is "
-        "paused).",
+        "paused), room on the `disk` for a checkpoint (optimiser, validator).",
         "See `wait/share`. `policy` at a generator: the optimiser has published none, or the generator can't read the "
-        "newest. `resume`: `gptrec-rl fleet resume`.",
+        "newest. `resume`: `gptrec-rl fleet resume`. `disk`: free some space.",
         "as `wait/share`",
         kind="rate",
     ),

@@ -32,6 +32,7 @@ WAIT_ROOM = "wait/room"
 WAIT_BATCHES = "wait/batches"
 WAIT_TURN = "wait/turn"
 WAIT_RESUME = "wait/resume"
+WAIT_DISK = "wait/disk"
 
 LIMIT_STALENESS = "limit/staleness"
 LIMIT_REUSE = "limit/reuse"
