@@ -91,6 +91,7 @@ class _Targets:
     advantages: torch.Tensor
     old_values: torch.Tensor
     old_log_probs: torch.Tensor
+    teaches_policy: bool
 
 
 class Learner:
@@ -127,7 +128,8 @@ class Learner:
     def update(self, rollout: RolloutBatch) -> UpdateStats:
         """Take `passes` gradient steps on a batch and count one learner step.
 
-        A pass whose loss is not finite changes nothing and is counted.
+        A pass whose loss is not finite changes nothing and is counted. Where every advantage is 0 and no other term of
+        the loss is set, the policy stays as it is to the bit: neither momentum nor weight decay moves it.
 
         Raises:
             DivergedError: `max_skipped_steps` losses in a row were not finite.
@@ -212,7 +214,9 @@ class Learner:
             returns, advantages = traced.targets, traced.advantages
         if config.normalise_advantages:
             advantages = losses.normalised(advantages)
-        return _Targets(returns, advantages, old_values, outputs.log_probs.detach())
+        has_other_terms = bool(config.entropy_bonus or config.guidance or config.kl_weight)
+        teaches_policy = has_other_terms or bool(advantages.any())
+        return _Targets(returns, advantages, old_values, outputs.log_probs.detach(), teaches_policy)
 
     def _pass(self, batch: _Batch, targets: _Targets, outputs: _Outputs) -> dict[str, float] | None:
         """Take one gradient step of each model; return what was seen, or None for a loss that is not finite."""
@@ -232,7 +236,8 @@ class Learner:
             if not torch.isfinite(self._clip(self._value)):
                 return None
             self._value_optimiser.step()
-        self._policy_optimiser.step()
+        if targets.teaches_policy:
+            self._policy_optimiser.step()
         return {**stats, "value_loss": value_loss.item(), "gradient_norm": norm.item()}
 
     def _policy_loss(
