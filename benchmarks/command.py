@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "bench.json"
+LOAD = ROOT / "docs" / "results" / "load.json"
 TITLE = "Performance"
 COMMAND = "python -m benchmarks"
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -134,6 +135,56 @@ def stages(out: Path, section: Path) -> None:
         section, TITLE, Section("How far from the limit", f"{COMMAND} stages", seconds, notes=[words, markdown(rows)])
     )
     click.echo(f"{words}\n{text(rows)}")
+
+
+@main.command()
+@click.option("--generators", default=64, show_default=True, type=click.IntRange(min=1), help="Processes that send.")
+@click.option("--seconds", default=300.0, show_default=True, type=click.FloatRange(min=1), help="At each of two paces.")
+@click.option("--cache-batches", default=64, show_default=True, type=click.IntRange(min=1), help="M of the cache.")
+@click.option("--data", type=click.Path(path_type=Path), envvar="GPTREC_DATA", help="MovieLens-1M, prepared.")
+@click.option("--redis-url", help="Left out: an embedded Redis.")
+@click.option("--out", type=click.Path(path_type=Path), default=LOAD, help="Gets the figures, as JSON.")
+@click.option("--section", type=click.Path(path_type=Path), default=LOAD.with_suffix(".md"), help="Gets the table.")
+def load(
+    generators: int,
+    seconds: float,
+    cache_batches: int,
+    data: Path | None,
+    redis_url: str | None,
+    out: Path,
+    section: Path,
+) -> None:
+    """Load Redis as many generators and an optimiser do, without their models; code 1 if a batch gets lost."""
+    import json
+    import tempfile
+    from contextlib import ExitStack
+
+    from benchmarks import load as plane
+    from benchmarks.figures import markdown, text
+    from benchmarks.work import open_data
+    from gptrec_rl.reporting.results import Section, machine_description, write_section
+    from gptrec_rl.transport.cache import CacheLimits
+    from gptrec_rl.transport.embedded import EmbeddedRedis
+
+    split = open_data(_existing(data or DATA))
+    started = time.monotonic()
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        url = redis_url or stack.enter_context(EmbeddedRedis(Path(folder)))
+        limits = CacheLimits(cache_batches)
+        loads = {
+            name: plane.run(url, split, n_generators=generators, seconds=seconds, pace_s=pace_s, limits=limits)
+            for name, pace_s in plane.PACES.items()
+        }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"machine": machine_description(), "loads": plane.figures(loads)}, indent=2) + "\n")
+    command = f"{COMMAND} load --generators {generators} --seconds {seconds:g} --cache-batches {cache_batches}"
+    rows = plane.table(loads)
+    notes = [plane.words(generators), markdown(rows)]
+    write_section(section, "Load test", Section("The data plane", command, time.monotonic() - started, notes=notes))
+    click.echo(f"{text(rows)}\nwrote {out} and {section}")
+    if any(each.unaccounted for each in loads.values()):
+        raise click.ClickException("batches got lost, or were counted twice; see the ledger above")
 
 
 def _before(out: Path) -> Results:
