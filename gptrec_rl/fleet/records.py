@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.tensorboard import FOLDER, EventFiles
+from gptrec_rl.transport.entry import parse_json
 from gptrec_rl.transport.metrics import START, MetricRecord
+
+_CURSOR = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
 
 
 class RunRecords:
@@ -21,6 +26,9 @@ class RunRecords:
 
     Args:
         run_dir: an existing folder; what is in it is added to.
+
+    Raises:
+        InputError: `metrics.cursor` is damaged.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -31,11 +39,10 @@ class RunRecords:
             file.touch()
         if not self._state.exists():
             self._keep_place(START)
-        state = json.loads(self._state.read_text(encoding="utf-8"))
-        self.cursor: str = state["cursor"]
+        self.cursor, sizes = self._read_place()
         """The place in the stream after the last record on disk."""
-        for name, size in state["sizes"].items():
-            os.truncate(self._files[name], size)
+        for name, file in self._files.items():
+            os.truncate(file, min(sizes[name], file.stat().st_size))
 
     def append(self, records: Sequence[MetricRecord], cursor: str) -> None:
         """Write records and the place after them."""
@@ -47,6 +54,21 @@ class RunRecords:
             self._event_files.add(record)
         self._keep_place(cursor)
         self.cursor = cursor
+
+    def _read_place(self) -> tuple[str, dict[str, int]]:
+        try:
+            state = parse_json(self._state.read_bytes())
+            cursor, sizes = str(state["cursor"]), {name: int(state["sizes"][name]) for name in self._files}
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise self._damaged(repr(error)) from None
+        if not _CURSOR.fullmatch(cursor) or min(sizes.values()) < 0:
+            raise self._damaged(f"cursor {cursor!r:.40}, sizes {sizes!r:.80}")
+        return cursor, sizes
+
+    def _damaged(self, problem: str) -> InputError:
+        return InputError(
+            f"{self._state} is damaged ({problem}); remove it, and what Redis has of the run is written down once more"
+        )
 
     def _keep_place(self, cursor: str) -> None:
         sizes = {name: file.stat().st_size for name, file in self._files.items()}

@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.transport.metrics import START, MetricRecord
 
@@ -57,3 +60,30 @@ def test_records_of_another_writer_are_added_to(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     RunRecords(tmp_path).append([record("optimiser", 2)], "8-0")
     assert steps(tmp_path / "metrics.jsonl") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "",
+        "[]",
+        '{"cursor": "7-0"}',
+        '{"cursor": "last", "sizes": {"metrics.jsonl": 0, "validations.jsonl": 0}}',
+        '{"cursor": "7-0", "sizes": {"metrics.jsonl": -1, "validations.jsonl": 0}}',
+        '{"cursor": "7-0", "sizes": {"metrics.jsonl": Infinity, "validations.jsonl": 0}}',
+        "[" * 100_000,
+    ],
+)
+def test_a_damaged_place_is_named_with_its_remedy(tmp_path: Path, state: str) -> None:
+    (tmp_path / "metrics.cursor").write_text(state)
+    with pytest.raises(InputError, match=r"metrics\.cursor is damaged .*; remove it"):
+        RunRecords(tmp_path)
+
+
+def test_a_place_names_no_other_file_and_makes_none_longer(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("goal = 1")
+    sizes = {"metrics.jsonl": 2**40, "validations.jsonl": 0, "config.toml": 0}
+    (tmp_path / "metrics.cursor").write_text(json.dumps({"cursor": "7-0", "sizes": sizes}))
+    RunRecords(tmp_path)
+    assert (tmp_path / "metrics.jsonl").stat().st_size == 0
+    assert (tmp_path / "config.toml").read_text() == "goal = 1"
