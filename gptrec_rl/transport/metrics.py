@@ -113,6 +113,10 @@ class MetricsStream(ABC):
             block_s: how long to wait when there is none yet, at most `LONGEST_BLOCK_S`.
         """
 
+    @abstractmethod
+    def last(self, n: int) -> list[MetricRecord]:
+        """Return the last n records, oldest first."""
+
 
 class MemoryMetrics(MetricsStream):
     """A stream within one process, which has nobody to wait for."""
@@ -129,6 +133,10 @@ class MemoryMetrics(MetricsStream):
         """Return the next page of records."""
         page = list(islice((entry for entry in self._records if entry[0] > int(after)), PAGE_SIZE))
         return [record for _, record in page], str(page[-1][0]) if page else after
+
+    def last(self, n: int) -> list[MetricRecord]:
+        """Return the last n records."""
+        return [record for _, record in self._records][-n:]
 
 
 class RedisMetrics(MetricsStream):
@@ -147,10 +155,19 @@ class RedisMetrics(MetricsStream):
         block_ms = round(min(block_s, LONGEST_BLOCK_S) * 1000) or None  # for Redis 0 means for ever
         replies: Any = self._client.xread({self._stream: after}, count=PAGE_SIZE, block=block_ms)
         entries = replies[0][1] if replies else []
-        records = []
-        for _, values in entries:
-            try:
-                records.append(decode_record(values.get(b"record", b"")))
-            except MessageError as error:
-                logger.warning("metric record left out: %s", error)
-        return records, entries[-1][0].decode() if entries else after
+        return _records(entries), entries[-1][0].decode() if entries else after
+
+    def last(self, n: int) -> list[MetricRecord]:
+        """Return the last n records; what is not a record is logged and left out."""
+        newest_first: Any = self._client.xrevrange(self._stream, count=n)
+        return _records(newest_first[::-1])
+
+
+def _records(entries: list[tuple[bytes, dict[bytes, bytes]]]) -> list[MetricRecord]:
+    records = []
+    for _, values in entries:
+        try:
+            records.append(decode_record(values.get(b"record", b"")))
+        except MessageError as error:
+            logger.warning("metric record left out: %s", error)
+    return records

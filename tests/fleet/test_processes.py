@@ -15,7 +15,7 @@ import pytest
 
 from gptrec_rl.fleet import tether
 from gptrec_rl.fleet.cores import Share
-from gptrec_rl.fleet.processes import MAX_FAILURES, TERMINATED, Child, ChildFailedError, ProcessGroup
+from gptrec_rl.fleet.processes import MAX_FAILURES, STOP_GRACE_S, TERMINATED, Child, ChildFailedError, ProcessGroup
 
 pytestmark = pytest.mark.integration
 
@@ -281,3 +281,48 @@ def test_a_child_whose_parent_died_before_it_was_tied_does_not_start(tmp_path: P
     argv[4] = str(os.getpid())
     assert subprocess.run(argv, check=False).returncode == 0
     assert marker.exists()
+
+
+def test_a_role_gets_new_children_and_loses_others_while_the_rest_runs_on(tmp_path: Path) -> None:
+    first, second, third = (python(WAITS_FOR_SIGTERM, index=index) for index in range(3))
+    with group_of(tmp_path, first, second) as group:
+        group.start()
+        pid = group.running()[0].pid
+        wait_until(lambda: "ready" in log_of(tmp_path, "generator-1"))
+        group.employ("generator", [first, third])
+        wait_until(polled(group, lambda: {r.child.name for r in group.running()} == {"generator-0", "generator-2"}))
+        assert group.running()[0].pid == pid
+        assert group.n_restarts == 0
+        group.employ("generator", [first, second, third])
+        assert {running.child.name for running in group.running()} == {f"generator-{index}" for index in range(3)}
+
+
+def test_one_that_leaves_is_not_started_again_whatever_its_end_and_its_namesake_waits_for_it(tmp_path: Path) -> None:
+    clock = Clock()
+    deaf = python("import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(100)")
+    with group_of(tmp_path, deaf, clock=clock) as group:
+        group.start()
+        wait_until(lambda: "ready" in log_of(tmp_path))
+        group.employ("generator", [])
+        group.employ("generator", [deaf])
+        group.poll()
+        assert len(group.running()) == 1
+        clock.now += STOP_GRACE_S + 1
+        until_it_ends(group)
+        clock.now += 1000
+        group.poll()
+        assert log_of(tmp_path).count("attempt") == 1
+        group.employ("generator", [deaf])
+        assert len(group.running()) == 1
+
+
+def test_one_that_waits_for_its_next_start_leaves_at_once(tmp_path: Path) -> None:
+    clock = Clock()
+    with group_of(tmp_path, shell("exit 1"), clock=clock) as group:
+        group.start()
+        until_it_ends(group)
+        group.employ("generator", [])
+        clock.now += 1000
+        group.poll()
+        assert group.running() == []
+        assert log_of(tmp_path).count("attempt") == 1

@@ -20,6 +20,7 @@ from gptrec_rl.config import TuneConfig
 from gptrec_rl.fleet.cores import Share
 from gptrec_rl.fleet.processes import Child, ChildFailedError
 from gptrec_rl.fleet.records import RunRecords
+from gptrec_rl.transport.control import MemoryControl
 from gptrec_rl.transport.metrics import MemoryMetrics, MetricRecord
 from services import supervisor
 from services.supervisor import Supervisor, fleet_children
@@ -121,9 +122,11 @@ def test_a_redis_that_is_away_and_a_full_disk_are_waited_for_and_nobody_seems_to
         return work(*arguments)
 
     monkeypatch.setattr(failing, method, refuse_for_a_while)
-    watched = Supervisor(tmp_path, fleet("sleep 5.5"), stream, hang_after_s=4.0)
+    watched = Supervisor(tmp_path, fleet("sleep 5.5"), stream, heartbeat_s=4.0 / supervisor.HANGS_AFTER)
     assert watched.run(shown.append) == 0
-    assert [item.step for item in shown] == [line["step"] for line in lines_of(tmp_path / "metrics.jsonl")] == [7]
+    kept = lines_of(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in kept if line["role"] == "optimiser"] == [7]
+    assert [item.step for item in shown if item.role == "optimiser"] == [7]
     assert caplog.text.count(f"waits for {'Redis' if method == 'read' else 'room for records on the disk'}") == 1
     assert "has sent nothing" not in caplog.text
 
@@ -153,7 +156,11 @@ def test_a_silent_child_is_killed_and_started_again_and_one_that_reports_is_not(
     with caplog.at_level(logging.WARNING):
         # The clock runs fifty times as fast: 100 s of silence are 2 s here, and a pause of 1 s is hardly any.
         watched = Supervisor(
-            tmp_path, children, ChattyStream(), hang_after_s=100.0, clock=lambda: 50 * time.monotonic()
+            tmp_path,
+            children,
+            ChattyStream(),
+            heartbeat_s=100.0 / supervisor.HANGS_AFTER,
+            clock=lambda: 50 * time.monotonic(),
         )
         assert watched.run() == 0
     assert "optimiser-0 has sent nothing for" in caplog.text
@@ -168,6 +175,62 @@ def test_a_child_that_refuses_its_input_stops_all_and_says_why(tmp_path: Path) -
     with pytest.raises(ChildFailedError, match=r"(?s)optimiser-0.*no such store"):
         Supervisor(tmp_path, children, MemoryMetrics()).run()
     assert children_left() == []
+
+
+def generators_of(n: int) -> list[Child]:
+    return [python("generator", WAITS_FOR_SIGTERM, index) for index in range(n)]
+
+
+def test_generators_come_and_go_as_wished_while_others_run_on(tmp_path: Path) -> None:
+    control, stream, optimiser_may_end = MemoryControl(), MemoryMetrics(), tmp_path / "enough"
+    children = [shell("optimiser", f"while [ ! -e {optimiser_may_end} ]; do sleep 0.1; done"), *generators_of(1)]
+    control.start(1)
+    seen: list[int] = []
+
+    def drive(item: MetricRecord) -> None:
+        """Wish for three once one is there, for two once three are, and end once two are."""
+        if item.role != "supervisor" or item.values["fleet/generators"] != item.values["fleet/generators_wanted"]:
+            return
+        if (n := int(item.values["fleet/generators"])) not in seen:
+            seen.append(n)
+            control.scale({1: 3, 3: 2, 2: 2}[n])
+        if n == 2:
+            optimiser_may_end.touch()
+
+    watched = Supervisor(tmp_path, children, stream, control=control, generators=generators_of, heartbeat_s=0.5)
+    assert watched.run(drive) == 0
+    assert seen == [1, 3, 2]
+    assert all(log_of(tmp_path, f"generator-{index}").count("attempt") == 1 for index in range(3))
+    assert log_of(tmp_path, "optimiser-0").count("attempt") == 1
+    assert children_left() == []
+
+
+def test_a_stop_that_is_wished_is_like_sigterm_also_when_the_optimiser_hears_of_it_first(tmp_path: Path) -> None:
+    control = MemoryControl()
+
+    class StoppingStream(MemoryMetrics):
+        """Wishes for a stop as the optimiser, which has heard of it, ends with code 0."""
+
+        def read(self, *arguments: object, **options: object) -> tuple[list[MetricRecord], str]:
+            if "ended" in log_of(tmp_path, "optimiser-0"):
+                control.stop()
+            return super().read(*arguments, **options)  # type: ignore[arg-type]
+
+    control.stop()  # an earlier one, which is over
+    watched = Supervisor(tmp_path, fleet("sleep 0.5; echo ended"), StoppingStream(), control=control)
+    assert watched.run() == 128 + signal.SIGTERM
+    assert "goodbye" in log_of(tmp_path, "generator-0")
+    assert children_left() == []
+
+
+def test_the_supervisor_reports_its_generators_and_how_often_a_process_was_started_again(tmp_path: Path) -> None:
+    stream, marker = MemoryMetrics(), tmp_path / "failed"
+    optimiser = f"[ -e {marker} ] && sleep 2 && exit 0; touch {marker}; exit 1"
+    Supervisor(tmp_path, fleet(optimiser), stream, heartbeat_s=0.5).run()
+    last = [item.values for item in stream.read()[0] if item.role == "supervisor"][-1]
+    assert last["fleet/restarts"] == 1
+    assert last["fleet/generators"] == last["fleet/generators_wanted"] == 1
+    assert last["fleet/cores"] == len(os.sched_getaffinity(0))
 
 
 def test_the_fleet_has_its_roles_and_the_password_is_on_no_command_line(tmp_path: Path) -> None:

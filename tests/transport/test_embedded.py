@@ -15,7 +15,7 @@ import pytest
 
 from gptrec_rl.errors import InputError
 from gptrec_rl.transport.connection import connect
-from gptrec_rl.transport.embedded import EmbeddedRedis, find_server
+from gptrec_rl.transport.embedded import EmbeddedRedis, find_server, url_of
 
 pytestmark = pytest.mark.integration
 
@@ -73,6 +73,19 @@ def test_one_that_is_killed_comes_back_at_its_url_with_its_data(tmp_path: Path) 
         embedded.revive()
         assert embedded.pid != killed
         assert connect(url).incr("counter") == 2
+
+
+def test_it_is_found_by_its_folder_while_it_is_at_work_and_the_folder_holds_no_password(tmp_path: Path) -> None:
+    assert url_of(tmp_path) is None
+    with EmbeddedRedis(tmp_path) as url:
+        assert url_of(tmp_path) == url
+        assert (tmp_path / "url").resolve().stat().st_mode & 0o077 == 0
+        password = url.removeprefix("unix://:").partition("@")[0]
+        kept = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]
+        assert kept
+        assert not any(password.encode() in path.read_bytes() for path in kept)
+    assert url_of(tmp_path) is None
+    assert not (tmp_path / "url").is_symlink()
 
 
 def test_ctrl_c_in_the_terminal_is_not_for_it(tmp_path: Path) -> None:

@@ -148,3 +148,11 @@ def test_records_of_no_sensible_size_or_depth_are_refused() -> None:
         parse_record(json.dumps(BODY).encode() + b" " * 2**16)
     with pytest.raises(MessageError, match="recursion"):
         parse_record(b"[" * 60_000)
+
+
+def test_the_last_records_are_had_without_reading_the_others(stream: MetricsStream) -> None:
+    assert stream.last(2) == []
+    for step in range(5):
+        stream.append(record(step))
+    assert stream.last(2) == [record(3), record(4)]
+    assert stream.last(9) == [record(step) for step in range(5)]
