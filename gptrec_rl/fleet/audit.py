@@ -25,7 +25,7 @@ AUDIT_EVERY = 16
 AUDITED_HISTORIES = 4
 """All lists of so many of a batch's histories are recomputed."""
 TOLERANCE = 0.05
-"""Largest mean difference in nats: rounding a trained student's to bf16 makes 0.005 at most, a temperature 5 % off 0.06."""
+"""Largest mean difference in nats; of a trained student's, bf16 makes 0.005 at most and a temperature 5 % off 0.06."""
 KEPT_VERSIONS = 2
 
 logger = logging.getLogger(__name__)
