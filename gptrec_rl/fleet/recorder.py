@@ -79,8 +79,12 @@ class Recorder:
 
     def sync(self) -> None:
         """Make sure that the draws so far outlast the machine; before a learner state that goes on from them."""
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             os.fsync(self._file)
+        except OSError as error:
+            self._end(self._file, error)
 
     def _write(self, body: Mapping[str, Any]) -> None:
         if self._file is None:
@@ -92,9 +96,12 @@ class Recorder:
                 raise OSError(f"it has {self._limit_gb:g} GB, the most that fleet.record_gb allows")
             self._room -= os.write(self._file, frame)
         except OSError as error:
-            logger.warning("the recording in %s ends: %s; the run goes on", self._folder, error)
-            os.close(self._file)
-            self._file = None
+            self._end(self._file, error)
+
+    def _end(self, file: int, error: OSError) -> None:
+        logger.warning("the recording in %s ends: %s; the run goes on", self._folder, error)
+        os.close(file)
+        self._file = None
 
 
 def length_checksum(length: int) -> int:

@@ -1,4 +1,4 @@
-"""The recommendation cache, the same tests for both kinds, and the two kinds against each other."""
+"""The recommendation cache, the same tests for both kinds."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import pytest
-import redis
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from gptrec_rl.transport.cache import CacheLimits, Head, Ledger, RecommendationCache
 from gptrec_rl.transport.memory_cache import MemoryCache
-from gptrec_rl.transport.messages import RolloutBatch, decode, encode
+from gptrec_rl.transport.messages import MessageError, RolloutBatch, decode, encode
 from gptrec_rl.transport.redis_cache import RedisCache
 
 Maker = Callable[..., RolloutBatch]
@@ -302,83 +298,77 @@ def test_a_reader_keeps_no_batch_that_is_gone(
     assert reference() is None
 
 
+def test_a_generator_in_quarantine_is_rejected_with_what_it_has_sent_and_will_send(
+    make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator
+) -> None:
+    cache = make_cache(max_reuse=None)
+    for number in range(3):
+        for generator in (1, 12):
+            cache.put(make_batch(number, generator_id=generator))
+    cache.quarantine(1)
+    cache.put(make_batch(3, generator_id=1))
+    assert cache.quarantined() == {1}
+    assert cache.ledger() == Ledger(generated=7, waiting=3, rejected=4)
+    assert {batch.generator_id for _ in range(20) if (batch := cache.draw(rng))} == {12}
+
+
+def test_a_batch_that_was_drawn_before_its_generator_was_caught_counts_as_drawn(
+    make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator
+) -> None:
+    cache = make_cache(max_reuse=None)
+    for number in range(2):
+        cache.put(make_batch(number))
+    assert cache.draw(rng) is not None
+    cache.quarantine(1)
+    assert cache.draw(rng) is None
+    assert cache.ledger() == Ledger(generated=2, drawn=1, rejected=1)
+
+
+def test_what_the_reader_refuses_is_rejected_and_asked_about_once(
+    make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator
+) -> None:
+    cache = make_cache(max_reuse=None)
+    asked = []
+
+    def inspect(batch: RolloutBatch) -> None:
+        asked.append(batch.sequence_number)
+        if batch.sequence_number == 1:
+            raise MessageError("odd")
+
+    for number in range(3):
+        cache.put(make_batch(number))
+    drawn = {batch.sequence_number for _ in range(20) if (batch := cache.draw(rng, inspect))}
+    assert (asked, drawn) == ([0, 1, 2], {0, 2})
+    assert cache.ledger() == Ledger(generated=3, drawn=2, rejected=1)
+
+
+def test_a_reader_may_put_a_generator_in_quarantine_while_it_reads(
+    make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator
+) -> None:
+    cache = make_cache()
+
+    def inspect(batch: RolloutBatch) -> None:
+        if batch.generator_id == 1 and batch.sequence_number == 1:
+            cache.quarantine(1)
+            raise MessageError("odd")
+
+    for number in range(3):
+        cache.put(make_batch(number))
+    assert cache.draw(rng, inspect) is None
+    assert cache.ledger() == Ledger(generated=3, rejected=3)
+
+
+def test_the_first_policy_of_a_new_optimiser_is_the_newest_whatever_its_number(
+    make_cache: CacheMaker, make_batch: Maker, rng: np.random.Generator
+) -> None:
+    cache = make_cache(max_staleness=1)
+    cache.advance(token=1, version=9, step=90)
+    cache.advance(token=2, version=3, step=20)  # the store had lost the later ones
+    cache.put(make_batch(0, token=2, policy_version=3))
+    assert cache.draw(rng) is not None
+
+
 @pytest.mark.parametrize("limits", [{"capacity": 0}, {"max_staleness": -1}, {"max_reuse": 0}])
 def test_limits_that_make_no_sense_are_refused(limits: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(limits))):
         CacheLimits(**limits)
-
-
-class TwoKinds(RuleBasedStateMachine):
-    """Whatever happens to both, the Redis kind has the ledger and the draws of the one in memory."""
-
-    def __init__(self, client: redis.Redis, make_batch: Maker) -> None:
-        super().__init__()
-        client.flushall()
-        self.client, self.make_batch = client, make_batch
-        self.limits = CacheLimits(capacity=3, max_staleness=1, max_reuse=2)
-        self.memory = MemoryCache("run", self.limits, "c", "s")
-        self.redis = self.open()
-        self.numbers = [0, 0]
-        self.token, self.version, self.step = 1, 1, 0
-
-    def open(self) -> RedisCache:
-        return RedisCache(self.client, "run", self.limits, "c", "s")
-
-    @rule(
-        generator=st.integers(0, 1),
-        lag=st.integers(0, 3),
-        old=st.booleans(),
-        run_id=st.sampled_from(["run"] * 4 + ["x"]),
-    )
-    def put(self, generator: int, lag: int, old: bool, run_id: str) -> None:
-        batch = self.make_batch(
-            self.numbers[generator],
-            generator_id=generator,
-            run_id=run_id,
-            policy_version=max(self.version - lag, 0),
-            token=self.token - old,
-            learner_step=self.step,
-        )
-        self.numbers[generator] += 1
-        assert self.memory.put(batch) is self.redis.put(batch) is True
-
-    @rule(generator=st.integers(0, 1))
-    def put_again(self, generator: int) -> None:
-        if self.numbers[generator]:
-            batch = self.make_batch(self.numbers[generator] - 1, generator_id=generator)
-            assert self.memory.put(batch) is self.redis.put(batch) is False
-
-    @rule(seed=st.integers(0, 99))
-    def draw(self, seed: int) -> None:
-        ours, theirs = (cache.draw(np.random.default_rng(seed)) for cache in (self.memory, self.redis))
-        identities = [batch and (batch.generator_id, batch.sequence_number) for batch in (ours, theirs)]
-        assert identities[0] == identities[1]
-
-    @rule()
-    def publish(self) -> None:
-        self.version += 1
-        self.step += 20
-        for cache in (self.memory, self.redis):
-            cache.advance(self.token, self.version, self.step)
-
-    @rule(lost=st.integers(0, 30))
-    def resume(self, lost: int) -> None:
-        self.token += 1
-        self.version += 1
-        self.step = max(self.step - lost, 0)
-        self.redis = self.open()
-        for cache in (self.memory, self.redis):
-            cache.advance(self.token, self.version, self.step)
-
-    @invariant()
-    def ledgers_agree_and_sum_up(self) -> None:
-        assert self.redis.ledger() == self.memory.ledger()
-        assert sums_up(self.memory.ledger())
-        assert self.redis.room() is self.memory.room()
-
-
-@pytest.mark.integration
-def test_both_kinds_agree_and_every_batch_is_in_one_column(client: redis.Redis, make_batch: Maker) -> None:
-    run_state_machine_as_test(
-        lambda: TwoKinds(client, make_batch), settings=settings(max_examples=30, stateful_step_count=30, deadline=None)
-    )

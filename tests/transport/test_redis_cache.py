@@ -116,6 +116,46 @@ def test_a_batch_evicted_between_two_draws_is_not_drawn(client: redis.Redis, mak
         assert batch.sequence_number == number
 
 
+def test_a_draw_whose_reply_was_lost_gives_the_same_batch_when_it_is_asked_again(
+    client: redis.Redis, make_batch: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = open_cache(client, max_reuse=1)
+    for number in range(4):
+        cache.put(make_batch(number))
+    draw = cache._draw
+
+    def lose_the_first_reply(**arguments: object) -> object:
+        draw(**arguments)
+        return draw(**arguments)
+
+    monkeypatch.setattr(cache, "_draw", lose_the_first_reply)
+    rng = np.random.default_rng(0)
+    drawn = [batch.sequence_number if (batch := cache.draw(rng)) else None for _ in range(5)]
+    assert set(drawn) == {0, 1, 2, 3, None}
+    assert cache.ledger() == Ledger(generated=4, drawn=4)
+
+
+def test_a_draw_that_failed_is_made_up_for_by_the_next(
+    client: redis.Redis, make_batch: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = open_cache(client, max_reuse=1)
+    cache.put(make_batch(0))
+    rng = np.random.default_rng(0)
+    draw = cache._draw
+
+    def lose_the_reply(**arguments: object) -> object:
+        draw(**arguments)
+        raise redis.TimeoutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "_draw", lose_the_reply)
+        with pytest.raises(redis.TimeoutError):
+            cache.draw(rng)
+    assert cache.draw(rng) is not None
+    assert cache.draw(rng) is None
+    assert cache.ledger() == Ledger(generated=1, drawn=1)
+
+
 def test_the_ledger_sums_up_with_many_writers_at_once(redis_url: str, client: redis.Redis, make_batch: Maker) -> None:
     def generate(generator_id: int) -> None:
         cache = open_cache(connect(redis_url), capacity=4, max_reuse=4)
