@@ -20,7 +20,8 @@ from benchmarks.measure import Child, ChildError, Way
 from benchmarks.rows import Setting
 from gptrec_rl.checkpoint import save_policy
 from gptrec_rl.reporting.history import RunHistory
-from gptrec_rl.reporting.snapshot import bottleneck, recent_means
+from gptrec_rl.reporting.holdups import recent_means
+from gptrec_rl.reporting.snapshot import bottleneck
 from gptrec_rl.transport import names
 
 PROGRAM = str(Path(sys.executable).with_name("gptrec-rl"))

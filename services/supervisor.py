@@ -28,6 +28,8 @@ from gptrec_rl.fleet.processes import STOP_GRACE_S, Child, ProcessGroup, signals
 from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.fleet.redis_option import redis_options
 from gptrec_rl.fleet.reporter import REPORT_EVERY_S, Reporter
+from gptrec_rl.reporting.history import RunHistory
+from gptrec_rl.reporting.holdups import Finding, standstill
 from gptrec_rl.transport import names
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.control import Control, MemoryControl, RedisControl
@@ -95,7 +97,8 @@ class Supervisor:
         self._generators = generators
         self._embedded_redis = embedded_redis
         self._reporter = Reporter(stream, "supervisor", 0, every_s=heartbeat_s)
-        self._token = self._learner_step = 0
+        self._history = RunHistory()
+        self._standstill: Finding | None = None
         self._hang_after_s = HANGS_AFTER * heartbeat_s
         self._clock = clock
         self._heard_at: dict[tuple[str, int], float] = {}
@@ -161,7 +164,7 @@ class Supervisor:
             names.FLEET_CORES: float(len(psutil.Process().cpu_affinity())),
             names.FLEET_RESTARTS: float(self._group.n_restarts),
         }
-        self._reporter.report(self._token, self._learner_step, values)
+        self._reporter.report(self._history.token, self._history.step, values)
 
     def _wind_down(self, show: Callable[[MetricRecord], None]) -> None:
         _log.info("the optimiser is done; the validator scores the last policy")
@@ -192,10 +195,16 @@ class Supervisor:
         self._trouble = None
         for record in records:
             self._heard_at[record.role, record.id] = self._clock()
-            if record.role == "optimiser":
-                self._token, self._learner_step = record.token, record.step
+            self._history.add(record)
             show(record)
+        self._warn_of_standstill()
         return cursor != before
+
+    def _warn_of_standstill(self) -> None:
+        """Say once, each time, that everybody waits for everybody."""
+        before, self._standstill = self._standstill, standstill(self._history)
+        if self._standstill is not None and before is None:
+            _log.warning("%s", self._standstill)
 
     def _wait_for(self, what: str, error: Exception) -> bool:
         """Say once what is waited for; who can't be heard meanwhile isn't hanging. There was no page."""

@@ -21,6 +21,7 @@ COMMANDS = {
     "tune": ("gptrec_rl.cli.tune:tune", "Stage 2: align a GPTRec with a goal by a fleet of processes."),
     "evaluate": ("gptrec_rl.cli.evaluate:evaluate", "Score a checkpoint or a recommender on the test users."),
     "recommend": ("gptrec_rl.cli.recommend:recommend", "Recommend items to a user, a history or everyone."),
+    "fleet": ("gptrec_rl.cli.fleet:fleet", "Scale, pause, resume or stop a running fleet, and see how it is."),
     "watch": ("gptrec_rl.cli.watch:watch", "Follow a run live."),
     "doctor": ("gptrec_rl.cli.doctor:doctor", "Say what is wrong with a run, and the remedy."),
     "experiment": ("gptrec_rl.cli.experiment:experiment", "Reproduce the paper: its rows, tables and figures."),

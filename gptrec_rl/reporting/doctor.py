@@ -18,8 +18,8 @@ from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import read_config
 from gptrec_rl.errors import InputError
 from gptrec_rl.reporting.history import LONGEST_PAUSE_S, RunHistory
+from gptrec_rl.reporting.holdups import Finding, recent_means, standstill
 from gptrec_rl.reporting.results import duration
-from gptrec_rl.reporting.snapshot import recent_means
 from gptrec_rl.transport import names
 from gptrec_rl.transport.checkpoints import BEST, LEARNER, POLICIES
 from gptrec_rl.transport.dictionary import DICTIONARY
@@ -43,22 +43,6 @@ MANY_ATTEMPTS = 3
 LITTLE_SPACE = 1 << 30
 
 _ATTEMPT = re.compile(r"--- (?P<name>\S+), attempt (?P<number>\d+), ")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something wrong.
-
-    Attributes:
-        what: with its numbers.
-        remedy: what to do.
-    """
-
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.what}. {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -131,6 +115,9 @@ def silent(evidence: Evidence) -> Iterator[Finding]:
 
 def waiting(evidence: Evidence) -> Iterator[Finding]:
     """Who waits for whom, more than is good."""
+    if (found := standstill(evidence.history)) is not None:
+        yield found
+        return
     generators = recent_means(evidence.history, "generator").get(names.WAIT_SHARE, 0.0)
     optimiser = evidence.optimiser().get(names.WAIT_SHARE, 0.0)
     if min(optimiser, generators) > MUCH_WAITING:

@@ -57,7 +57,9 @@ class RunHistory:
         best: the policy that the validator marked as the best one, None before the first.
         rewards: the optimiser's mean rewards, in the order of their steps.
         recent: the last records of each process, by role and index.
+        token: fencing token of the optimiser heard last.
         step: the newest learner step.
+        stepped_at: time of the record that first had it, or of the first one of the optimiser that has it.
         progress: used share of the run's budget, 0..1 and a little beyond.
         seconds: time spent, without that in which the run had stopped.
         heard_at: time of the last record, in seconds since the epoch; None before the first.
@@ -68,7 +70,9 @@ class RunHistory:
         self.best: ScoredPolicy | None = None
         self.rewards: list[TrainingReward] = []
         self.recent: dict[tuple[str, int], deque[MetricRecord]] = defaultdict(lambda: deque(maxlen=N_RECENT))
+        self.token = 0
         self.step = 0
+        self.stepped_at: float | None = None
         self.progress = 0.0
         self.seconds = 0.0
         self.heard_at: float | None = None
@@ -99,7 +103,9 @@ class RunHistory:
             self._add_validation(record)
 
     def _add_optimiser(self, record: MetricRecord) -> None:
-        self.step = record.step
+        if (record.token, record.step) != (self.token, self.step) or self.stepped_at is None:
+            self.stepped_at = record.time
+        self.token, self.step = record.token, record.step
         self.progress = record.values.get(names.PROGRESS, self.progress)
         if names.REWARD_MEAN in record.values:
             _append(self.rewards, TrainingReward(record.token, record.step, record.values[names.REWARD_MEAN]))

@@ -7,17 +7,13 @@ from itertools import pairwise
 
 from gptrec_rl.metrics import metric
 from gptrec_rl.reporting.history import RunHistory, ScoredPolicy
+from gptrec_rl.reporting.holdups import NOTABLE, active, biting_limits, recent_means, standstill, waits_in_words
 from gptrec_rl.reporting.results import duration
 from gptrec_rl.transport import names
-from gptrec_rl.transport.metrics import MetricRecord
 
 SHOWN_METRICS = ("NDCG", "ILD", "nPCOUNT")
 BARS = "▁▂▃▄▅▆▇█"
 TREND_WIDTH = 32
-ACTIVE_S = 60.0
-"""A process counts while its last record is no older than this before the run's last one."""
-NOTABLE_WAIT = 0.05
-"""Share of waiting below which a process is not held up."""
 
 
 def snapshot(history: RunHistory, title: str, now: float, n_validations: int | None = None) -> str:
@@ -38,46 +34,27 @@ def snapshot(history: RunHistory, title: str, now: float, n_validations: int | N
             "reward": _rewards(values),
             "": _trend(history),
             "PPO": _ppo(values),
-            "lag": _lag(values),
+            "lag": lag_in_words(values),
             "speed": _speed(history, values),
             "waiting": f"{_waits(history)}: {bottleneck(history)}",
-            "cache": _ledger(history.recent["optimiser", 0][-1].values),
+            "limits": biting_limits(history),
+            "cache": ledger_in_words(history.recent["optimiser", 0][-1].values),
         }
         parts.append("\n".join(f"{name:<9}{fact}" for name, fact in facts.items() if fact))
+    if (found := standstill(history)) is not None:
+        parts.append(str(found))
     if history.validations:
         parts.append(_validations(history, n_validations))
     return "\n\n".join(parts)
-
-
-def recent_means(history: RunHistory, role: str) -> dict[str, float]:
-    """Return the means of what the processes of a role said in about the last minute; a speed not named is 0."""
-    records = [record for process in _active(history, role) for record in process]
-    named = {name for record in records for name in record.values}
-    means = {}
-    for name in sorted(named):
-        is_speed = name.startswith("speed/")
-        values = [record.values.get(name, 0.0) for record in records if is_speed or name in record.values]
-        means[name] = sum(values) / len(values)
-    return means
 
 
 def bottleneck(history: RunHistory) -> str:
     """Say in words who holds up whom."""
     optimiser = recent_means(history, "optimiser").get(names.WAIT_SHARE, 0.0)
     generators = recent_means(history, "generator").get(names.WAIT_SHARE, 0.0)
-    if max(optimiser, generators) < NOTABLE_WAIT:
+    if max(optimiser, generators) < NOTABLE:
         return "nobody is held up"
     return "the generators are the bottleneck" if optimiser > generators else "the optimiser is the bottleneck"
-
-
-def _active(history: RunHistory, role: str) -> list[Sequence[MetricRecord]]:
-    """Return the recent records of each process of a role that is at work."""
-    heard_at = history.heard_at or 0.0
-    return [
-        list(records)
-        for (its_role, _), records in history.recent.items()
-        if its_role == role and records[-1].time >= heard_at - ACTIVE_S
-    ]
 
 
 def _progress(history: RunHistory, now: float) -> str:
@@ -120,14 +97,15 @@ def _ppo(values: Mapping[str, float]) -> str:
     return "  ".join(f"{word} {values[name]:.4g}" for word, name in shown.items() if name in values)
 
 
-def _lag(values: Mapping[str, float]) -> str:
+def lag_in_words(values: Mapping[str, float]) -> str:
+    """Write how old batches are when they are drawn; "" for values without it."""
     if names.LAG_STEPS not in values:
         return ""
     return f"{values[names.LAG_VERSIONS]:.1f} versions, {values[names.LAG_STEPS]:.0f} steps"
 
 
 def _speed(history: RunHistory, optimiser: Mapping[str, float]) -> str:
-    n_generators = len(_active(history, "generator"))
+    n_generators = len(active(history, "generator"))
     each = recent_means(history, "generator").get(names.SPEED_LISTS_PER_S, 0.0)
     steps, lists = (optimiser.get(name, 0.0) for name in (names.SPEED_STEPS_PER_S, names.SPEED_LISTS_PER_S))
     generators = f"{n_generators} generator{'' if n_generators == 1 else 's'}"
@@ -135,15 +113,17 @@ def _speed(history: RunHistory, optimiser: Mapping[str, float]) -> str:
 
 
 def _waits(history: RunHistory) -> str:
-    shares = {}
+    shares = []
     for role in ("optimiser", "generator", "validator"):
         means = recent_means(history, role)
         if names.WAIT_SHARE in means:
-            shares[role] = means[names.WAIT_SHARE]
-    return ", ".join(f"{role} {share:.0%}" for role, share in shares.items())
+            reasons = waits_in_words(means)
+            shares.append(f"{role} {means[names.WAIT_SHARE]:.0%}{f' ({reasons})' if reasons else ''}")
+    return ", ".join(shares)
 
 
-def _ledger(values: Mapping[str, float]) -> str:
+def ledger_in_words(values: Mapping[str, float]) -> str:
+    """Write the ledger as the sum that it is; "" for values without one."""
     if names.CACHE_GENERATED not in values:
         return ""
     columns = (names.CACHE_WAITING, names.CACHE_DRAWN, names.CACHE_EVICTED, names.CACHE_STALE, names.CACHE_REJECTED)

@@ -64,6 +64,11 @@ class Ledger:
     rejected: int = 0
     repeated: int = 0
 
+    @property
+    def balances(self) -> bool:
+        """Whether every batch is in exactly one column."""
+        return self.generated == self.waiting + self.drawn + self.evicted + self.stale + self.rejected
+
 
 @dataclass(frozen=True)
 class Head:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import redis
@@ -159,9 +160,10 @@ class RedisCache(RecommendationCache):
     ) -> None:
         super().__init__(run_id, limits, catalogue_hash, split_hash)
         names = ("batches", "entries", "ledger", "state", "resumed", "sent", "quarantined")
-        self._keys = [f"gptrec:{{{run_id}}}:cache:{name}" for name in names]
+        self._keys = [_key(run_id, name) for name in names]
         self._stream, _, self._ledger, self._state, _, _, self._quarantined = self._keys
         self._client = client
+        self._run_id = run_id
         self._cursor = b"0"
         self._version = 0  # the newest that was published through here; a Redis that crashed may know an older one
         self._reader = secrets.token_hex(8)
@@ -201,8 +203,7 @@ class RedisCache(RecommendationCache):
 
     def ledger(self) -> Ledger:
         """Return the ledger."""
-        columns: Any = self._client.hgetall(self._ledger)
-        return Ledger(**{column.decode(): int(n) for column, n in columns.items()})
+        return ledger_of(self._client, self._run_id)
 
     def _new_entries(self) -> Iterator[tuple[str, bytes]]:
         replies: Any = self._client.xread({self._stream: self._cursor})
@@ -227,3 +228,13 @@ class RedisCache(RecommendationCache):
 
 def _bound(limit: int | None) -> int:
     return _UNBOUNDED if limit is None else limit
+
+
+def ledger_of(client: redis.Redis, run_id: str) -> Ledger:
+    """Return the ledger of a run's cache."""
+    counts: Any = client.hgetall(_key(run_id, "ledger"))
+    return Ledger(**{column.name: int(counts.get(column.name.encode(), 0)) for column in fields(Ledger)})
+
+
+def _key(run_id: str, name: str) -> str:
+    return f"gptrec:{{{run_id}}}:cache:{name}"

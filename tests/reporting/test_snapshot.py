@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import pytest
 
 from gptrec_rl.reporting.history import RunHistory
-from gptrec_rl.reporting.snapshot import bottleneck, recent_means, snapshot
+from gptrec_rl.reporting.holdups import recent_means
+from gptrec_rl.reporting.snapshot import bottleneck, snapshot
 from gptrec_rl.transport.metrics import MetricRecord
 
 
