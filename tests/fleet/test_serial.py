@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import astuple
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +25,28 @@ from gptrec_rl.transport.metrics import MetricRecord
 MakeConfig = Callable[..., TuneConfig]
 MakeTransport = Callable[..., Transport]
 Files = dict[str, bytes]
+
+KILLED_IN_ITS_TURN = """
+import os, signal, sys
+from itertools import count
+from pathlib import Path
+
+from gptrec_rl.config import TuneConfig
+from gptrec_rl.data import Interactions, Split
+from gptrec_rl.fleet.serial import SerialFleet
+from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.transport.cache import CacheLimits
+from gptrec_rl.transport.hub import memory_transport
+
+folder, last_turn, limits = Path(sys.argv[1]), int(sys.argv[2]), CacheLimits(**eval(sys.argv[3]))
+world = Split.leave_one_out(Interactions.load(folder / "world.npz"), 12)
+student = GPTRec.from_files({path.name: path.read_bytes() for path in (folder / "student").iterdir()})
+config = TuneConfig.model_validate_json((folder / "config.json").read_text())
+transport = memory_transport("run", limits, world.catalogue.hash, world.hash, str(folder / "killed"))
+turns = count()
+kill = lambda: next(turns) == last_turn and os.kill(os.getpid(), signal.SIGKILL)
+SerialFleet.of(student, world, config, transport).run(is_stopped=kill)
+"""
 
 n_calls = 0
 
@@ -101,6 +127,39 @@ def test_a_resumed_run_goes_on_counting_and_learns_from_other_lists(
         (2, 4, 4),
         (2, 5, 5),
     ]
+
+
+@pytest.mark.parametrize("kill_after", [10, 13])
+def test_a_run_that_is_killed_and_resumed_is_the_unbroken_one_to_the_bit(
+    kill_after: int,
+    world: Split,
+    student: GPTRec,
+    make_config: MakeConfig,
+    make_transport: MakeTransport,
+    tmp_path: Path,
+) -> None:
+    # Batches are drawn again and again, some go stale undrawn, and the state of step 10 is the last before the kill.
+    limits = {"capacity": 4, "max_reuse": 3, "max_staleness": 1}
+    config = make_config({"publish_every": 5, "checkpoint_every_s": 1e-6}, steps=20)
+    unbroken = make_transport("unbroken", **limits)
+    SerialFleet.of(student, world, config, unbroken).run()
+
+    world.interactions.save(tmp_path / "world.npz")
+    (tmp_path / "student").mkdir()
+    for name, data in student.to_files().items():
+        (tmp_path / "student" / name).write_bytes(data)
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    command = [sys.executable, "-c", KILLED_IN_ITS_TURN, tmp_path, str(kill_after), repr(limits)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    killed = make_transport("killed", **limits)
+    assert killed.store.learner_states()[-1].step == 10
+    SerialFleet.of(student, world, config, killed).run()
+
+    assert policy_of(killed) == policy_of(unbroken)
+    assert learner_of(killed) == learner_of(unbroken)
+    assert killed.cache.ledger() == unbroken.cache.ledger()
+    newest = [transport.store.latest_policy() for transport in (killed, unbroken)]
+    assert [entry and entry.token for entry in newest] == [2, 1]
 
 
 def test_every_published_policy_is_scored_and_every_record_shown_once(
