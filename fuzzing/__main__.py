@@ -23,7 +23,7 @@ MAX_INPUT_BYTES = 16_384
 
 
 @click.group(invoke_without_command=True)
-@click.option("--runs", default=200_000, show_default=True, type=click.IntRange(min=1), help="Inputs for each reader.")
+@click.option("--runs", default=100_000, show_default=True, type=click.IntRange(min=1), help="Inputs for each reader.")
 @click.option("--only", multiple=True, help="Name of a reader; repeatable.  [default: all]")
 @click.option("--out", type=click.Path(path_type=Path), default=DOCUMENT, help="Document that gets the table.")
 @click.pass_context

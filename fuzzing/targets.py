@@ -20,11 +20,14 @@ from gptrec_rl.config import ModelConfig, TuneConfig
 from gptrec_rl.config_files import read_config, write_config
 from gptrec_rl.data import Histories
 from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.recorder import DRAWN, FOLDER, HEADER, LENGTH, PUBLISHED, length_checksum
+from gptrec_rl.fleet.recording import Recording
+from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.network import CONFIG_FILE, WEIGHTS_FILE
 from gptrec_rl.transport.checkpoints import BEST, LATEST, CheckpointStore
 from gptrec_rl.transport.entry import CheckpointError, parse_manifest, seal, verify
-from gptrec_rl.transport.messages import SCHEMA_VERSION, MessageError, decode, encode
+from gptrec_rl.transport.messages import SCHEMA_VERSION, MessageError, decode, encode, pack
 from gptrec_rl.transport.metrics import MetricRecord, decode_record, encode_record, parse_record
 from gptrec_rl.transport.storage import open_storage
 
@@ -63,6 +66,8 @@ def targets() -> list[Target]:
     messages = tuple(encode(batch) for batch in batches)
     record = MetricRecord("optimiser", 0, 1, 20, 1.7e9, {"reward/mean": 0.5, "val/ndcg@10": float("nan")})
     policy = _policy_files()
+    frames = _recorded_messages(messages[0])
+    recording = b"".join(map(_framed, frames))
     return [
         Target("messages", messages, decode, (MessageError,)),
         Target(
@@ -85,6 +90,20 @@ def targets() -> list[Target]:
             (InputError,),
         ),
         Target("config.toml", (_config(),), _read_config, (InputError,)),
+        Target("metrics.cursor", (_place(),), _read_place, (InputError,)),
+        Target("recordings", (recording,), _read_recording, (InputError,)),
+        Target(
+            "headers of recordings with a true checksum",
+            _payloads(frames[:1]),
+            lambda data: _read_recording(_framed(_sealed(data))),
+            (InputError,),
+        ),
+        Target(
+            "draws of recordings with a true checksum",
+            _payloads(frames[1:]),
+            lambda data: _read_recording(_framed(frames[0]) + _framed(_sealed(data))),
+            (InputError,),
+        ),
     ]
 
 
@@ -145,3 +164,39 @@ def _read_config(data: bytes) -> TuneConfig:
         file.write(data)
         file.flush()
         return read_config(TuneConfig, Path(file.name))
+
+
+def _place() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        RunRecords(Path(folder))
+        return (Path(folder) / "metrics.cursor").read_bytes()
+
+
+def _read_place(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "metrics.cursor").write_bytes(data)
+        RunRecords(Path(folder))
+
+
+def _recorded_messages(batch: bytes) -> tuple[bytes, ...]:
+    config = TuneConfig().model_dump(mode="json")
+    origin = {"catalogue_hash": "c", "split_hash": "s", "student": "0", "device": "cpu", "threads": 1, "torch": "2"}
+    bodies = (
+        {"kind": HEADER, "token": 1, "step": 0, "config": config, **origin},
+        {"kind": DRAWN, "step": 1, "generator_id": 0, "sequence_number": 0, "batch": batch},
+        {"kind": PUBLISHED, "step": 1, "sha256": "0"},
+    )
+    return tuple(map(pack, bodies))
+
+
+def _framed(message: bytes) -> bytes:
+    return LENGTH.pack(len(message), length_checksum(len(message))) + message
+
+
+def _read_recording(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / FOLDER / "00000001.draws"
+        path.parent.mkdir()
+        path.write_bytes(data)
+        for _ in Recording.open(Path(folder)).draws():
+            pass

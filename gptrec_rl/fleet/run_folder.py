@@ -26,6 +26,7 @@ from gptrec_rl.models.popularity import PopularityRecommender
 from gptrec_rl.rewards import Reward
 from gptrec_rl.transport.cache import CacheLimits
 from gptrec_rl.transport.hub import Transport, memory_transport, redis_transport
+from gptrec_rl.transport.messages import MAX_MESSAGE_BYTES, largest_message
 
 CONFIG = "config.toml"
 
@@ -180,6 +181,7 @@ def prepare_run(folder: Path, config: TuneConfig, student: Path | None, on_exist
         raise InputError("there is no policy to start from; give one with --student, such as the folder of `pretrain`")
     k = load_policy(student, split.catalogue).slate_length
     split.require_room(k)
+    _require_sendable(config, split, k, len(rewards))
     _try_rewards(rewards, split, k)
     entry, files = read_model(student)  # before the folder is claimed: the student may lie in it
     if entry.split_hash != split.hash:
@@ -201,6 +203,16 @@ def prepare_run(folder: Path, config: TuneConfig, student: Path | None, on_exist
         )
     write_config(config, folder / CONFIG)
     return Run(folder, config, split)
+
+
+def _require_sendable(config: TuneConfig, split: Split, k: int, n_rewards: int) -> None:
+    fleet = config.fleet
+    size = largest_message(fleet.n_histories, fleet.n_lists, k, int(split.training.lengths.max()), n_rewards)
+    if size > MAX_MESSAGE_BYTES / 2:
+        raise InputError(
+            f"batches of {fleet.n_histories} x {fleet.n_lists} lists of {k} items take up to {size / 1e6:,.0f} MB, and "
+            f"{MAX_MESSAGE_BYTES / 2e6:,.0f} can be sent; lower fleet.n_histories or fleet.n_lists"
+        )
 
 
 def _try_rewards(rewards: Mapping[str, Reward], split: Split, k: int) -> None:

@@ -100,6 +100,12 @@ def encode(batch: RolloutBatch) -> bytes:
     return pack(body)
 
 
+def largest_message(n_histories: int, n_lists: int, k: int, longest_history: int, n_rewards: int) -> int:
+    """Return how many bytes a batch of this shape takes at most, but for a few thousand of names and numbers."""
+    a_history = 4 * longest_history + 8 + 8  # values, offset, ground truth
+    return n_histories * (a_history + n_lists * k * 4 * (2 + n_rewards))  # items, log-probabilities, rewards
+
+
 def decode(data: bytes) -> RolloutBatch:
     """Turn a message back into a batch; its arrays own their memory.
 
@@ -122,8 +128,14 @@ def decode(data: bytes) -> RolloutBatch:
 
 
 def pack(body: Mapping[str, Any]) -> bytes:
-    """Put a map of msgpack values behind magic, schema version and checksum."""
+    """Put a map of msgpack values behind magic, schema version and checksum.
+
+    Raises:
+        MessageError: nobody would read a message this large.
+    """
     payload: bytes = msgpack.packb(body)
+    if len(payload) + _HEADER.size > MAX_MESSAGE_BYTES:
+        raise MessageError(f"message of {len(payload)} bytes; {MAX_MESSAGE_BYTES} are allowed; make smaller batches")
     return _HEADER.pack(_MAGIC, SCHEMA_VERSION, zlib.crc32(payload)) + payload
 
 

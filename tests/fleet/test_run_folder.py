@@ -144,6 +144,7 @@ def test_an_empty_folder_is_as_good_as_none(tmp_path: Path) -> None:
         ({"goal": "ndcg"}, "is not name=weight"),
         ({"goal": "no_such_module:reward=1"}, "can't be imported"),
         ({"ppo": {"baseline": "group"}, "fleet": {"n_lists": 1}}, "set fleet.n_lists to 2 or more"),
+        ({"fleet": {"n_histories": 60_000, "n_lists": 60_000}}, "lower fleet.n_histories or fleet.n_lists"),
         ({"ppo": {"kl_target": 0.1}}, "kl_target adapts ppo.kl_weight, which is 0"),
         ({"split": {"validation_users": 60}}, "validation users can't be drawn"),
         ({"data": "/nowhere/data.npz"}, "is not there; make it with"),

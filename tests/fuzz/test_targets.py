@@ -41,7 +41,7 @@ def test_genuine_input_is_accepted(target: Target) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_mutated_input_is_read_or_refused(target: Target, data: st.DataObject) -> None:
     target.accepts(data.draw(mutated(target.seeds)))

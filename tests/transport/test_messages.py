@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from gptrec_rl.data import Histories
-from gptrec_rl.transport.messages import MessageError, RolloutBatch, decode, encode, pack, unpack
+from gptrec_rl.transport.messages import (
+    MAX_MESSAGE_BYTES,
+    MessageError,
+    RolloutBatch,
+    decode,
+    encode,
+    largest_message,
+    pack,
+    unpack,
+)
 
 Maker = Callable[..., RolloutBatch]
 
@@ -163,6 +172,22 @@ def test_a_message_that_is_longer_than_its_reader_allows_is_refused(make_batch: 
     unpack(message, at_most=len(message))
     with pytest.raises(MessageError, match=f"10 to {len(message) - 1} are allowed"):
         unpack(message, at_most=len(message) - 1)
+
+
+def test_the_largest_message_of_a_shape_is_known(make_batch: Maker) -> None:
+    batch = make_batch(
+        histories=Histories.of([[1] * 500] * 3),
+        slates=np.ones((3, 40, 10), np.int32),
+        log_probs=np.zeros((3, 40, 10), np.float32),
+        rewards=dict.fromkeys(["ndcg", "ild"], np.zeros((3, 40, 10), np.float32)),
+    )
+    largest = largest_message(3, 40, 10, longest_history=500, n_rewards=2)
+    assert largest < len(encode(batch)) < largest + 2000
+
+
+def test_a_message_that_nobody_would_read_is_not_made() -> None:
+    with pytest.raises(MessageError, match="make smaller batches"):
+        pack({"values": bytes(MAX_MESSAGE_BYTES)})
 
 
 def test_missing_and_further_fields_are_refused(make_batch: Maker) -> None:
