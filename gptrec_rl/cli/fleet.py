@@ -186,8 +186,8 @@ def _embedded_url(run_dir: Path) -> str:
         connect(url or "").close()
     except InputError:
         raise InputError(
-            f"no fleet is at work on {run_dir}: no embedded Redis of this machine answers; give --redis-url if it meets "
-            "elsewhere, or start one with `gptrec-rl tune --on-existing resume`"
+            f"no fleet is at work on {run_dir}: no embedded Redis of this machine answers; give --redis-url if it "
+            "meets elsewhere, or start one with `gptrec-rl tune --on-existing resume`"
         ) from None
     return str(url)
 

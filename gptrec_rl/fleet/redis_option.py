@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 
 import click
 
-from gptrec_rl.transport.connection import with_password
-
 _PASSWORD = "gptrec_rl.redis_password"
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,5 +45,7 @@ def _read(context: click.Context, parameter: click.Parameter, file: Path | None)
 
 
 def _complete(context: click.Context, parameter: click.Parameter, url: str | None) -> str | None:
+    from gptrec_rl.transport.connection import with_password  # Redis' client is slow, and help comes in an instant.
+
     password = context.meta.get(_PASSWORD)
     return url if url is None or password is None else with_password(url, password)

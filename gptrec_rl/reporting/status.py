@@ -1,4 +1,4 @@
-"""A running fleet at a glance, as `gptrec-rl fleet status` shows it: each process, the ledger, limits, what is wanted."""
+"""A running fleet at a glance, as `gptrec-rl fleet status` shows it: processes, ledger, limits, and what is wanted."""
 
 from __future__ import annotations
 
