@@ -24,7 +24,7 @@ RIGHTS = (
     "+script|load",
     "-@dangerous",
 )
-"""Hashes, sets, streams and strings; loading and running the transport's own scripts; no look at other keys or clients."""
+"""Hashes, sets, streams and strings, and the transport's own scripts; no look at other keys or clients."""
 
 
 def user_line(run_id: str, password: str | None = None) -> str:
@@ -34,7 +34,7 @@ def user_line(run_id: str, password: str | None = None) -> str:
         run_id: the run's id, in the `config.toml` of its folder.
         password: of the user, kept as a hash; None leaves a place for one.
     """
-    secret = "><password>" if password is None else f"#{hashlib.sha256(password.encode()).hexdigest()}"
+    secret = ">YOUR-PASSWORD" if password is None else f"#{hashlib.sha256(password.encode()).hexdigest()}"
     return f"user {USER} on {secret} ~gptrec:{{{run_id}}}:* {' '.join(RIGHTS)}"
 
 

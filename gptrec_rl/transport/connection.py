@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -154,6 +155,10 @@ def _in_words(do: Callable[[], T]) -> T:
     """Call; sort errors into those that pass by waiting and those that don't."""
     try:
         return do()
+    except ConnectionError as error:
+        if isinstance(error.__context__, ssl.SSLCertVerificationError):
+            raise _RefusedError(str(error)) from None
+        raise
     except AuthenticationError as error:
         raise _RefusedError(str(error)) from None
     except ResponseError as error:

@@ -6,13 +6,15 @@ import socket
 import subprocess
 import threading
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import redis
 
 from gptrec_rl.errors import InputError
-from gptrec_rl.transport.connection import connect, connect_patiently, redact
+from gptrec_rl.transport.connection import connect, connect_patiently, redact, with_password
 from gptrec_rl.transport.embedded import find_server
 
 
@@ -44,6 +46,50 @@ def test_what_is_no_redis_url_is_refused(url: str) -> None:
     with pytest.raises(InputError, match=r"is not a Redis URL|can't be used") as caught:
         connect(url)
     assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "password", "complete"),
+    [
+        ("redis://host:6379/0", "s3cret", "redis://:s3cret@host:6379/0"),
+        (
+            "rediss://fleet@host/1?ssl_ca_certs=ca.pem",
+            "a/b@c:d",
+            "rediss://fleet:a%2Fb%40c%3Ad@host/1?ssl_ca_certs=ca.pem",
+        ),
+        ("unix:///run/redis.sock?db=1", "s3cret", "unix://:s3cret@/run/redis.sock?db=1"),
+        ("redis://fleet:own@host", "s3cret", "redis://fleet:own@host"),
+        ("unix:///run/redis.sock?password=own", "s3cret", "unix:///run/redis.sock?password=own"),
+    ],
+)
+def test_a_password_is_put_into_the_url_unless_it_has_one(url: str, password: str, complete: str) -> None:
+    assert with_password(url, password) == complete
+    if complete != url:
+        assert redis.connection.parse_url(complete)["password"] == password
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://10.0.0.7:6379/0", "redis://redis", "rediss://fleet@host", "redis://[fe80::1]"]
+)
+@pytest.mark.parametrize("open_connection", [connect, connect_patiently])
+def test_another_machines_redis_needs_a_password(url: str, open_connection: Callable[[str], redis.Redis]) -> None:
+    with pytest.raises(InputError, match=r"has no password.*--redis-password-file"):
+        open_connection(url)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.3.2.1", "[::1]"])
+def test_loopback_needs_none(host: str) -> None:
+    with pytest.raises(InputError, match="can't be used"):  # nobody listens there
+        connect(f"redis://{host}:1")
+
+
+def test_errors_and_clients_show_no_password() -> None:
+    url = with_password("redis://fleet@127.0.0.1:1", "-".join(("correct", "horse")))
+    with pytest.raises(InputError) as caught:
+        connect(url)
+    client = redis.Redis.from_url(url)
+    shown = [*traceback.format_exception(caught.value), repr(client), repr(client.connection_pool)]
+    assert [text for text in shown if "correct-horse" in text] == []
 
 
 @pytest.mark.integration
