@@ -15,10 +15,11 @@ TORCH ?= torch==$(TORCH_VERSION)+cpu
 else
 TORCH ?= torch==$(TORCH_VERSION)
 endif
+COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 # The extra index may be out of reach: torch is installed alone, so that this costs seconds and no other package.
 TORCH_FLAGS := $(if $(findstring +cpu,$(TORCH)),--extra-index-url $(TORCH_CPU_INDEX) --retries 1 --timeout 10)
 
-.PHONY: run test experiments bench load-test fuzz lint format clean
+.PHONY: run test experiments bench load-test fuzz compose-run compose-test lint format clean
 
 run: $(INSTALLED)
 	$(BIN)/gptrec-rl demo --run-dir runs/demo
@@ -43,6 +44,15 @@ load-test: $(INSTALLED)
 fuzz: $(INSTALLED)
 	$(PIP_INSTALL) --editable '.[fuzz]'
 	$(BIN)/python -m fuzzing
+
+# Volumes stay, so that the next time goes on; `docker compose down --volumes` removes them.
+compose-run:
+	$(COMPOSE) up --build --detach || { $(COMPOSE) logs prepare; exit 1; }
+	$(COMPOSE) logs --follow --no-log-prefix report; \
+	code=$$(docker wait "$$($(COMPOSE) ps --all --quiet report)"); $(COMPOSE) down; exit "$$code"
+
+compose-test: $(INSTALLED)
+	$(BIN)/python -m pytest -m docker -o faulthandler_timeout=0 tests/docker
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
