@@ -249,19 +249,15 @@ def _run_processes(run: Run, redis_url: str | None, show: Callable[[MetricRecord
 
 def _finish(run: Run, report: Path | None) -> None:
     """Say what came out, draw the validator's path, and write the report's section."""
-    from gptrec_rl.fleet.tensorboard import FOLDER, EventFiles
-    from gptrec_rl.reporting.figures import validation_path
+    from gptrec_rl.fleet.pictures import draw_path, traded_metrics
     from gptrec_rl.reporting.history import RunHistory
 
     history = RunHistory.read(run.folder)
     best = history.best
     if best is None:
         raise click.ClickException(f"no policy of {run.folder} was scored; see {run.folder / 'logs'}")
-    accuracy, others = _at_k(best.values)
-    second = others[0] if "pcount" in run.config.goal else others[-1]
-    picture = run.folder / "report" / "validator-path.png"
-    validation_path(history.validations, picture, (accuracy, second), title=run.config.goal)
-    EventFiles(run.folder / FOLDER).add_picture("validator/path", picture.read_bytes(), history.step)
+    accuracy, _ = traded_metrics(best.values)
+    picture = draw_path(run.folder, run.config.goal, history)
     click.echo(
         f"Best of {len(history.validations)} validated policies: version {best.version} after {best.step:,} of "
         f"{history.step:,} steps, mean reward {best.reward:.4f}, {accuracy} {best.values[accuracy]:.4f}; {run.folder}\n"
@@ -269,12 +265,6 @@ def _finish(run: Run, report: Path | None) -> None:
     )
     if report is not None:
         _report(report, run, history, picture)
-
-
-def _at_k(values: Mapping[str, float]) -> tuple[str, list[str]]:
-    """Return the name of NDCG at the model's K, and of what is traded against it; ILD needs genres."""
-    names = {name.partition("@")[0]: name for name in values}
-    return names["NDCG"], [names[metric] for metric in ("nPCOUNT", "ILD") if metric in names]
 
 
 def _report(document: Path, run: Run, history: RunHistory, picture: Path) -> None:
@@ -307,6 +297,7 @@ def _report(document: Path, run: Run, history: RunHistory, picture: Path) -> Non
 
 def _draw_front(runs: Mapping[str, Path], run_dir: Path) -> None:
     """Draw the sweep's runs and their student in the plane of accuracy and the goal, on the validation users."""
+    from gptrec_rl.fleet.pictures import traded_metrics
     from gptrec_rl.reporting.figures import trade_off
     from gptrec_rl.reporting.history import RunHistory
     from gptrec_rl.reporting.tables import Row, text_table
@@ -320,7 +311,7 @@ def _draw_front(runs: Mapping[str, Path], run_dir: Path) -> None:
         if history.best is not None:
             rows.append(Row(goal, history.best.values, history.best.errors, "tuned"))
     picture = run_dir / "front.png"
-    accuracy, others = _at_k(rows[0].values)
+    accuracy, others = traded_metrics(rows[0].values)
     trade_off(rows, picture, across=others, up=accuracy, title="Sweep, validation users")
     click.echo(text_table(rows, (accuracy, *others), with_errors=True))
     click.echo(f"Picture: {picture}")

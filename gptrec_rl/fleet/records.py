@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.pictures import PathPicture
 from gptrec_rl.fleet.tensorboard import FOLDER, EventFiles
 from gptrec_rl.transport.entry import parse_json
 from gptrec_rl.transport.metrics import START, MetricRecord
@@ -34,6 +35,7 @@ class RunRecords:
     def __init__(self, run_dir: Path) -> None:
         self._files = {name: run_dir / name for name in ("metrics.jsonl", "validations.jsonl")}
         self._event_files = EventFiles(run_dir / FOLDER)
+        self._path = PathPicture(run_dir)
         self._state = run_dir / "metrics.cursor"
         for file in self._files.values():
             file.touch()
@@ -52,6 +54,8 @@ class RunRecords:
                 out.writelines(json.dumps(asdict(record)) + "\n" for record in kept)
         for record in records:
             self._event_files.add(record)
+        if scores:
+            self._path.refresh()
         self._keep_place(cursor)
         self.cursor = cursor
 

@@ -18,7 +18,7 @@ from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import read_config
 from gptrec_rl.errors import InputError
 from gptrec_rl.reporting.history import LONGEST_PAUSE_S, RunHistory
-from gptrec_rl.reporting.holdups import Finding, recent_means, standstill
+from gptrec_rl.reporting.holdups import Finding, recent_means, standstill, waiting_share
 from gptrec_rl.reporting.results import duration
 from gptrec_rl.transport import names
 from gptrec_rl.transport.checkpoints import BEST, LEARNER, POLICIES
@@ -118,8 +118,7 @@ def waiting(evidence: Evidence) -> Iterator[Finding]:
     if (found := standstill(evidence.history)) is not None:
         yield found
         return
-    generators = recent_means(evidence.history, "generator").get(names.WAIT_SHARE, 0.0)
-    optimiser = evidence.optimiser().get(names.WAIT_SHARE, 0.0)
+    generators, optimiser = (waiting_share(evidence.history, role) for role in ("generator", "optimiser"))
     if min(optimiser, generators) > MUCH_WAITING:
         yield Finding(
             f"Everybody waits: the optimiser {optimiser:.0%} of its time, the generators {generators:.0%}",

@@ -70,6 +70,12 @@ def recent_means(history: RunHistory, role: str) -> dict[str, float]:
     return means
 
 
+def waiting_share(history: RunHistory, role: str) -> float:
+    """Return the mean share of their time that the processes of a role waited for others; a pause isn't counted."""
+    means = recent_means(history, role)
+    return means.get(names.WAIT_SHARE, 0.0) - means.get(names.WAIT_RESUME, 0.0)
+
+
 def waits_in_words(values: Mapping[str, float]) -> str:
     """Say what a process waited for, and for which share of its time, the longest first; "" for hardly any time."""
     shares = {what: values.get(name, 0.0) for name, what in _WAITING_FOR.items()}

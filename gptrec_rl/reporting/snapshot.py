@@ -7,7 +7,15 @@ from itertools import pairwise
 
 from gptrec_rl.metrics import metric
 from gptrec_rl.reporting.history import RunHistory, ScoredPolicy
-from gptrec_rl.reporting.holdups import NOTABLE, active, biting_limits, recent_means, standstill, waits_in_words
+from gptrec_rl.reporting.holdups import (
+    NOTABLE,
+    active,
+    biting_limits,
+    recent_means,
+    standstill,
+    waiting_share,
+    waits_in_words,
+)
 from gptrec_rl.reporting.results import duration
 from gptrec_rl.transport import names
 
@@ -50,8 +58,7 @@ def snapshot(history: RunHistory, title: str, now: float, n_validations: int | N
 
 def bottleneck(history: RunHistory) -> str:
     """Say in words who holds up whom."""
-    optimiser = recent_means(history, "optimiser").get(names.WAIT_SHARE, 0.0)
-    generators = recent_means(history, "generator").get(names.WAIT_SHARE, 0.0)
+    optimiser, generators = (waiting_share(history, role) for role in ("optimiser", "generator"))
     if max(optimiser, generators) < NOTABLE:
         return "nobody is held up"
     return "the generators are the bottleneck" if optimiser > generators else "the optimiser is the bottleneck"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from gptrec_rl.reporting.grids import Grid
 from gptrec_rl.reporting.history import RunHistory
-from gptrec_rl.reporting.holdups import active, biting_limits, recent_means, standstill, waits_in_words
+from gptrec_rl.reporting.holdups import biting_limits, recent_means, standstill, waits_in_words
 from gptrec_rl.reporting.results import duration
 from gptrec_rl.reporting.snapshot import lag_in_words, ledger_in_words
 from gptrec_rl.transport import names
@@ -34,12 +35,12 @@ def status(records: Iterable[MetricRecord], ledger: Ledger, wishes: Wishes, now:
     history = RunHistory()
     for record in records:
         history.add(record)
-    processes = sorted(((role, index), list(records)[-1]) for (role, index), records in history.recent.items())
-    lines = [_process(f"{role}-{index}", last, now) for (role, index), last in processes if now - last.time < GONE_S]
+    last_said = {process: list(said)[-1] for process, said in sorted(history.recent.items())}
+    lines = [_process(last, now) for last in last_said.values() if _is_shown(last, wishes, now)]
     validated = f"; version {history.validations[-1].version} was validated last" if history.validations else ""
     facts = {
         "run": f"step {history.step:,}, {min(history.progress, 1.0):.0%} of the budget{validated}",
-        "wanted": _wanted(history, wishes),
+        "wanted": _wanted(lines, wishes),
         "lag": lag_in_words(recent_means(history, "optimiser")),
         "limits": biting_limits(history),
         "ledger": _ledger(ledger),
@@ -50,14 +51,19 @@ def status(records: Iterable[MetricRecord], ledger: Ledger, wishes: Wishes, now:
     return "\n\n".join(parts)
 
 
-def _process(name: str, last: MetricRecord, now: float) -> Sequence[str]:
+def _is_shown(last: MetricRecord, wishes: Wishes, now: float) -> bool:
+    was_sent_away = last.role == "generator" and last.id >= (wishes.n_generators or math.inf)
+    return now - last.time < GONE_S and not was_sent_away
+
+
+def _process(last: MetricRecord, now: float) -> Sequence[str]:
     silent_s = max(now - last.time, 0.0)
     values = last.values
     speed = f"{values.get(names.SPEED_LISTS_PER_S, 0.0):,.0f} lists/s" if last.role == "generator" else ""
     if last.role == "optimiser":
         speed = f"{values.get(names.SPEED_STEPS_PER_S, 0.0):.2f} steps/s"
     return (
-        name,
+        f"{last.role}-{last.id}",
         _state(last, silent_s),
         f"{duration(silent_s)} ago",
         speed,
@@ -75,8 +81,8 @@ def _state(last: MetricRecord, silent_s: float) -> str:
     return "waits" if last.values.get(names.WAIT_SHARE, 0.0) > 0.5 else "works"
 
 
-def _wanted(history: RunHistory, wishes: Wishes) -> str:
-    n_there = len(active(history, "generator"))
+def _wanted(lines: Sequence[Sequence[str]], wishes: Wishes) -> str:
+    n_there = sum(name.startswith("generator") for name, *_ in lines)
     generators = f"{n_there} there" if wishes.n_generators is None else f"{n_there} there of {wishes.n_generators}"
     return f"{'paused' if wishes.is_paused else 'running'}; generators: {generators}"
 
