@@ -272,10 +272,11 @@ class CheckpointStore:
         return held
 
     def _retain(self, kind: str) -> None:
+        there = self._storage.list(kind)  # first of all: what comes later, from a newer optimiser, stays
         held = self._held_folders()
         best = self._load_pointer(BEST, "score")  # after the holds: a reader marks before it lets go
         newest = [entry.folder for entry in self._entries(kind)[-self._keep[kind] :]]
         kept = {*held, *newest, *([best["folder"]] if best else [])}
-        for name in self._storage.list(kind):  # with what a killed writer left unfinished
+        for name in there:  # with what a killed writer left unfinished
             if f"{kind}/{name}" not in kept:
                 self._storage.remove(f"{kind}/{name}")

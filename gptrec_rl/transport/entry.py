@@ -175,8 +175,8 @@ def refused_writes(path: str) -> Iterator[None]:
     except OSError as error:
         kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else InputError
         raise kind(
-            f"checkpoint {path} can't be written: {error.strerror or error}; free some space or allow writing there, "
-            "then resume"
+            f"checkpoint {path} can't be written: {error.strerror or error}; free some space, allow writing there, "
+            "and see that nobody else writes it; then resume"
         ) from None
 
 

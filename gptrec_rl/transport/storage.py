@@ -128,6 +128,8 @@ class LocalStorage(Storage):
             unfinished.unlink(missing_ok=True)
             raise
         _sync_folder(target.parent)
+        for left_over in _all_beside(target):  # those of writers that were killed
+            left_over.unlink(missing_ok=True)
 
     def remove(self, path: str) -> None:
         """Remove a file or folder; a folder loses its name first, so that no reader sees half of it."""

@@ -1,0 +1,119 @@
+"""`make chaos`: random faults against a fleet, one after another, then the invariants; code 1 if one is broken."""
+
+from __future__ import annotations
+
+import logging
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from chaos.faults import FAULTS
+from chaos.fleet import OPTIMISER, ROLES, BrokenError, Fleet
+from chaos.invariants import violations
+
+LAST_STEPS = 50
+LONGEST_FAULT_S = 6.0
+LONGEST_REST_S = 4.0
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How a role came back from a fault.
+
+    Attributes:
+        role: which.
+        fault: one of `FAULTS`.
+        seconds: from the end of its cause until the role has reported and steps advance.
+        started_s: the part of them until its new process ran; None where the old one went on.
+    """
+
+    role: str
+    fault: str
+    seconds: float
+    started_s: float | None
+
+
+@click.command()
+@click.option("--faults", "n_faults", default=200, show_default=True, type=click.IntRange(min=1), help="How many.")
+@click.option("--seed", default=0, show_default=True, help="Of what befalls whom, and when.")
+@click.option("--generators", default=2, show_default=True, type=click.IntRange(min=1))
+def main(n_faults: int, seed: int, generators: int) -> None:
+    """Kill, stop, cut off and starve the processes of a fleet, and see that it keeps its promises."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    rng = random.Random(seed)
+    imports_s = _seconds_of_imports()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder, Fleet(Path(folder), generators) as fleet:
+        kinds = [kind for kind in FAULTS if fleet.has_disks or kind != "full disk"]
+        if not fleet.has_disks:
+            click.echo("no disk is filled: only root may mount the small ones that this takes")
+        started_at = time.time()
+        fleet.start()
+        try:
+            fleet.wait_until_it_works(ROLES, started_at)
+            recoveries = [_befall(fleet, rng, kinds, f"{place + 1}/{n_faults}") for place in range(n_faults)]
+            fleet.finish(LAST_STEPS)
+        except BrokenError as error:
+            raise click.ClickException(f"seed {seed}: {error}") from None
+        broken = violations(fleet.run_dir, fleet.client, fleet.run_id, is_over=True)
+        _show(recoveries, imports_s)
+        click.echo(f"ledger: {fleet.ledger()}")
+    success = f"{n_faults} faults, seed {seed}: no invariant is broken, and the run is at its last step"
+    click.echo("\n".join(broken) or success)
+    sys.exit(bool(broken))
+
+
+def _befall(fleet: Fleet, rng: random.Random, kinds: list[str], place: str) -> Recovery:
+    """Let something befall somebody, and wait until steps advance again.
+
+    Raises:
+        BrokenError: they don't, or an invariant is broken.
+    """
+    time.sleep(rng.uniform(0.0, LONGEST_REST_S))
+    role, kind = rng.choice(ROLES), rng.choice(kinds)
+    cause_gone_at = FAULTS[kind](fleet, role, rng.uniform(0.5, LONGEST_FAULT_S))
+    fleet.wait_until_it_works((role,), cause_gone_at)
+    seconds = time.time() - cause_gone_at
+    began_s = fleet.process(role).create_time() - cause_gone_at
+    with fleet.frozen():
+        broken = violations(fleet.run_dir, fleet.client, fleet.run_id, is_over=False)
+    if broken:
+        raise BrokenError(f"after {kind} of {role}:\n" + "\n".join(broken))
+    click.echo(f"{place} {role}, {kind}: works again after {seconds:.1f} s")
+    return Recovery(role, kind, seconds, max(began_s, 0.0) if kind.startswith("kill") else None)
+
+
+def _seconds_of_imports() -> float:
+    started_at = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import gptrec_rl.fleet.optimiser, gptrec_rl.fleet.run_folder"], check=True)
+    return time.monotonic() - started_at
+
+
+def _show(recoveries: list[Recovery], imports_s: float) -> None:
+    click.echo("\nSeconds until the role has reported and steps advance")
+    click.echo(f"{'role':<12}{'fault':<17}{'n':>5}{'median':>8}{'worst':>8}{'median until its new process runs':>36}")
+    for role in ROLES:
+        for kind in FAULTS:
+            of_cell = [each for each in recoveries if (each.role, each.fault) == (role, kind)]
+            if of_cell:
+                _show_cell(role, kind, of_cell)
+    killed = [each.seconds for each in recoveries if each.role == OPTIMISER and each.started_s is not None]
+    click.echo(f"The imports of an Optimiser take {imports_s:.1f} s on their own.") if killed else None
+
+
+def _show_cell(role: str, kind: str, recoveries: list[Recovery]) -> None:
+    seconds = [each.seconds for each in recoveries]
+    started = [each.started_s for each in recoveries if each.started_s is not None]
+    until_started = f"{statistics.median(started):.1f}" if started else "-"
+    median, worst = statistics.median(seconds), max(seconds)
+    click.echo(f"{role:<12}{kind:<17}{len(seconds):>5}{median:>8.1f}{worst:>8.1f}{until_started:>36}")
+
+
+if __name__ == "__main__":
+    main()
