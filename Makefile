@@ -19,7 +19,7 @@ COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose 
 # The extra index may be out of reach: torch is installed alone, so that this costs seconds and no other package.
 TORCH_FLAGS := $(if $(findstring +cpu,$(TORCH)),--extra-index-url $(TORCH_CPU_INDEX) --retries 1 --timeout 10)
 
-.PHONY: run test experiments bench load-test fuzz compose-run compose-test lint format clean
+.PHONY: run test experiments bench chaos load-test fuzz compose-run compose-test lint format clean
 
 run: $(INSTALLED)
 	$(BIN)/gptrec-rl demo --run-dir runs/demo
@@ -53,6 +53,11 @@ compose-run:
 
 compose-test: $(INSTALLED)
 	$(BIN)/python -m pytest -m docker -o faulthandler_timeout=0 tests/docker
+
+chaos: FAULTS ?= 200
+chaos: SEED ?= 0
+chaos: $(INSTALLED)
+	$(BIN)/python -m chaos --faults $(FAULTS) --seed $(SEED)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
