@@ -98,7 +98,7 @@ class Fleet:
         with ExitStack() as stack:
             for part in (self.run_dir, self._folder / "redis", self.store):
                 if part == self.store:
-                    self._prepare_run()
+                    self.prepare_run()
                 if self.has_disks:
                     stack.enter_context(disk.mounted(part))
             self._embedded_redis = EmbeddedRedis(self._folder / "redis")
@@ -128,6 +128,19 @@ class Fleet:
     def disk_of(self, role: str) -> Path:
         """Return the disk that a role writes to."""
         return {OPTIMISER: self.store, VALIDATOR: self.store, REDIS: self._folder / "redis"}.get(role, self.run_dir)
+
+    def prepare_run(self) -> None:
+        """Make data, a student and the run folder."""
+        data, student = self._folder / "data.npz", self._folder / "student"
+        interactions = synthetic.generate(n_users=60, n_items=48, mean_length=12)
+        interactions.save(data)
+        split = Split.leave_one_out(interactions)
+        files = GPTRec.create(split.catalogue.n_items, SIZES).to_files()
+        origin = {"catalogue_hash": split.catalogue.hash, "split_hash": split.hash}
+        save_policy(student, files, step=0, config={}, **origin)
+        changes = [*SETTINGS, f"data={data}", f"steps={ENDLESS}"]
+        changes += [f"fleet.n_generators={self._n_generators}", f"fleet.heartbeat_s={self._heartbeat_s}"]
+        prepare_run(self.run_dir, read_config(TuneConfig, None, changes), student, "fail")
 
     def start(self, steps: int = ENDLESS) -> None:
         """Start it, or go on with it, as a user does."""
@@ -272,18 +285,6 @@ class Fleet:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-
-    def _prepare_run(self) -> None:
-        data, student = self._folder / "data.npz", self._folder / "student"
-        interactions = synthetic.generate(n_users=60, n_items=48, mean_length=12)
-        interactions.save(data)
-        split = Split.leave_one_out(interactions)
-        files = GPTRec.create(split.catalogue.n_items, SIZES).to_files()
-        origin = {"catalogue_hash": split.catalogue.hash, "split_hash": split.hash}
-        save_policy(student, files, step=0, config={}, **origin)
-        changes = [*SETTINGS, f"data={data}", f"steps={ENDLESS}"]
-        changes += [f"fleet.n_generators={self._n_generators}", f"fleet.heartbeat_s={self._heartbeat_s}"]
-        prepare_run(self.run_dir, read_config(TuneConfig, None, changes), student, "fail")
 
 
 def is_alive(process: psutil.Process) -> bool:
