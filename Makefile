@@ -52,7 +52,7 @@ compose-run:
 	code=$$(docker wait "$$($(COMPOSE) ps --all --quiet report)"); $(COMPOSE) down; exit "$$code"
 
 compose-test: $(INSTALLED)
-	$(BIN)/python -m pytest -m docker -o faulthandler_timeout=0 tests/docker
+	$(BIN)/python -m pytest -m docker -o faulthandler_timeout=0 --capture no tests/docker
 
 chaos: FAULTS ?= 200
 chaos: SEED ?= 0

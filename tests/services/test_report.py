@@ -1,0 +1,75 @@
+"""The report of a fleet of containers: it waits for the end of this budget, ends the others and shows the table."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gptrec_rl.config import TuneConfig
+from gptrec_rl.config_files import write_config
+from gptrec_rl.data.sources.synthetic import generate
+from gptrec_rl.fleet.records import RunRecords
+from gptrec_rl.fleet.run_folder import Run, prepare_run
+from gptrec_rl.fleet.serial import SerialFleet
+from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.transport.connection import connect
+from gptrec_rl.transport.control import MemoryControl, RedisControl
+from gptrec_rl.transport.embedded import EmbeddedRedis
+from services.report import _wait_for_the_end, main
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_policy: Callable[..., GPTRec]) -> Run:
+    """Return a run of two steps that has ended."""
+    from gptrec_rl.checkpoint import save_policy
+
+    world = generate(n_users=40, n_items=60, mean_length=10)
+    world.save(tmp_path / "data.npz")
+    policy = make_policy(60, history_length=8, slate_length=10)
+    student = tmp_path / "student"
+    hashes = {"catalogue_hash": world.catalogue.hash, "split_hash": ""}
+    save_policy(student, policy.to_files(), step=0, config={}, **hashes)
+    fleet = {"n_histories": 4, "n_lists": 3, "publish_every": 1}
+    config = TuneConfig.model_validate(
+        {"data": str(tmp_path / "data.npz"), "steps": 2, "precision": "fp32", "fleet": fleet}
+    )
+    run = prepare_run(tmp_path / "tuned", config, student, "fail")
+    records = RunRecords(run.folder)
+    serial = SerialFleet.of(run.student(), run.split, run.config, run.memory_transport())
+    serial.run(lambda record: records.append([record], records.cursor))
+    return run
+
+
+def test_it_shows_the_table_draws_the_picture_and_ends_the_others(run: Run, tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path / "redis") as url:
+        done = CliRunner().invoke(main, ["--run-dir", str(tmp_path), "--redis-url", url], catch_exceptions=False)
+        assert RedisControl(connect(url), run.config.run_id).wishes().n_stops == 1
+    assert done.exit_code == 0, done.output
+    rows = re.findall(r"^(Markov chain|student|tuned: ndcg=1,ild=1) +((?: *\d\.\d{4}){3})$", done.output, re.MULTILINE)
+    assert [name for name, _ in rows] == ["Markov chain", "student", "tuned: ndcg=1,ild=1"]
+    assert "2 steps in" in done.output
+    assert (tmp_path / "trade-off.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_end_of_an_earlier_budget_is_not_the_end(run: Run) -> None:
+    write_config(run.config, run.folder / "config.toml")
+    later = run.folder.joinpath("config.toml").stat().st_mtime + 60
+    os.utime(run.folder / "config.toml", (later, later))
+    control, waited = MemoryControl(), threading.Event()
+
+    def wait() -> None:
+        _wait_for_the_end(run, control, threading.Event())
+        waited.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    assert not waited.wait(2.5)
+    control.stop()
+    assert waited.wait(30)
