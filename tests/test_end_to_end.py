@@ -193,3 +193,22 @@ def test_a_stopped_run_and_one_killed_outright_leave_no_process_and_go_on_when_r
     tokens = [entry.token for entry in store_of(run_dir).learner_states()]
     assert tokens[-1] == 3
     assert (run_dir / "report").is_dir()
+
+
+def test_a_recorded_fleet_whose_optimiser_was_killed_is_replayed_to_the_bit(
+    tune: Callable[..., subprocess.Popen[str]], inputs: Path, tmp_path: Path
+) -> None:
+    run_dir, again, steps = tmp_path / "run", tmp_path / "again", 80
+    process = tune(run_dir, "--steps", str(steps), "--generators", "2", "--record", "--set", "fleet.n_histories=16")
+    wait_until(lambda: len(store_of(run_dir).learner_states()) > 0, "there is a state to resume from")
+    victim = child_of_role(process, "optimiser")
+    assert victim is not None, "no optimiser runs; the run was over too soon"
+    victim.send_signal(signal.SIGKILL)
+    assert process.wait(TIMEOUT_S) == 0, (tmp_path / "tune.log").read_text()
+    assert len(list((run_dir / "draws").iterdir())) == 2
+    command = [*GPTREC_RL, "tune", "--replay", run_dir, "--run-dir", again, "--data", inputs / "data.npz"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+    assert done.returncode == 0, done.stderr
+    assert f"Replayed {steps} steps" in done.stdout
+    recorded, replayed = (store_of(folder).policies()[-1] for folder in (run_dir, again))
+    assert recorded.files == replayed.files

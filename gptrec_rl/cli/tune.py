@@ -131,10 +131,10 @@ def _replay(recorded: Path, run_dir: Path, data: Path | None, on_existing: str, 
     from gptrec_rl.fleet.replay import config_of_replay, replay
     from gptrec_rl.fleet.run_folder import prepare_run, sole_user
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    recording = Recording.open(recorded)
     if on_existing == "resume":
         raise click.UsageError("a replay begins at the first step; give --on-existing overwrite, or another --run-dir")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    recording = Recording.open(recorded)
     with sole_user(run_dir):
         config = config_of_replay(recording, data)
         run = prepare_run(run_dir, config, recorded / STUDENT, on_existing)  # type: ignore[arg-type]

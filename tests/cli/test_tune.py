@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,19 @@ def undefined(slates, ground_truth, histories, catalogue):
 
 def too_short(slates, ground_truth, histories, catalogue):
     return np.zeros(len(slates))
+"""
+
+TERMINATES_AT_THE_FIFTH_CALL = """
+import os, signal
+from itertools import count
+import numpy as np
+
+calls = count(1)
+
+def ones(slates, ground_truth, histories, catalogue):
+    if next(calls) == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return np.ones(slates.shape)
 """
 
 
@@ -126,6 +140,50 @@ def test_the_papers_preset_gives_way_to_what_is_set(tune: Run, tmp_path: Path) -
     assert (config["steps"], config["ppo"]["policy_learning_rate"], config["ppo"]["passes"]) == (1, 1e-5, 1)
     assert (config["fleet"]["max_staleness"], config["fleet"]["n_generators"]) == ("none", 2)
     assert config["fleet"]["n_histories"] == 4
+
+
+def test_a_recorded_run_is_replayed_to_the_same_policy(tune: Run, run: Run, tmp_path: Path) -> None:
+    assert tune("--steps", 5, "--seed", 3, "--record").exit_code == 0
+    result = run("tune", "--replay", tmp_path / "run", "--run-dir", tmp_path / "again")
+    assert result.exit_code == 0, result.output
+    assert "Replayed 5 steps" in result.output
+    assert "3 published policies, all the same bits" in result.output
+    stores = [CheckpointStore(str(tmp_path / name / STORE)) for name in ("run", "again")]
+    recorded, replayed = (store.read(store.policies()[-1]) for store in stores)
+    assert replayed == recorded
+    assert config_of(tmp_path / "again")["seed"] == 3
+    assert lines_of(tmp_path / "again/validations.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--replay", "run"), "run has no recording; make one with 'gptrec-rl tune --record'"),
+        (("--replay", "run", "--goal", "ndcg=1"), "repeats a run with its own settings, student and seed; leave out"),
+        (("--replay", "run", "--set", "ppo.clip=1"), "leave out --set"),
+        (("--replay", "run", "--on-existing", "resume"), "a replay begins at the first step"),
+    ],
+)
+def test_a_replay_takes_nothing_but_a_recording(
+    options: tuple[str, ...], message: str, run: Run, tmp_path: Path
+) -> None:
+    result = run("tune", "--run-dir", tmp_path / "again", *options)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert not (tmp_path / "again").exists()
+
+
+def test_sigterm_stops_a_serial_run_with_all_that_it_learned(
+    tune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reward_that_terminates.py").write_text(TERMINATES_AT_THE_FIFTH_CALL)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+    result = tune("--steps", 100, "--goal", "ndcg=1,reward_that_terminates:ones=1")
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+    store = CheckpointStore(str(tmp_path / "run" / STORE))
+    assert 0 < store.learner_states()[-1].step == store.policies()[-1].step < 10
 
 
 def test_a_sweep_tunes_once_a_weight_and_draws_the_front(tune: Run, tmp_path: Path) -> None:

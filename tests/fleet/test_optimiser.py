@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from gptrec_rl.data import Split
 from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.fleet.generator import Generator
 from gptrec_rl.fleet.optimiser import COUNTERS_FILE, Optimiser
-from gptrec_rl.learning.learner import UpdateStats
+from gptrec_rl.learning.learner import Learner, UpdateStats
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport import names
 from gptrec_rl.transport.hub import Transport
@@ -213,6 +215,86 @@ def test_what_a_killed_optimiser_did_after_its_last_state_is_done_again_and_its_
     assert resumed.learner.step == 3
 
 
+def test_after_a_fallback_to_an_older_state_it_publishes_at_once_and_refuses_what_later_policies_wrote(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport, tmp_path: Path
+) -> None:
+    now = [0.0]
+    transport = dataclasses.replace(make_transport(), lease=MemoryLease(10.0, lambda: now[0]))
+    config = make_config({"publish_every": 1}, steps=10)
+    generator = Generator(world, config, transport)
+    first = Optimiser(student, world, config, transport, "first")
+    first.start()
+    for step in range(1, 5):
+        generator.step()
+        first.step()
+        if step % 2 == 0:
+            first.save()
+    damaged = tmp_path / "store" / transport.store.learner_states()[-1].folder / "policy.model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    late = Generator(world, config, transport, 1)
+    late.step()  # with the policy of step 4
+    now[0] = 11.0
+    fallen_back = Optimiser(student, world, config, transport, "fallen back")
+    fallen_back.start()
+    latest = transport.store.latest_policy()
+    assert latest is not None
+    assert (latest.token, latest.step) == (2, 2)
+    assert fallen_back.step() is None
+    assert transport.cache.ledger().rejected == 1
+    assert late.step()
+    assert fallen_back.step() is not None
+
+
+def test_a_policy_that_was_never_published_has_written_nothing_to_learn_from(
+    world: Split,
+    student: GPTRec,
+    make_config: MakeConfig,
+    make_transport: MakeTransport,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    transport = make_transport()
+    optimiser = Optimiser(student, world, make_config(steps=10), transport, "a")
+    optimiser.start()
+    Generator(world, make_config(), transport).step()
+    batch = transport.cache.draw(np.random.default_rng(0))
+    assert batch is not None
+    for number, future in enumerate(({"policy_version": 1}, {"token": 2}), start=2):
+        transport.cache.put(dataclasses.replace(batch, sequence_number=number, **future))
+    with caplog.at_level(logging.WARNING):
+        assert optimiser.step() is None
+    assert caplog.text.count("has a policy from the future") == 2
+    assert transport.cache.ledger().rejected == 2
+    assert transport.cache.quarantined() == frozenset()
+
+
+def test_fed_the_same_draws_a_killed_and_resumed_run_is_the_unbroken_one_to_the_bit(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    config = make_config({"publish_every": 3}, steps=20, ppo={"baseline": "value"})
+    source = make_transport("source", capacity=20)
+    Optimiser(student, world, config, source, "a").start()
+    generator = Generator(world, config, source)
+    draws = [batch for _ in range(20) if generator.step() and (batch := source.cache.draw(np.random.default_rng(0)))]
+
+    def learner_after(folder: str, killed_at: int | None) -> Learner:
+        now = [0.0]
+        transport = dataclasses.replace(make_transport(folder), lease=MemoryLease(10.0, lambda: now[0]))
+        optimiser = Optimiser(student, world, config, transport, "first")
+        optimiser.start()
+        for step, batch in enumerate(draws, start=1):
+            optimiser.learn(batch)
+            if step == killed_at:
+                optimiser.save()
+                optimiser.learn(draws[0])  # a step that is lost
+                now[0] = 11.0
+                optimiser = Optimiser(student, world, config, transport, "second")
+                optimiser.start()
+        return optimiser.learner
+
+    assert len(draws) == 20
+    assert learner_after("unbroken", None).to_files() == learner_after("killed", 10).to_files()
+
+
 def test_a_state_is_due_as_often_as_configured(
     world: Split,
     student: GPTRec,
@@ -289,3 +371,44 @@ def test_too_small_a_sample_is_warned_of_once(
     optimiser.report()
     (record,), _ = transport.metrics.read()
     assert record.values[names.PPO_EFFECTIVE_SAMPLE_SIZE] == pytest.approx(sum(sizes) / 4)
+
+
+def test_waiting_is_laid_to_the_reuse_bound_only_while_what_was_drawn_is_still_fresh(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport(max_staleness=1)
+    config = make_config({"publish_every": 100}, steps=100)
+    generator, optimiser = Generator(world, config, transport), Optimiser(student, world, config, transport, "a")
+    optimiser.start()
+
+    def laid_to_reuse() -> float:
+        assert optimiser.step() is None
+        optimiser.waited(1e9)
+        optimiser.report()
+        values = transport.metrics.last(1)[0].values
+        assert values[names.WAIT_BATCHES] == 1
+        return values.get(names.LIMIT_REUSE, 0.0)
+
+    assert laid_to_reuse() == 0  # nothing was ever drawn
+    generator.step()
+    assert optimiser.step() is not None
+    assert laid_to_reuse() == 1
+    transport.cache.advance(token=1, version=2, step=1)
+    assert laid_to_reuse() == 0  # it would be outdated by now
+
+
+def test_the_share_of_new_batches_that_are_outdated_undrawn_is_reported(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport(max_staleness=1)
+    generator = Generator(world, make_config(), transport)
+    optimiser = Optimiser(student, world, make_config(), transport, "a")
+    optimiser.start()
+    shares = []
+    for newest in (0, 2, 2):
+        for _ in range(2 if newest == 0 else 0):
+            generator.step()
+        transport.cache.advance(token=1, version=newest, step=0)
+        optimiser.report()
+        shares.append(transport.metrics.last(1)[0].values[names.LIMIT_STALENESS])
+    assert shares == [0, 1, 0]
