@@ -208,3 +208,40 @@ def test_a_goal_that_is_not_defined_is_refused_before_anything_is_made(
 ) -> None:
     with pytest.raises(InputError, match="unknown reward 'ndgc'; did you mean 'ndcg'"):
         Generator(world, make_config(goal="ndgc=1"), make_transport())
+
+
+def test_it_makes_nothing_with_a_policy_that_is_outdated_and_says_for_what_it_waits(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport(max_staleness=1, capacity=2)
+    generator = Generator(world, make_config(), transport)
+    reasons = []
+    for published, newest in ((None, 0), (0, 1), (None, 2), (2, 2)):
+        if published is not None:
+            publish(transport, world, student, version=published)
+        transport.cache.advance(token=1, version=newest, step=0)
+        if not generator.step():
+            generator.waited(1e9)
+        generator.report()
+        values = transport.metrics.last(1)[0].values
+        reasons.append({name for name, value in values.items() if name.startswith(("wait/", "limit/")) and value == 1})
+    assert reasons == [
+        {names.WAIT_SHARE, names.WAIT_POLICY},  # nothing is published
+        set(),  # one version behind, which may be
+        {names.WAIT_SHARE, names.WAIT_POLICY, names.LIMIT_STALENESS},  # two behind
+        set(),
+    ]
+    assert transport.cache.ledger().generated == 2
+
+
+def test_it_says_that_pacing_holds_it_up(
+    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+) -> None:
+    transport = make_transport(capacity=1)
+    generator = Generator(world, make_config(), transport)
+    publish(transport, world, student)
+    assert [generator.step(), generator.step()] == [True, False]
+    generator.waited(1e9)
+    generator.report()
+    values = transport.metrics.last(1)[0].values
+    assert values[names.WAIT_ROOM] == values[names.LIMIT_PACING] == 1

@@ -16,7 +16,7 @@ import redis
 from gptrec_rl.transport.cache import CacheLimits, Ledger
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.messages import RolloutBatch
-from gptrec_rl.transport.redis_cache import RedisCache
+from gptrec_rl.transport.redis_cache import RedisCache, ledger_of
 
 pytestmark = pytest.mark.integration
 
@@ -179,7 +179,7 @@ import sys
 import numpy as np
 from gptrec_rl.transport.cache import CacheLimits
 from gptrec_rl.transport.connection import connect
-from gptrec_rl.transport.redis_cache import RedisCache
+from gptrec_rl.transport.redis_cache import RedisCache, ledger_of
 
 cache = RedisCache(connect(sys.argv[1]), "run", CacheLimits(capacity=4, max_reuse=None), "c", "s")
 rng = np.random.default_rng(0)
@@ -205,3 +205,25 @@ def test_the_ledger_sums_up_after_an_optimiser_is_killed(
     ledger = cache.ledger()
     assert ledger.generated == number == ledger.waiting + ledger.drawn + ledger.evicted
     assert open_cache(client, capacity=4, max_reuse=None).draw(np.random.default_rng(0)) is not None
+
+
+def test_a_redis_that_forgot_the_newest_version_gives_no_outdated_batch(client: redis.Redis, make_batch: Maker) -> None:
+    cache = open_cache(client, max_staleness=1)
+    cache.advance(token=1, version=3, step=40)
+    client.hset("gptrec:{run}:cache:state", "version", 2)  # as after a crash that lost the last second
+    cache.put(make_batch(0, policy_version=1))
+    cache.put(make_batch(1, policy_version=2))
+    drawn = [cache.draw(np.random.default_rng(0)) for _ in range(2)]
+    assert [batch and batch.policy_version for batch in drawn] == [2, None]
+    assert cache.ledger() == Ledger(generated=2, drawn=1, stale=1)
+
+
+def test_the_ledger_can_be_read_without_a_cache_and_has_known_columns_only(
+    client: redis.Redis, make_batch: Maker
+) -> None:
+    cache = open_cache(client)
+    cache.put(make_batch())
+    client.hset("gptrec:{run}:cache:ledger", "another", 3)
+    assert ledger_of(client, "run") == cache.ledger() == Ledger(generated=1, waiting=1)
+    assert ledger_of(client, "run").balances
+    assert not Ledger(generated=2, waiting=1).balances

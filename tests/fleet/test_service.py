@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from gptrec_rl.fleet import service
+from gptrec_rl.fleet.processes import TERMINATED
+from gptrec_rl.fleet.reporter import Reporter
+from gptrec_rl.fleet.service import Orders
+from gptrec_rl.transport import names
+from gptrec_rl.transport.control import MemoryControl
+from gptrec_rl.transport.metrics import MemoryMetrics
+
+
+class Worker:
+    """Reports and does nothing else."""
+
+    def __init__(self) -> None:
+        self.stream = MemoryMetrics()
+        self.reporter = Reporter(self.stream, "generator", 0, every_s=0.01)
+
+    def report(self) -> None:
+        self.reporter.report(1, 1)
+
+
+@pytest.fixture
+def control() -> MemoryControl:
+    return MemoryControl()
+
+
+def test_work_goes_on_until_a_signal_which_is_no_end_of_its_own(control: MemoryControl) -> None:
+    stop = threading.Event()
+    orders = Orders(stop, control)
+    assert orders.go_on(Worker())
+    stop.set()
+    assert not orders.go_on(Worker())
+    assert orders.exit_code == TERMINATED
+
+
+def test_a_stop_that_is_wished_ends_with_code_0_so_that_nobody_starts_it_again(control: MemoryControl) -> None:
+    orders = Orders(threading.Event(), control)
+    control.stop()
+    assert not orders.go_on(Worker())
+    assert orders.exit_code == 0
+
+
+def test_a_stop_before_its_start_is_not_meant(control: MemoryControl) -> None:
+    control.stop()
+    assert Orders(threading.Event(), control).go_on(Worker())
+
+
+@pytest.mark.parametrize("ends_by", ["resume", "stop", "signal"])
+def test_a_paused_process_waits_and_reports_that_it_does(
+    control: MemoryControl, monkeypatch: pytest.MonkeyPatch, ends_by: str
+) -> None:
+    monkeypatch.setattr(service, "PAUSED_S", 0.01)
+    stop, worker, went_on = threading.Event(), Worker(), list[bool]()
+    orders = Orders(stop, control)
+    control.pause()
+    waiting = threading.Thread(target=lambda: went_on.append(orders.go_on(worker)))
+    waiting.start()
+    deadline = time.monotonic() + 60
+    while not worker.stream.last(1):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert went_on == []
+    {"resume": control.resume, "stop": control.stop, "signal": stop.set}[ends_by]()
+    waiting.join(timeout=60)
+    assert went_on == [ends_by == "resume"]
+    assert worker.stream.last(1)[0].values[names.WAIT_RESUME] > 0
