@@ -77,8 +77,10 @@ def cut(fleet: Fleet, role: str, seconds: float) -> float:
 
 
 def fill_disk(fleet: Fleet, role: str, seconds: float) -> float:
-    """The disk that a role writes to is full."""
+    """The disk that a role writes to is full, from before it notices; a generator writes nothing but its log."""
+    notices = _notices_full_disk(fleet, role)
     with disk.filled(fleet.disk_of(role)):
+        fleet.wait_until(notices, f"the {role} notices that its disk is full")
         time.sleep(seconds)
     return time.time()
 
@@ -114,6 +116,16 @@ def _change_of(fleet: Fleet, role: str) -> Callable[[], bool]:
     records = fleet.run_dir / "metrics.jsonl"
     size = records.stat().st_size
     return lambda: records.stat().st_size != size
+
+
+def _notices_full_disk(fleet: Fleet, role: str) -> Callable[[], bool]:
+    if role == GENERATOR:
+        return lambda: True
+    if role == REDIS:
+        return fleet.redis_refuses_writes
+    log = fleet.log if role == SUPERVISOR else fleet.run_dir / "logs" / f"{role}-0.log"
+    n_before = log.read_text().count("No space left")
+    return lambda: log.read_text().count("No space left") > n_before
 
 
 def _kill_when(condition: Callable[[], bool], process: psutil.Process) -> None:

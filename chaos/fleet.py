@@ -204,6 +204,14 @@ class Fleet:
         """Start Redis again if it has died."""
         self._embedded_redis.revive()
 
+    def redis_refuses_writes(self) -> bool:
+        """Try to write to Redis."""
+        try:
+            self.client.incr("chaos")
+        except redis.ResponseError:
+            return True
+        return False
+
     def signs(self) -> Signs:
         """Look at what the fleet has told Redis.
 
