@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fuzzing.targets import Target
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "results" / "fuzzing.md"
+COUNTS = "counts.json"
 MAX_MEMORY_MB = 1024
 MAX_SECONDS_PER_INPUT = 30
 MAX_INPUT_BYTES = 16_384
@@ -31,17 +32,17 @@ def main(context: click.Context, runs: int, only: tuple[str, ...], out: Path) ->
     """Feed mutated input to every reader, each in a process of its own; the first failure ends it."""
     if context.invoked_subcommand is not None:
         return
-    from fuzzing.targets import targets
+    from fuzzing.targets import names
     from gptrec_rl.reporting.results import Section, write_section
 
-    names = [target.name for target in targets()]
-    unknown = [name for name in only if name not in names]
+    known = names()
+    unknown = [name for name in only if name not in known]
     if unknown:
-        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(names)}", param_hint="--only")
+        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(known)}", param_hint="--only")
     started = time.monotonic()
     lines = ["| input | fed | refused | accepted | other errors | peak memory | seconds |", "| --- |" + " ---: |" * 6]
     total = 0
-    for name in only or names:
+    for name in only or known:
         since = time.monotonic()
         found = _fuzz_apart(name, runs)
         total += found["fed"]
@@ -59,8 +60,8 @@ def main(context: click.Context, runs: int, only: tuple[str, ...], out: Path) ->
 
 def _fuzz_apart(name: str, runs: int) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
-        counts = Path(folder) / "counts.json"
-        command = [sys.executable, "-m", "fuzzing", "one", name, str(runs), str(counts)]
+        counts = Path(folder) / COUNTS
+        command = [sys.executable, "-m", "fuzzing", "one", name, str(runs), folder]
         ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         if ended.returncode != 0 or not counts.exists():
             raise click.ClickException(
@@ -73,28 +74,28 @@ def _fuzz_apart(name: str, runs: int) -> dict[str, int]:
 @main.command(hidden=True)
 @click.argument("name")
 @click.argument("runs", type=int)
-@click.argument("counts", type=click.Path(path_type=Path))
-def one(name: str, runs: int, counts: Path) -> None:
+@click.argument("folder", type=click.Path(path_type=Path))
+def one(name: str, runs: int, folder: Path) -> None:
     """Fuzz one reader in this process, which Atheris ends."""
     import atheris
 
     with atheris.instrument_imports(include=["gptrec_rl"]):
         from fuzzing.targets import targets
 
-    target = next(target for target in targets() if target.name == name)
-    with tempfile.TemporaryDirectory() as corpus:
-        for number, seed in enumerate(target.seeds):
-            (Path(corpus) / str(number)).write_bytes(seed)
-        limits = {
-            "runs": runs,
-            "rss_limit_mb": MAX_MEMORY_MB,
-            "timeout": MAX_SECONDS_PER_INPUT,
-            "max_len": MAX_INPUT_BYTES,
-        }
-        atheris.Setup(
-            [sys.argv[0], *(f"-{limit}={n}" for limit, n in limits.items()), corpus], _Counted(target, runs, counts)
-        )
-        atheris.Fuzz()
+    target = next(target for target in targets(folder) if target.name == name)
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    for number, seed in enumerate(target.seeds):
+        (corpus / str(number)).write_bytes(seed)
+    limits = {
+        "runs": runs,
+        "rss_limit_mb": MAX_MEMORY_MB,
+        "timeout": MAX_SECONDS_PER_INPUT,
+        "max_len": MAX_INPUT_BYTES,
+    }
+    options = [f"-{limit}={n}" for limit, n in limits.items()]
+    atheris.Setup([sys.argv[0], *options, str(corpus)], _Counted(target, runs, folder / COUNTS))
+    atheris.Fuzz()
 
 
 class _Counted:

@@ -26,13 +26,12 @@ from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.network import CONFIG_FILE, WEIGHTS_FILE
 from gptrec_rl.transport.checkpoints import BEST, LATEST, CheckpointStore
-from gptrec_rl.transport.entry import CheckpointError, parse_manifest, seal, verify
+from gptrec_rl.transport.entry import CheckpointError, Origin, parse_manifest, seal, verify
 from gptrec_rl.transport.messages import SCHEMA_VERSION, MessageError, decode, encode, pack
 from gptrec_rl.transport.metrics import MetricRecord, decode_record, encode_record, parse_record
 from gptrec_rl.transport.storage import open_storage
 
 HEADER_SIZE = 10
-STORE = "memory://fuzzing"
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,20 @@ class Target:
         return True
 
 
-def targets() -> list[Target]:
-    """Make all targets."""
+def names() -> list[str]:
+    """Return the names of all targets."""
+    with tempfile.TemporaryDirectory() as folder:
+        return [target.name for target in targets(Path(folder))]
+
+
+def targets(folder: Path) -> list[Target]:
+    """Make all targets; those that read files write them into this folder."""
     batches = [rollout(Histories.of(histories), 2, n_items=50, k=3) for histories in ([[5, 6, 7], [], [9]], [[1]])]
     messages = tuple(encode(batch) for batch in batches)
     record = MetricRecord("optimiser", 0, 1, 20, 1.7e9, {"reward/mean": 0.5, "val/ndcg@10": float("nan")})
     policy = _policy_files()
     frames = _recorded_messages(messages[0])
-    recording = b"".join(map(_framed, frames))
+    recording, read_recording = b"".join(map(_framed, frames)), _recording_reader(folder)
     return [
         Target("messages", messages, decode, (MessageError,)),
         Target(
@@ -81,7 +86,12 @@ def targets() -> list[Target]:
         ),
         Target("lines of metrics.jsonl", (json.dumps(asdict(record)).encode(),), parse_record, (MessageError,)),
         Target("manifests", (_manifest(policy),), _manifest_reader(policy), (CheckpointError,)),
-        Target("pointers", (b'{"folder": "policies/v00000001", "score": 0.5}',), _pointer_reader(policy), ()),
+        Target(
+            "pointers",
+            (b'{"folder": "policies/v00000001", "score": 0.5}',),
+            _pointer_reader(policy, f"memory://{folder.name}"),
+            (),
+        ),
         Target("weights", (policy[WEIGHTS_FILE],), lambda data: _load(policy, WEIGHTS_FILE, data), (InputError,)),
         Target(
             "a model's config.json",
@@ -89,19 +99,19 @@ def targets() -> list[Target]:
             lambda data: _load(policy, CONFIG_FILE, data),
             (InputError,),
         ),
-        Target("config.toml", (_config(),), _read_config, (InputError,)),
-        Target("metrics.cursor", (_place(),), _read_place, (InputError,)),
-        Target("recordings", (recording,), _read_recording, (InputError,)),
+        Target("config.toml", (_config(folder),), _config_reader(folder), (InputError,)),
+        Target("metrics.cursor", (_place(folder),), _place_reader(folder), (InputError,)),
+        Target("recordings", (recording,), read_recording, (InputError,)),
         Target(
             "headers of recordings with a true checksum",
             _payloads(frames[:1]),
-            lambda data: _read_recording(_framed(_sealed(data))),
+            lambda data: read_recording(_framed(_sealed(data))),
             (InputError,),
         ),
         Target(
             "draws of recordings with a true checksum",
             _payloads(frames[1:]),
-            lambda data: _read_recording(_framed(frames[0]) + _framed(_sealed(data))),
+            lambda data: read_recording(_framed(frames[0]) + _framed(_sealed(data))),
             (InputError,),
         ),
     ]
@@ -123,7 +133,7 @@ def _policy_files() -> dict[str, bytes]:
 
 
 def _manifest(files: dict[str, bytes]) -> bytes:
-    return seal("policies/v00000001", files, 1, 1, 0, "c", "s", {"goal": "ndcg=1"}).manifest()
+    return seal("policies/v00000001", files, Origin(1, 1, 0, "c", "s", {"goal": "ndcg=1"})).manifest()
 
 
 def _manifest_reader(files: dict[str, bytes]) -> Callable[[bytes], object]:
@@ -134,9 +144,9 @@ def _manifest_reader(files: dict[str, bytes]) -> Callable[[bytes], object]:
     return lambda data: verify(parse_manifest("policies/v00000001", data), file)
 
 
-def _pointer_reader(files: dict[str, bytes]) -> Callable[[bytes], None]:
-    store, storage = CheckpointStore(STORE), open_storage(STORE)
-    store.publish_policy(files, token=1, version=1, step=0, catalogue_hash="c", split_hash="s", config={})
+def _pointer_reader(files: dict[str, bytes], root: str) -> Callable[[bytes], None]:
+    store, storage = CheckpointStore(root), open_storage(root)
+    store.publish_policy(files, Origin(token=1, version=1, step=0, catalogue_hash="c", split_hash="s", config={}))
 
     def read(data: bytes) -> None:
         storage.replace(LATEST, data)
@@ -152,30 +162,32 @@ def _load(files: dict[str, bytes], name: str, data: bytes) -> GPTRec:
     return GPTRec.from_files({**files, name: data})
 
 
-def _config() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config.toml"
-        write_config(TuneConfig(), path)
-        return path.read_bytes()
+def _config(folder: Path) -> bytes:
+    write_config(TuneConfig(), folder / "config.toml")
+    return (folder / "config.toml").read_bytes()
 
 
-def _read_config(data: bytes) -> TuneConfig:
-    with tempfile.NamedTemporaryFile(suffix=".toml") as file:
-        file.write(data)
-        file.flush()
-        return read_config(TuneConfig, Path(file.name))
+def _config_reader(folder: Path) -> Callable[[bytes], object]:
+    path = folder / "config.toml"
+
+    def read(data: bytes) -> TuneConfig:
+        path.write_bytes(data)
+        return read_config(TuneConfig, path)
+
+    return read
 
 
-def _place() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        RunRecords(Path(folder))
-        return (Path(folder) / "metrics.cursor").read_bytes()
+def _place(folder: Path) -> bytes:
+    RunRecords(folder)
+    return (folder / "metrics.cursor").read_bytes()
 
 
-def _read_place(data: bytes) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "metrics.cursor").write_bytes(data)
-        RunRecords(Path(folder))
+def _place_reader(folder: Path) -> Callable[[bytes], object]:
+    def read(data: bytes) -> RunRecords:
+        (folder / "metrics.cursor").write_bytes(data)
+        return RunRecords(folder)
+
+    return read
 
 
 def _recorded_messages(batch: bytes) -> tuple[bytes, ...]:
@@ -193,10 +205,12 @@ def _framed(message: bytes) -> bytes:
     return LENGTH.pack(len(message), length_checksum(len(message))) + message
 
 
-def _read_recording(data: bytes) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / FOLDER / "00000001.draws"
-        path.parent.mkdir()
+def _recording_reader(folder: Path) -> Callable[[bytes], object]:
+    path = folder / FOLDER / "00000001.draws"
+    path.parent.mkdir(exist_ok=True)
+
+    def read(data: bytes) -> list[object]:
         path.write_bytes(data)
-        for _ in Recording.open(Path(folder)).draws():
-            pass
+        return list(Recording.open(folder).draws())
+
+    return read
