@@ -78,7 +78,7 @@ def scale(wish: str, run_dir: Path, redis_url: str | None) -> None:
     found = _reach(run_dir, redis_url)
     if found.supervisor is None:
         click.echo("No Supervisor runs this fleet: whoever started its containers has to. The command:", err=True)
-        click.echo(f"docker compose up -d --no-recreate --scale generator={n_generators}")
+        click.echo(f"docker compose up -d --no-deps --no-recreate --scale generator={n_generators} generator")
         return
     n_cores = round(found.supervisor.values[names.FLEET_CORES])
     if n_generators > MOST_A_CORE * n_cores:

@@ -75,7 +75,7 @@ def test_without_a_supervisor_the_command_is_printed_and_why(
     say("optimiser")
     result = fleet("scale", "generator=9", "--run-dir", str(run_dir))
     assert result.exit_code == 0
-    assert result.stdout == "docker compose up -d --no-recreate --scale generator=9\n"
+    assert result.stdout == "docker compose up -d --no-deps --no-recreate --scale generator=9 generator\n"
     assert "No Supervisor runs this fleet" in result.stderr
     assert wishes() == Wishes()
 
