@@ -16,7 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from gptrec_rl.fleet.records import RunRecords
-from gptrec_rl.transport.dictionary import Kind, describe
+from gptrec_rl.transport.dictionary import describe
+from gptrec_rl.transport.meaning import Kind
 from gptrec_rl.transport.metrics import START, MetricRecord, MetricsStream
 
 FORGET_AFTER_S = 300.0

@@ -27,6 +27,7 @@ _WAITING_FOR = {
     names.WAIT_ROOM: "room in the cache",
     names.WAIT_BATCHES: "batches",
     names.WAIT_TURN: "its turn",
+    names.WAIT_DISK: "room on the disk",
     names.WAIT_RESUME: "`fleet resume`",
 }
 

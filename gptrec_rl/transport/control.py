@@ -99,7 +99,8 @@ class RedisControl(Control):
         self._client.hincrby(self._key, "stops", 1)
 
     def _set(self, wishes: Mapping[str, int]) -> None:
-        self._client.hset(self._key, mapping=dict(wishes))
+        fields: dict[Any, Any] = dict(wishes)
+        self._client.hset(self._key, mapping=fields)
 
 
 def _number(text: bytes) -> int:

@@ -233,6 +233,15 @@ def test_the_supervisor_reports_its_generators_and_how_often_a_process_was_start
     assert last["fleet/cores"] == len(os.sched_getaffinity(0))
 
 
+def test_a_standstill_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stream = MemoryMetrics()
+    for time_s in range(0, 120, 5):
+        stream.append(MetricRecord("optimiser", 0, 1, 7, float(time_s), {"wait/share": 1.0, "wait/batches": 1.0}))
+    with caplog.at_level(logging.WARNING):
+        Supervisor(tmp_path, fleet("sleep 1"), stream).run()
+    assert caplog.text.count("the optimiser waits for batches; no generator has said anything") == 1
+
+
 def test_the_fleet_has_its_roles_and_the_password_is_on_no_command_line(tmp_path: Path) -> None:
     url = "redis://:secret@localhost:6379"
     children = fleet_children(tmp_path, url, 3, optimiser_on_gpu=False)

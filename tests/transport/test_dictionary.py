@@ -8,7 +8,8 @@ import pytest
 
 from gptrec_rl.transport import names
 from gptrec_rl.transport.cache import Ledger
-from gptrec_rl.transport.dictionary import DICTIONARY, Described, Range, describe, table
+from gptrec_rl.transport.dictionary import DICTIONARY, Described, describe, table
+from gptrec_rl.transport.meaning import Range
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 CONSTANTS = {value for name, value in vars(names).items() if name.isupper()}
