@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport.cache import CacheLimits, Ledger
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.embedded import EmbeddedRedis
-from gptrec_rl.transport.metrics import START, MetricRecord, RedisMetrics
+from gptrec_rl.transport.metrics import START, RedisMetrics
 from gptrec_rl.transport.redis_cache import RedisCache
 
 OPTIMISER, VALIDATOR, GENERATOR, SUPERVISOR, REDIS = ROLES = (
@@ -67,7 +68,7 @@ class Signs:
 
     Attributes:
         n_drawn: batches that the optimiser has drawn, ever.
-        heard_at: by role, the time of its last record, in seconds since the epoch.
+        heard_at: by role, when its process was last heard of, in seconds since the epoch; of several the earliest.
     """
 
     n_drawn: int
@@ -92,7 +93,7 @@ class Fleet:
         self.has_disks = disk.can_mount()
         self._process: subprocess.Popen[bytes] | None = None
         self._cursor = START
-        self._heard_at: dict[str, float] = {}
+        self._heard_at: dict[str, dict[int, float]] = defaultdict(dict)
 
     def __enter__(self) -> Fleet:
         with ExitStack() as stack:
@@ -224,8 +225,8 @@ class Fleet:
             if not records:
                 break
             for record in records:
-                self._hear(record)
-        return Signs(self.ledger().drawn, dict(self._heard_at))
+                self._heard_at[record.role][record.id] = record.time
+        return Signs(self.ledger().drawn, {role: min(times.values()) for role, times in self._heard_at.items()})
 
     def ledger(self) -> Ledger:
         """Return the cache's ledger."""
@@ -278,9 +279,6 @@ class Fleet:
         finally:
             for process in everybody:
                 process.resume()
-
-    def _hear(self, record: MetricRecord) -> None:
-        self._heard_at[record.role] = max(record.time, self._heard_at.get(record.role, 0.0))
 
     def _role_of(self, pid: int) -> str:
         try:
