@@ -15,6 +15,7 @@ from gptrec_rl.data import Split
 from gptrec_rl.fleet.generator import Generator
 from gptrec_rl.models.precision import keep_memory
 from gptrec_rl.transport.cache import CacheLimits
+from gptrec_rl.transport.entry import Origin
 from gptrec_rl.transport.hub import Transport, memory_transport
 
 RUN = "benchmark"
@@ -73,10 +74,12 @@ def _transport(split: Split, store: str) -> Transport:
 def _publish(transport: Transport, policy: Mapping[str, bytes], split: Split, version: int) -> None:
     transport.store.publish_policy(
         policy,
-        token=1,
-        version=version,
-        step=version,
-        catalogue_hash=split.catalogue.hash,
-        split_hash=split.hash,
-        config={},
+        Origin(
+            token=1,
+            version=version,
+            step=version,
+            catalogue_hash=split.catalogue.hash,
+            split_hash=split.hash,
+            config={},
+        ),
     )

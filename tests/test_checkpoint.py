@@ -14,6 +14,7 @@ from gptrec_rl.data import Catalogue
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport.checkpoints import CheckpointStore
+from gptrec_rl.transport.entry import Origin
 
 MakePolicy = Callable[..., GPTRec]
 
@@ -35,12 +36,7 @@ def publish(folder: Path, policies: list[GPTRec], catalogue: Catalogue) -> Check
     for version, policy in enumerate(policies):
         store.publish_policy(
             policy.to_files(),
-            token=1,
-            version=version,
-            step=version,
-            catalogue_hash=catalogue.hash,
-            split_hash="s",
-            config={},
+            Origin(token=1, version=version, step=version, catalogue_hash=catalogue.hash, split_hash="s", config={}),
         )
     return store
 

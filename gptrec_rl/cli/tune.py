@@ -87,7 +87,7 @@ def tune(
     }
     if recorded is not None:
         _require_only_replay(click.get_current_context())
-        _replay(recorded, run_dir, options["data"], on_existing, report)
+        _replay(recorded, run_dir, data.resolve() if data else None, on_existing, report)
         return
     changes = [*settings_of(options), *overrides]
     if sweep is None:

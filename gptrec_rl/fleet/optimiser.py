@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from gptrec_rl.learning.learner import Learner, UpdateStats
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport import names
 from gptrec_rl.transport.cache import Ledger
+from gptrec_rl.transport.entry import Origin
 from gptrec_rl.transport.hub import Transport
 from gptrec_rl.transport.messages import MessageError, RolloutBatch
 
@@ -194,7 +194,7 @@ class Optimiser:
         files = {**self.learner.to_files(), COUNTERS_FILE: json.dumps(counters).encode(), **self._companions()}
         if self._recorder is not None:
             self._recorder.sync()
-        self._transport.store.save_learner(files, **self._origin())
+        self._transport.store.save_learner(files, self._origin())
         self._saved_at = time.monotonic()
 
     def report(self) -> None:
@@ -217,7 +217,7 @@ class Optimiser:
 
     def _publish(self) -> None:
         self._version += 1
-        self._transport.store.publish_policy(self.learner.policy.to_files(), **self._origin())
+        self._transport.store.publish_policy(self.learner.policy.to_files(), self._origin())
         if self._recorder is not None:
             self._recorder.published(self.learner.step, self.learner.policy)
         self._transport.cache.advance(self.token, self._version, self.learner.step)
@@ -234,15 +234,15 @@ class Optimiser:
         if error is not None:
             self.reporter.observe({names.AUDIT_ERROR: error})
 
-    def _origin(self) -> dict[str, Any]:
-        return {
-            "token": self.token,
-            "version": self._version,
-            "step": self.learner.step,
-            "catalogue_hash": self._split.catalogue.hash,
-            "split_hash": self._split.hash,
-            "config": self._config.model_dump(mode="json"),
-        }
+    def _origin(self) -> Origin:
+        return Origin(
+            token=self.token,
+            version=self._version,
+            step=self.learner.step,
+            catalogue_hash=self._split.catalogue.hash,
+            split_hash=self._split.hash,
+            config=self._config.model_dump(mode="json"),
+        )
 
     def _observe(self, batch: RolloutBatch, stats: UpdateStats, lag: dict[str, float]) -> None:
         self.reporter.count(names.SPEED_STEPS_PER_S, 1)

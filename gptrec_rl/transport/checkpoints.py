@@ -20,6 +20,7 @@ from gptrec_rl.transport.entry import (
     MAX_MANIFEST_BYTES,
     CheckpointError,
     Entry,
+    Origin,
     parse_json,
     parse_manifest,
     refused_writes,
@@ -58,17 +59,7 @@ class CheckpointStore:
         self._keep = {POLICIES: keep_policies, LEARNER: keep_learner_states}
         self._highest_token = 0
 
-    def publish_policy(
-        self,
-        files: Mapping[str, bytes],
-        *,
-        token: int,
-        version: int,
-        step: int,
-        catalogue_hash: str,
-        split_hash: str,
-        config: Mapping[str, Any],
-    ) -> Entry:
+    def publish_policy(self, files: Mapping[str, bytes], origin: Origin) -> Entry:
         """Make a policy the newest one; (token, version) only grow.
 
         Raises:
@@ -76,26 +67,16 @@ class CheckpointStore:
             DiskFullError: there is no room for it; what was there before is as it was.
             InputError: it can't be written for another reason.
         """
-        entry = seal(f"{POLICIES}/v{version:08d}", files, token, version, step, catalogue_hash, split_hash, config)
+        entry = seal(f"{POLICIES}/v{origin.version:08d}", files, origin)
         self._commit(entry, files)
         self._fence()
         self._replace(LATEST, {"folder": entry.folder}, lambda: self._refuse_after_a_newer(entry))
         self._retain(POLICIES)
         return entry
 
-    def save_learner(
-        self,
-        files: Mapping[str, bytes],
-        *,
-        token: int,
-        version: int,
-        step: int,
-        catalogue_hash: str,
-        split_hash: str,
-        config: Mapping[str, Any],
-    ) -> Entry:
+    def save_learner(self, files: Mapping[str, bytes], origin: Origin) -> Entry:
         """Save all that an optimiser needs to go on from this step; errors as in `publish_policy`."""
-        entry = seal(f"{LEARNER}/step_{step:08d}", files, token, version, step, catalogue_hash, split_hash, config)
+        entry = seal(f"{LEARNER}/step_{origin.step:08d}", files, origin)
         self._commit(entry, files)
         self._retain(LEARNER)
         return entry

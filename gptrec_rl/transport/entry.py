@@ -50,27 +50,36 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A checkpoint, without the content of its files.
+class Origin:
+    """Where a checkpoint comes from.
 
     Attributes:
-        folder: its path within the store.
         token: fencing token of the optimiser that wrote it.
         version: version of the policy in it, or the newest one published when a learner state was saved.
         step: learner step.
         catalogue_hash: hash of the catalogue that it was trained on.
         split_hash: hash of the split that it was trained on.
         config: what its writer wanted kept, in JSON types.
-        files: by name.
     """
 
-    folder: str
     token: int
     version: int
     step: int
     catalogue_hash: str
     split_hash: str
     config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry(Origin):
+    """A checkpoint, without the content of its files.
+
+    Attributes:
+        folder: its path within the store.
+        files: by name.
+    """
+
+    folder: str
     files: Mapping[str, FileRecord]
 
     def manifest(self) -> bytes:
@@ -80,16 +89,7 @@ class Entry:
         return json.dumps({"format_version": FORMAT_VERSION, **fields}, indent=2).encode()
 
 
-def seal(
-    folder: str,
-    files: Mapping[str, bytes],
-    token: int,
-    version: int,
-    step: int,
-    catalogue_hash: str,
-    split_hash: str,
-    config: Mapping[str, Any],
-) -> Entry:
+def seal(folder: str, files: Mapping[str, bytes], origin: Origin) -> Entry:
     """Return the entry that these files make.
 
     Raises:
@@ -98,7 +98,7 @@ def seal(
     records = {
         _plain(name, folder): FileRecord(len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()
     }
-    return Entry(folder, token, version, step, catalogue_hash, split_hash, dict(config), records)
+    return Entry(**vars(origin), folder=folder, files=records)
 
 
 def parse_manifest(folder: str, content: bytes) -> Entry:
@@ -198,16 +198,7 @@ def write_folder(
     path = path.resolve()
     if path.exists() and not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise InputError(f"{path} exists and is not a checkpoint folder; give another path, or remove it")
-    entry = seal(
-        str(path),
-        files,
-        token=0,
-        version=0,
-        step=step,
-        catalogue_hash=catalogue_hash,
-        split_hash=split_hash,
-        config=config,
-    )
+    entry = seal(str(path), files, Origin(0, 0, step, catalogue_hash, split_hash, config))
     with refused_writes(str(path)):
         LocalStorage(path.parent).write_folder(path.name, {**files, MANIFEST: entry.manifest()})
     return entry

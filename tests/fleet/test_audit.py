@@ -20,7 +20,7 @@ from gptrec_rl.fleet.optimiser import Optimiser
 from gptrec_rl.models import recommender
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport import names
-from gptrec_rl.transport.entry import Entry
+from gptrec_rl.transport.entry import Entry, Origin
 from gptrec_rl.transport.hub import Transport
 from gptrec_rl.transport.messages import MessageError, RolloutBatch
 
@@ -58,12 +58,14 @@ def mask_of_what_is_read(histories: Histories, *rest: Any) -> np.ndarray:
 def publish(transport: Transport, world: Split, policy: GPTRec, version: int) -> None:
     transport.store.publish_policy(
         policy.to_files(),
-        token=1,
-        version=version,
-        step=version,
-        catalogue_hash=world.catalogue.hash,
-        split_hash=world.hash,
-        config={},
+        Origin(
+            token=1,
+            version=version,
+            step=version,
+            catalogue_hash=world.catalogue.hash,
+            split_hash=world.hash,
+            config={},
+        ),
     )
 
 

@@ -13,6 +13,7 @@ from gptrec_rl.goals import build_rewards, parse_goal
 from gptrec_rl.learning.learner import Learner
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport import names
+from gptrec_rl.transport.entry import Origin
 from gptrec_rl.transport.hub import Transport
 from gptrec_rl.transport.messages import RolloutBatch
 
@@ -23,12 +24,14 @@ MakeTransport = Callable[..., Transport]
 def publish(transport: Transport, world: Split, policy: GPTRec, version: int = 0, token: int = 1) -> None:
     transport.store.publish_policy(
         policy.to_files(),
-        token=token,
-        version=version,
-        step=10 * version,
-        catalogue_hash=world.catalogue.hash,
-        split_hash=world.hash,
-        config={},
+        Origin(
+            token=token,
+            version=version,
+            step=10 * version,
+            catalogue_hash=world.catalogue.hash,
+            split_hash=world.hash,
+            config={},
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from gptrec_rl.data import Catalogue, Interactions, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.run_folder import CONFIG, Run, claim_folder, prepare_run, sole_user, stored_settings
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.transport.entry import Origin
 
 MakeConfig = Callable[..., TuneConfig]
 
@@ -239,12 +240,7 @@ def test_its_transport_has_the_limits_and_keeps_checkpoints_in_the_folder(
     assert dataclasses.astuple(transport.cache.limits) == (3, 1, 2)
     transport.store.publish_policy(
         run.student().to_files(),
-        token=1,
-        version=0,
-        step=0,
-        catalogue_hash=world.catalogue.hash,
-        split_hash=world.hash,
-        config={},
+        Origin(token=1, version=0, step=0, catalogue_hash=world.catalogue.hash, split_hash=world.hash, config={}),
     )
     assert load_policy(tmp_path / "run", world.catalogue).slate_length == 4
     assert (tmp_path / "run/store/LATEST").exists()

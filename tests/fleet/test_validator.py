@@ -14,6 +14,7 @@ from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.validator import Validator
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport import names
+from gptrec_rl.transport.entry import Origin
 from gptrec_rl.transport.hub import Transport
 
 MakeConfig = Callable[..., TuneConfig]
@@ -29,12 +30,14 @@ def policies(world: Split, make_policy: MakePolicy) -> list[GPTRec]:
 def publish(transport: Transport, world: Split, policy: GPTRec, version: int) -> None:
     transport.store.publish_policy(
         policy.to_files(),
-        token=1,
-        version=version,
-        step=10 * version,
-        catalogue_hash=world.catalogue.hash,
-        split_hash=world.hash,
-        config={},
+        Origin(
+            token=1,
+            version=version,
+            step=10 * version,
+            catalogue_hash=world.catalogue.hash,
+            split_hash=world.hash,
+            config={},
+        ),
     )
 
 

@@ -17,6 +17,7 @@ from gptrec_rl.config_files import write_config
 from gptrec_rl.errors import InputError
 from gptrec_rl.reporting.doctor import Evidence, examine
 from gptrec_rl.transport.checkpoints import CheckpointStore
+from gptrec_rl.transport.entry import Origin
 from gptrec_rl.transport.metrics import MetricRecord
 
 STARTED = 1_700_000_000.0
@@ -104,9 +105,9 @@ def run(tmp_path: Path) -> MadeUpRun:
     made_up = MadeUpRun(tmp_path)
     write_config(TuneConfig(steps=1200), tmp_path / "config.toml")
     origin = {"token": 1, "step": 590, "catalogue_hash": "c", "split_hash": "s", "config": {}}
-    best = made_up.store.publish_policy({"model": b"a policy"}, version=1, **origin)
+    best = made_up.store.publish_policy({"model": b"a policy"}, Origin(version=1, **origin))
     made_up.store.mark_best(best, 0.36)
-    made_up.store.save_learner({"state": b"all of it"}, version=1, **origin)
+    made_up.store.save_learner({"state": b"all of it"}, Origin(version=1, **origin))
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "optimiser-0.log").write_text("--- optimiser-0, attempt 1, 2026-01-01 10:00:00\n")
     return made_up

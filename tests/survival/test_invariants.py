@@ -17,6 +17,7 @@ from gptrec_rl.checkpoint import STORE
 from gptrec_rl.transport.checkpoints import CheckpointStore
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.embedded import EmbeddedRedis
+from gptrec_rl.transport.entry import Origin
 
 pytestmark = pytest.mark.integration
 
@@ -45,8 +46,8 @@ def run_dir(tmp_path: Path) -> Path:
     """Return the files of a sound run of 20 steps by two optimisers, the second one from step 10 on."""
     store = CheckpointStore(str(tmp_path / STORE))
     for version, (token, step) in enumerate([(1, 0), (1, 10), (2, 10), (2, 20)]):
-        store.publish_policy({"a": b"1"}, token=token, version=version, step=step, **ORIGIN)
-    store.save_learner({"a": b"1"}, token=2, version=3, step=20, **ORIGIN)
+        store.publish_policy({"a": b"1"}, Origin(token=token, version=version, step=step, **ORIGIN))
+    store.save_learner({"a": b"1"}, Origin(token=2, version=3, step=20, **ORIGIN))
     store.mark_best(store.policies()[-1], 0.5)
     ledger = {"cache/generated": 3.0, "cache/waiting": 1.0, "cache/drawn": 2.0}
     write(

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from gptrec_rl.transport.checkpoints import CheckpointStore
-from gptrec_rl.transport.entry import Entry
+from gptrec_rl.transport.entry import Entry, Origin
 
 WRITER = """
 import os, signal, sys
 from pathlib import Path
 from gptrec_rl.transport.checkpoints import CheckpointStore
-from gptrec_rl.transport.entry import CheckpointError
+from gptrec_rl.transport.entry import CheckpointError, Origin
 
 root, before_operation, action, what = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-origin = dict(token=1, step=4, catalogue_hash="c", split_hash="s", config={})
+origin = Origin(token=1, version=4, step=4, catalogue_hash="c", split_hash="s", config={})
 writes = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
 store = CheckpointStore(str(root), keep_policies=2, keep_learner_states=1)
 n_operations = 0
@@ -37,9 +37,9 @@ files = {"a": b"4" * 5000, "b": b"4" * 9000}
 sys.addaudithook(count)
 try:
     if what == "policy":
-        store.publish_policy(files, version=4, **origin)
+        store.publish_policy(files, origin)
     elif what == "state":
-        store.save_learner(files, version=4, **origin)
+        store.save_learner(files, origin)
     else:
         entry = store.latest_policy()
         with store.hold(entry, "validator"):
@@ -53,14 +53,14 @@ print("done", n_operations, flush=True)
 
 def publish(store: CheckpointStore, version: int, token: int = 1) -> Entry:
     files = {"a": b"%d" % version * 5000, "b": b"%d" % version * 9000}
-    return store.publish_policy(files, token=token, version=version, step=version, **ORIGIN)
+    return store.publish_policy(files, Origin(token=token, version=version, step=version, **ORIGIN))
 
 
 ORIGIN = {"catalogue_hash": "c", "split_hash": "s", "config": {}}
 
 
 def save(store: CheckpointStore, step: int, token: int = 1) -> Entry:
-    return store.save_learner({"a": b"%d" % step * 5000}, token=token, version=step, step=step, **ORIGIN)
+    return store.save_learner({"a": b"%d" % step * 5000}, Origin(token=token, version=step, step=step, **ORIGIN))
 
 
 def new_store(root: Path) -> CheckpointStore:

@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from gptrec_rl.errors import InputError
 from gptrec_rl.transport.checkpoints import CheckpointStore
-from gptrec_rl.transport.entry import CheckpointError, Entry, read_folder
+from gptrec_rl.transport.entry import CheckpointError, Entry, Origin, read_folder
 
 FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 40}
 ORIGIN: dict[str, Any] = {"catalogue_hash": "c", "split_hash": "s", "config": {"learning_rate": 1e-5}}
@@ -40,12 +40,12 @@ def local(tmp_path: Path) -> CheckpointStore:
 def publish(store: CheckpointStore, version: int, token: int = 1, step: int | None = None) -> Entry:
     files = FILES | {"version": str(version).encode()}
     return store.publish_policy(
-        files, token=token, version=version, step=20 * version if step is None else step, **ORIGIN
+        files, Origin(token=token, version=version, step=20 * version if step is None else step, **ORIGIN)
     )
 
 
 def save(store: CheckpointStore, step: int, token: int = 1) -> Entry:
-    return store.save_learner(FILES | {"step": str(step).encode()}, token=token, version=1, step=step, **ORIGIN)
+    return store.save_learner(FILES | {"step": str(step).encode()}, Origin(token=token, version=1, step=step, **ORIGIN))
 
 
 def names(folder: Path) -> list[str]:
@@ -309,15 +309,14 @@ ENDLESS_PUBLISHING = """
 import sys
 from gptrec_rl.errors import InputError
 from gptrec_rl.transport.checkpoints import CheckpointStore
+from gptrec_rl.transport.entry import Origin
 
 store = CheckpointStore(sys.argv[1], keep_policies=3)
 version = store.highest_version()
 while True:
     version += 1
     files = {"a": b"%d" % version * 5000, "b": b"%d" % version * 9000}
-    store.publish_policy(
-        files, token=store.highest_token() + 1, version=version, step=0, catalogue_hash="c", split_hash="s", config={}
-    )
+    store.publish_policy(files, Origin(store.highest_token() + 1, version, 0, "c", "s", {}))
     print(version, flush=True)
 """
 

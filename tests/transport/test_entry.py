@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gptrec_rl.errors import InputError
-from gptrec_rl.transport.entry import CheckpointError, parse_manifest, read_folder, seal, write_folder
+from gptrec_rl.transport.entry import CheckpointError, Origin, parse_manifest, read_folder, seal, write_folder
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
 ORIGIN: dict[str, Any] = {"step": 7, "catalogue_hash": "c", "split_hash": "s", "config": {"epochs": 3}}
@@ -68,8 +68,8 @@ def test_a_folder_without_manifest_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/b", "..", ".hidden", "", "manifest.json", "a\0b"])
 def test_names_that_are_not_plain_are_refused(name: str) -> None:
     with pytest.raises(CheckpointError, match="can't be the name"):
-        seal("policies/v00000001", {name: b""}, 1, 1, 0, "c", "s", {})
-    manifest = json.loads(seal("policies/v00000001", FILES, 1, 1, 0, "c", "s", {}).manifest())
+        seal("policies/v00000001", {name: b""}, Origin(1, 1, 0, "c", "s", {}))
+    manifest = json.loads(seal("policies/v00000001", FILES, Origin(1, 1, 0, "c", "s", {})).manifest())
     manifest["files"][name] = manifest["files"]["config.json"]
     with pytest.raises(CheckpointError, match="can't be the name"):
         parse_manifest("policies/v00000001", json.dumps(manifest).encode())
@@ -96,7 +96,7 @@ def test_names_that_are_not_plain_are_refused(name: str) -> None:
     ],
 )
 def test_a_manifest_with_a_wrong_field_is_refused(field: str, value: object) -> None:
-    manifest = json.loads(seal("f", FILES, 1, 1, 0, "c", "s", {}).manifest())
+    manifest = json.loads(seal("f", FILES, Origin(1, 1, 0, "c", "s", {})).manifest())
     manifest[field] = value
     with pytest.raises(CheckpointError, match=r"f/manifest\.json"):
         parse_manifest("f", json.dumps(manifest).encode())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gptrec_rl.transport.cache import CacheLimits
+from gptrec_rl.transport.entry import Origin
 from gptrec_rl.transport.hub import Transport, memory_transport, redis_transport
 from gptrec_rl.transport.messages import RolloutBatch
 from gptrec_rl.transport.metrics import MetricRecord
@@ -27,7 +28,7 @@ def test_everything_passes_through(transport: Transport, make_batch: Callable[..
     token = transport.lease.acquire("here", above=transport.store.highest_token())
     for version in range(1, 6):
         transport.store.publish_policy(
-            {"a": b""}, token=token, version=version, step=0, catalogue_hash="c", split_hash="s", config={}
+            {"a": b""}, Origin(token=token, version=version, step=0, catalogue_hash="c", split_hash="s", config={})
         )
     # A staleness of 1 can need the newest two; two more stay for slow readers.
     assert [entry.version for entry in transport.store.policies()] == [3, 4, 5]
@@ -40,5 +41,5 @@ def test_everything_passes_through(transport: Transport, make_batch: Callable[..
 
 def test_memory_transports_of_two_runs_do_not_mix(make_batch: Callable[..., RolloutBatch]) -> None:
     one, other = (memory_transport(run_id, CacheLimits(), "c", "s") for run_id in ("hub-1", "hub-2"))
-    one.store.publish_policy({"a": b""}, token=1, version=1, step=0, catalogue_hash="c", split_hash="s", config={})
+    one.store.publish_policy({"a": b""}, Origin(1, 1, 0, "c", "s", {}))
     assert other.store.latest_policy() is None
