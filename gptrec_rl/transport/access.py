@@ -39,8 +39,12 @@ def user_line(run_id: str, password: str | None = None) -> str:
 
 
 def acl_file(run_id: str, password: str) -> str:
-    """Return the ACL file of a Redis that serves one run and nobody else."""
-    return f"user default off\n{user_line(run_id, password)}\n"
+    """Return the ACL file of a Redis that serves one run and nobody else.
+
+    Nobody can be the user `default`, which is off, but Redis 7.0 itself: as that user it reads its append-only file
+    again, and what it had no right to would be lost.
+    """
+    return f"user default off ~* &* +@all\n{user_line(run_id, password)}\n"
 
 
 if __name__ == "__main__":

@@ -172,8 +172,10 @@ def test_a_fleet_of_containers_survives_all_this_and_ends_with_its_report(fleet:
     check_scaling(fleet, 3)
     for service in ("optimiser", "generator", "validator", "exporter", "report", "redis"):
         check_recovery_from_sigkill(fleet, service)
+    optimiser = fleet.inspect("optimiser")["State"]["StartedAt"]
     fleet.docker("restart", fleet.containers("redis")[0])
     say(f"redis restarted: steps go on after {fleet.steps_go_on():.0f} s")
+    assert fleet.inspect("optimiser")["State"]["StartedAt"] == optimiser
     check_network_cut(fleet)
     check_scaling(fleet, 1)
     assert fleet.ledger_balances()
@@ -216,10 +218,12 @@ def check_scaling(fleet: Fleet, n_generators: int) -> None:
 
 def check_recovery_from_sigkill(fleet: Fleet, service: str) -> None:
     killed_at = time.time()
+    generated = fleet.of_optimiser("gptrec_cache_generated_batches_total")
     fleet.kill_main_process(service)
     if service in ("optimiser", "validator", "generator"):
         wait_for(f"{service} is heard again", lambda: bool(fleet.heard(service, killed_at)))
     fleet.steps_go_on()
+    assert fleet.of_optimiser("gptrec_cache_generated_batches_total") >= generated, "Redis has forgotten batches"
     say(f"{service} killed: it is back and steps go on after {time.time() - killed_at:.0f} s")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +21,19 @@ from gptrec_rl.transport.cache import CacheLimits
 from gptrec_rl.transport.connection import connect, connect_patiently
 from gptrec_rl.transport.embedded import find_server
 from gptrec_rl.transport.hub import redis_transport
+from gptrec_rl.transport.ids import RedisIds
+from gptrec_rl.transport.messages import RolloutBatch
+from gptrec_rl.transport.redis_cache import RedisCache
 
 PASSWORD = "correct horse"
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run a Redis with the ACL file of the run ``mine``; return the user's URL."""
-    folder = tmp_path_factory.mktemp("r")
+@contextmanager
+def redis_in(folder: Path) -> Iterator[str]:
+    """Run a Redis with the ACL file of the run ``mine`` and an append-only file; yield the user's URL, then kill it."""
     (folder / "users.acl").write_text(acl_file("mine", PASSWORD))
     options = {"port": "0", "unixsocket": folder / "r.sock", "dir": folder, "aclfile": folder / "users.acl"}
+    options |= {"appendonly": "yes", "appendfsync": "always"}
     arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     server = subprocess.Popen([find_server(), *arguments], stdout=subprocess.DEVNULL)
     try:
@@ -39,6 +43,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with redis_in(tmp_path_factory.mktemp("r")) as url:
+        yield url
 
 
 @pytest.mark.integration
@@ -82,6 +92,21 @@ def test_a_fleet_does_all_it_does_with_these_rights(
 
 
 @pytest.mark.integration
+def test_nothing_is_lost_when_redis_reads_its_file_again(
+    tmp_path_factory: pytest.TempPathFactory, make_batch: Callable[..., RolloutBatch]
+) -> None:
+    folder = tmp_path_factory.mktemp("r")
+    for n_batches in (1, 2):
+        with redis_in(folder) as url:
+            client = connect(url)
+            cache = RedisCache(client, "mine", CacheLimits(), "c", "s")
+            cache.put(make_batch(n_batches, run_id="mine"))
+            assert cache.ledger().generated == n_batches
+            assert RedisIds(client, "mine").allocate("generator").id == n_batches
+            client.close()
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "command",
     [
@@ -100,7 +125,6 @@ def test_a_fleet_does_all_it_does_with_these_rights(
         "CLIENT KILL TYPE normal",
         "SCRIPT FLUSH",
         "EVAL return{} 0",
-        "DEBUG SLEEP 0",
         "SHUTDOWN",
         "MONITOR",
         "REPLICAOF 127.0.0.1 6379",
