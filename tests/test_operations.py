@@ -21,6 +21,7 @@ SOURCES = [
             "config_files.py",
             "goals.py",
             "learning/learner.py",
+            "learning/state.py",
             "cli/tune.py",
             "cli/fleet.py",
         )

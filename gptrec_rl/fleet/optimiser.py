@@ -90,6 +90,7 @@ class Optimiser:
 
         Raises:
             LeaseHeldError: another optimiser is at work on this run.
+            InputError: the learner state is whole, and of another version or configuration.
         """
         store = self._transport.store
         self.token = self._transport.lease.acquire(self._holder, above=store.highest_token())
@@ -97,10 +98,11 @@ class Optimiser:
         files: Mapping[str, bytes] = {}
         if saved is not None:
             entry, files = saved
-            self.learner.resume(files)
-            counters = json.loads(files[COUNTERS_FILE])
-            self._elapsed_s = float(counters["elapsed_s"])
-            self._rng = state.numpy_rng_from_json(counters["rng"])
+            with state.refusals(entry.folder):
+                self.learner.resume(files)
+                counters = json.loads(files[COUNTERS_FILE])
+                self._elapsed_s = float(counters["elapsed_s"])
+                self._rng = state.numpy_rng_from_json(counters["rng"])
             logger.info("goes on from %s", entry.folder)
         if store.latest_policy() is not None:
             self._version = store.highest_version()
@@ -217,9 +219,9 @@ class Optimiser:
 
     def _publish(self) -> None:
         self._version += 1
-        self._transport.store.publish_policy(self.learner.policy.to_files(), self._origin())
+        entry = self._transport.store.publish_policy(self.learner.policy.to_files(), self._origin())
         if self._recorder is not None:
-            self._recorder.published(self.learner.step, self.learner.policy)
+            self._recorder.published(entry)
         self._transport.cache.advance(self.token, self._version, self.learner.step)
         self._published_step = self.learner.step
 

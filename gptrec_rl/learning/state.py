@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+
+from gptrec_rl.errors import InputError
+
+
+@contextmanager
+def refusals(name: str) -> Iterator[None]:
+    """Tell of a state that can't be resumed within the context, though its files are whole, as an `InputError`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (LookupError, OverflowError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the learner state {name} can't be resumed ({error!r}); use the version and settings that saved it, or "
+            "start a new run from this one with --student"
+        ) from None
 
 
 def tensors_to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:

@@ -17,6 +17,7 @@ from gptrec_rl.fleet.optimiser import COUNTERS_FILE, Optimiser
 from gptrec_rl.learning.learner import Learner, UpdateStats
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport import names
+from gptrec_rl.transport.entry import Origin
 from gptrec_rl.transport.hub import Transport
 from gptrec_rl.transport.lease import LeaseHeldError, LeaseLostError, MemoryLease
 
@@ -412,3 +413,37 @@ def test_the_share_of_new_batches_that_are_outdated_undrawn_is_reported(
         optimiser.report()
         shares.append(transport.metrics.last(1)[0].values[names.LIMIT_STALENESS])
     assert shares == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        (COUNTERS_FILE, b'{"elapsed_s": 1.0}'),
+        (COUNTERS_FILE, b"[]"),
+        ("learner.json", b"{}"),
+        ("learner.json", b'{"step": "first"}'),
+        ("policy_optimiser.safetensors", b"no tensors"),
+        ("policy_optimiser.safetensors", None),
+    ],
+)
+def test_a_learner_state_of_another_version_is_refused_by_name(
+    world: Split,
+    student: GPTRec,
+    make_config: MakeConfig,
+    make_transport: MakeTransport,
+    file: str,
+    content: bytes | None,
+) -> None:
+    transport, config = make_transport(), make_config(steps=2)
+    optimiser = Optimiser(student, world, config, transport, "a")
+    optimiser.start()
+    optimiser.finish()
+    read = transport.store.read_latest_learner()
+    assert read is not None
+    entry, files = read
+    changed = {name: data for name, data in files.items() if name != file} | (
+        {} if content is None else {file: content}
+    )
+    transport.store.save_learner(changed, Origin(1, entry.version, 1, entry.catalogue_hash, entry.split_hash, {}))
+    with pytest.raises(InputError, match=r"the learner state learner/step_00000001 can't be resumed .* --student"):
+        Optimiser(student, world, config, transport, "b").start()
