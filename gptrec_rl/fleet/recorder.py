@@ -21,6 +21,7 @@ from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.network import WEIGHTS_FILE
+from gptrec_rl.transport.entry import Entry
 from gptrec_rl.transport.messages import RolloutBatch, encode, pack
 
 FOLDER = "draws"
@@ -61,6 +62,8 @@ class Recorder:
         """Begin the file of the optimiser with this token; what others did after this step is undone."""
         self._folder.mkdir(exist_ok=True)
         path = self._folder / f"{token:08d}.draws"
+        if self._file is not None:  # a start that failed is tried again
+            os.close(self._file)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         self._room = float("inf")  # a header there always is
         self._write({"kind": HEADER, "token": token, "step": step, **self._header})
@@ -73,9 +76,9 @@ class Recorder:
         self._write(body if key in self._kept else {**body, "batch": encode(batch)})
         self._kept.add(key)
 
-    def published(self, step: int, policy: GPTRec) -> None:
+    def published(self, policy: Entry) -> None:
         """Write down the checksum of a policy that was published."""
-        self._write({"kind": PUBLISHED, "step": step, "sha256": weights_hash(policy)})
+        self._write({"kind": PUBLISHED, "step": policy.step, "sha256": policy.files[WEIGHTS_FILE].sha256})
 
     def sync(self) -> None:
         """Make sure that the draws so far outlast the machine; before a learner state that goes on from them."""
@@ -94,7 +97,9 @@ class Recorder:
         try:
             if len(frame) > self._room:
                 raise OSError(f"it has {self._limit_gb:g} GB, the most that fleet.record_gb allows")
-            self._room -= os.write(self._file, frame)
+            if os.write(self._file, frame) < len(frame):
+                raise OSError("there is no room left on its disk")
+            self._room -= len(frame)
         except OSError as error:
             self._end(self._file, error)
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from gptrec_rl.config import TuneConfig
+from pydantic import NonNegativeInt, PositiveInt
+
+from gptrec_rl.config import Settings, TuneConfig
 from gptrec_rl.config_files import changed_settings
 from gptrec_rl.errors import InputError
-from gptrec_rl.fleet.recorder import DRAWN, FOLDER, HEADER, LENGTH, PUBLISHED, length_checksum
+from gptrec_rl.fleet.recorder import DRAWN, FOLDER, LENGTH, PUBLISHED, length_checksum
 from gptrec_rl.transport.messages import MAX_MESSAGE_BYTES, MessageError, RolloutBatch, decode, unpack
 
 LEARNED_WITH = ("goal", "ppo", "precision", "seed", "split")
@@ -25,29 +27,23 @@ LEARNED_WITH = ("goal", "ppo", "precision", "seed", "split")
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Header:
-    """What an attempt at the run (one optimiser) says of itself.
+class Header(Settings):
+    """What an attempt at the run (one optimiser) says of itself."""
 
-    Attributes:
-        step: which it went on from.
-        config: the run's configuration then.
-        catalogue_hash: of the data.
-        split_hash: of the data.
-        student: SHA-256 of the weights that the run started from.
-        device: `cpu` or `cuda`.
-        threads: numerical threads.
-        torch: version.
-    """
-
-    step: int
+    kind: Literal["header"]
+    token: NonNegativeInt
+    step: NonNegativeInt
+    """Which it went on from."""
     config: TuneConfig
     catalogue_hash: str
     split_hash: str
     student: str
-    device: str
-    threads: int
+    """SHA-256 of the weights that the run started from."""
+    device: Literal["cpu", "cuda"]
+    threads: PositiveInt
+    """Numerical threads."""
     torch: str
+    """Version."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +134,7 @@ def _read_attempt(path: Path) -> _Attempt | None:
     for offset, body in _frames(path):
         try:
             if header is None:
-                header = _header(**body)
+                header = Header.model_validate(body)
             elif body["kind"] == DRAWN:
                 key = body["generator_id"], body["sequence_number"]
                 if "batch" in body:
@@ -149,12 +145,6 @@ def _read_attempt(path: Path) -> _Attempt | None:
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(path, offset, repr(error)) from None
     return _Attempt(header, events) if header else None
-
-
-def _header(kind: str, token: int, config: dict[str, Any], **fields: Any) -> Header:
-    if kind != HEADER:
-        raise ValueError(f"the file starts with {kind!r}")
-    return Header(config=TuneConfig.model_validate(config), **fields)
 
 
 def _frames(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -186,10 +176,13 @@ def _damaged(path: Path, offset: int, problem: str) -> InputError:
 def _require_same(run_dir: Path, before: Header, after: Header) -> None:
     """Refuse a run that a resume changed."""
     old, new = (
-        {**asdict(header), "config": header.config.model_dump(mode="json", include=set(LEARNED_WITH))}
+        {
+            **header.model_dump(mode="json", exclude={"token", "step", "config"}),
+            "config": header.config.model_dump(mode="json", include=set(LEARNED_WITH)),
+        }
         for header in (before, after)
     )
-    for name, was, now in changed_settings({**old, "step": 0}, {**new, "step": 0}):
+    for name, was, now in changed_settings(old, new):
         raise InputError(
             f"the run {run_dir} was resumed at step {after.step} with another {name.removeprefix('config.')}, {now!r} "
             f"for {was!r}, and a replay has one; only a run that goes on with the same settings can be replayed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +166,23 @@ def test_at_its_size_the_recording_ends_and_the_run_goes_on(fleet: Fleet, caplog
     assert Recording.open(fleet.folder).steps == recording.steps
 
 
+def test_a_full_disk_ends_the_recording_and_not_the_run(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write, n_written = os.write, [0]
+
+    def write_until_it_is_full(file: int, data: bytes) -> int:
+        n_written[0] += 1
+        return write(file, data[:20] if n_written[0] > 4 else data)
+
+    monkeypatch.setattr("gptrec_rl.fleet.recorder.os.write", write_until_it_is_full)
+    with caplog.at_level(logging.WARNING):
+        fleet.run(6)
+    monkeypatch.undo()
+    assert caplog.text.count("there is no room left on its disk; the run goes on") == 1
+    assert Recording.open(fleet.folder).steps == 2  # header, publication, two draws
+
+
 def test_there_has_to_be_a_recording_from_the_first_step_on(fleet: Fleet) -> None:
     with pytest.raises(InputError, match="has no recording; make one with 'gptrec-rl tune --record'"):
         Recording.open(fleet.folder)
@@ -203,7 +221,7 @@ def test_one_bit_of_difference_is_an_error(fleet: Fleet) -> None:
     recording = Recording.open(fleet.folder)
     config = recording.header.config
     ppo = config.ppo.model_copy(update={"policy_learning_rate": 3.0001e-5})
-    header = dataclasses.replace(recording.header, config=config.model_copy(update={"ppo": ppo}))
+    header = recording.header.model_copy(update={"config": config.model_copy(update={"ppo": ppo})})
     changed = dataclasses.replace(recording, header=header)
     with pytest.raises(InputError, match="the policy of step 3 is not the recorded one"):
         replay(changed, Run(fleet.folder, config_of_replay(changed), fleet.world))
