@@ -80,7 +80,8 @@ def test_an_optimiser_that_was_paused_past_its_lease_publishes_nothing_more(
     latest = CheckpointStore(str(run_dir / STORE)).latest_policy()
     assert latest is not None
     assert latest.token == 2
-    assert "had token 1 of this run, and the newest is 2" in (run_dir.parent / "first.log").read_text()
+    said = (run_dir.parent / "first.log").read_text()
+    assert "had token 1 of this run, and the newest is 2" in said or "token 1, but one with 2 is at work" in said
 
 
 def test_the_supervisor_starts_its_redis_again_when_it_is_killed(
