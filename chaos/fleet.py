@@ -202,8 +202,14 @@ class Fleet:
         return found[0]
 
     def revive_redis(self) -> None:
-        """Start Redis again if it has died."""
-        self._embedded_redis.revive()
+        """Start Redis again, which has been killed."""
+        killed = self._embedded_redis.pid
+
+        def is_another() -> bool:
+            self._embedded_redis.revive()  # nothing happens while the last thread of the killed one still ends
+            return self._embedded_redis.pid != killed
+
+        self.wait_until(is_another, "Redis is another process")
 
     def redis_refuses_writes(self) -> bool:
         """Try to write to Redis."""
