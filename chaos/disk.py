@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SIZE_MB = 512
-FILLER = ".filler"
+FILLER = "filler"
 
 
 def can_mount() -> bool:

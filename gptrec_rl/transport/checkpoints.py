@@ -201,7 +201,7 @@ class CheckpointStore:
         """
         for folder in ("", f"{POLICIES}/", f"{LEARNER}/"):
             for name in self._storage.list(folder):
-                if name.startswith(".") and BEST not in name:
+                if name.startswith(".") and (folder or LATEST in name):  # the others in the root are the validator's
                     self._storage.remove(f"{folder}{name}")
 
     def _replace(self, path: str, content: Mapping[str, Any], check: Check = lambda: None) -> None:
