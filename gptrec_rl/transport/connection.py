@@ -155,12 +155,12 @@ def _in_words(do: Callable[[], T]) -> T:
     """Call; sort errors into those that pass by waiting and those that don't."""
     try:
         return do()
+    except AuthenticationError as error:
+        raise _RefusedError(str(error)) from None
     except ConnectionError as error:
         if isinstance(error.__context__, ssl.SSLCertVerificationError):
             raise _RefusedError(str(error)) from None
         raise
-    except AuthenticationError as error:
-        raise _RefusedError(str(error)) from None
     except ResponseError as error:
         if "MISCONF" in str(error):  # its append-only file can't be written: a full disk
             raise _AwayError(str(error)) from None
