@@ -77,10 +77,10 @@ def cut(fleet: Fleet, role: str, seconds: float) -> float:
 
 
 def fill_disk(fleet: Fleet, role: str, seconds: float) -> float:
-    """The disk that a role writes to is full, from before it notices; a generator writes nothing but its log."""
-    notices = _notices_full_disk(fleet, role)
+    """The disk that a role writes to is full, until after that is noticed."""
+    is_noticed = _notices_full_disk(fleet, role)
     with disk.filled(fleet.disk_of(role)):
-        fleet.wait_until(notices, f"the {role} notices that its disk is full")
+        fleet.wait_until(is_noticed, f"somebody notices that the {role}'s disk is full")
         time.sleep(seconds)
     return time.time()
 
@@ -120,12 +120,19 @@ def _change_of(fleet: Fleet, role: str) -> Callable[[], bool]:
 
 def _notices_full_disk(fleet: Fleet, role: str) -> Callable[[], bool]:
     if role == GENERATOR:
-        return lambda: True
+        return lambda: True  # it writes nothing but its log
     if role == REDIS:
         return fleet.redis_refuses_writes
-    log = fleet.log if role == SUPERVISOR else fleet.run_dir / "logs" / f"{role}-0.log"
-    n_before = log.read_text().count("No space left")
-    return lambda: log.read_text().count("No space left") > n_before
+    # The validator has nothing to write while the optimiser, on the same disk, can't publish.
+    logs = (
+        [fleet.log] if role == SUPERVISOR else [fleet.run_dir / f"logs/{each}-0.log" for each in (OPTIMISER, VALIDATOR)]
+    )
+
+    def n_noticed() -> int:
+        return sum(log.read_text().count("No space left") for log in logs)
+
+    n_before = n_noticed()
+    return lambda: n_noticed() > n_before
 
 
 def _kill_when(condition: Callable[[], bool], process: psutil.Process) -> None:

@@ -126,8 +126,8 @@ def _of_the_end(run_dir: Path) -> Iterator[str]:
     elif validations[-1]["values"][names.VAL_VERSION] != latest.version:
         yield f"version {latest.version} was never scored"
     first, end = (validations[place]["values"][names.VAL_REWARD] for place in (0, -1))
-    if end <= first:
-        yield f"the fleet learned nothing: the first policy scored {first:.4f}, the last one {end:.4f}"
+    if end < first:
+        yield f"the fleet has unlearned: the first policy scored {first:.4f}, the last one {end:.4f}"
 
 
 def _lines(path: Path, role: str) -> list[dict[str, Any]]:

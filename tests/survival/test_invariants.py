@@ -178,7 +178,7 @@ def score_another(run_dir: Path, _: redis.Redis) -> None:
     append(run_dir, "validations", line("validator", 2, 20, {"val/reward": 0.4, "val/version": 2}))
 
 
-def learn_nothing(run_dir: Path, _: redis.Redis) -> None:
+def unlearn(run_dir: Path, _: redis.Redis) -> None:
     append(run_dir, "validations", line("validator", 2, 20, {"val/reward": 0.2, "val/version": 3}))
 
 
@@ -190,7 +190,7 @@ def learn_nothing(run_dir: Path, _: redis.Redis) -> None:
         (leave_the_lease, "the lease was not given back"),
         (stop_early, "ended at 0.500 of its steps"),
         (score_another, "version 3 was never scored"),
-        (learn_nothing, "learned nothing: the first policy scored 0.3000, the last one 0.2000"),
+        (unlearn, "has unlearned: the first policy scored 0.3000, the last one 0.2000"),
     ],
 )
 def test_what_is_left_undone_at_the_end_is_noticed(
