@@ -67,9 +67,14 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-def children_left() -> list[psutil.Process]:
-    """Return this process's children but for the one that `multiprocessing` keeps once something has used it."""
-    return [child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())]
+ChildrenLeft = Callable[[], list[psutil.Process]]
+
+
+@pytest.fixture
+def children_left() -> ChildrenLeft:
+    """Return what lists the children that this process has and hadn't before the test."""
+    before = psutil.Process().children()
+    return lambda: [child for child in psutil.Process().children() if child not in before]
 
 
 def test_when_the_optimiser_is_done_the_others_finish_and_the_stream_is_on_disk(tmp_path: Path) -> None:
@@ -170,7 +175,7 @@ def test_a_silent_child_is_killed_and_started_again_and_one_that_reports_is_not(
     assert "generator-1 has sent nothing for" not in caplog.text
 
 
-def test_a_child_that_refuses_its_input_stops_all_and_says_why(tmp_path: Path) -> None:
+def test_a_child_that_refuses_its_input_stops_all_and_says_why(children_left: ChildrenLeft, tmp_path: Path) -> None:
     children = fleet("echo no such store; exit 2")
     with pytest.raises(ChildFailedError, match=r"(?s)optimiser-0.*no such store"):
         Supervisor(tmp_path, children, MemoryMetrics()).run()
@@ -181,7 +186,7 @@ def generators_of(n: int) -> list[Child]:
     return [python("generator", WAITS_FOR_SIGTERM, index) for index in range(n)]
 
 
-def test_generators_come_and_go_as_wished_while_others_run_on(tmp_path: Path) -> None:
+def test_generators_come_and_go_as_wished_while_others_run_on(children_left: ChildrenLeft, tmp_path: Path) -> None:
     control, stream, optimiser_may_end = MemoryControl(), MemoryMetrics(), tmp_path / "enough"
     children = [shell("optimiser", f"while [ ! -e {optimiser_may_end} ]; do sleep 0.1; done"), *generators_of(1)]
     control.start(1)
@@ -205,7 +210,9 @@ def test_generators_come_and_go_as_wished_while_others_run_on(tmp_path: Path) ->
     assert children_left() == []
 
 
-def test_a_stop_that_is_wished_is_like_sigterm_also_when_the_optimiser_hears_of_it_first(tmp_path: Path) -> None:
+def test_a_stop_that_is_wished_is_like_sigterm_also_when_the_optimiser_hears_of_it_first(
+    children_left: ChildrenLeft, tmp_path: Path
+) -> None:
     control = MemoryControl()
 
     class StoppingStream(MemoryMetrics):
@@ -259,7 +266,7 @@ def test_the_fleet_has_its_roles_and_the_password_is_on_no_command_line(tmp_path
 
 
 def test_a_fleet_without_a_redis_gets_one_that_a_resumed_run_finds_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    children_left: ChildrenLeft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports_once = """
 import os
