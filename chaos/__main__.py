@@ -32,14 +32,12 @@ class Recovery:
         fault: one of `FAULTS`.
         steps_s: from the end of its cause until steps advance.
         role_s: until the role has reported, which it does once a heartbeat.
-        started_s: until its new process ran; None where the old one went on.
     """
 
     role: str
     fault: str
     steps_s: float
     role_s: float
-    started_s: float | None
 
 
 @click.command()
@@ -87,13 +85,12 @@ def _befall(fleet: Fleet, rng: random.Random, kinds: list[str], place: str) -> R
     steps_s = time.time() - cause_gone_at
     fleet.wait_until_it_works((role,), cause_gone_at)
     role_s = time.time() - cause_gone_at
-    began_s = fleet.process(role).create_time() - cause_gone_at
     with fleet.frozen():
         broken = violations(fleet.run_dir, fleet.client, fleet.run_id, is_over=False)
     if broken:
         raise BrokenError(f"after {kind} of {role}:\n" + "\n".join(broken))
     click.echo(f"{place} {role}, {kind}: steps after {steps_s:.1f} s, {role} after {role_s:.1f} s")
-    return Recovery(role, kind, steps_s, role_s, max(began_s, 0.0) if kind.startswith("kill") else None)
+    return Recovery(role, kind, steps_s, role_s)
 
 
 def _seconds_of_imports() -> float:
@@ -104,22 +101,18 @@ def _seconds_of_imports() -> float:
 
 def _show(recoveries: list[Recovery], imports_s: float) -> None:
     click.echo("\nSeconds, median / worst, until")
-    click.echo(f"{'':<12}{'':<17}{'n':>5}{'steps advance':>18}{'the role reports':>18}{'its process runs':>18}")
+    click.echo(f"{'':<12}{'':<17}{'n':>5}{'steps advance':>18}{'the role reports':>18}")
     for role in ROLES:
         for kind in FAULTS:
             of_cell = [each for each in recoveries if (each.role, each.fault) == (role, kind)]
             if of_cell:
-                columns = (
-                    [each.steps_s for each in of_cell],
-                    [each.role_s for each in of_cell],
-                    [each.started_s for each in of_cell if each.started_s is not None],
-                )
+                columns = ([each.steps_s for each in of_cell], [each.role_s for each in of_cell])
                 click.echo(f"{role:<12}{kind:<17}{len(of_cell):>5}" + "".join(map(_median_and_worst, columns)))
     click.echo(f"The imports of an Optimiser or a Generator take {imports_s:.1f} s on their own.")
 
 
 def _median_and_worst(seconds: list[float]) -> str:
-    text = f"{statistics.median(seconds):.1f} / {max(seconds):.1f}" if seconds else "-"
+    text = f"{statistics.median(seconds):.1f} / {max(seconds):.1f}"
     return f"{text:>18}"
 
 
