@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
-GOAL := $(or $(MAKECMDGOALS),run)
+TARGET := $(or $(MAKECMDGOALS),run)
 
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -73,7 +73,7 @@ clean:
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	    echo "Python 3.11 or newer is needed, and $(PYTHON) isn't: name another, as in: make $(GOAL) PYTHON=python3.12"; \
+	    echo "Python 3.11 or newer is needed, and $(PYTHON) isn't: name another, as in: make $(TARGET) PYTHON=python3.12"; \
 	    exit 1; }
 	@echo "Setting up $(VENV) with $(TORCH): a minute or two, once"
 	@$(PYTHON) -m venv $(VENV)

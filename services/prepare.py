@@ -14,20 +14,22 @@ import click
 
 from gptrec_rl.cli import BadInput
 from gptrec_rl.cli.demo import MODEL, TUNING
-from gptrec_rl.cli.options import FOLDER, settings_of
+from gptrec_rl.cli.options import FOLDER
 from gptrec_rl.cli.pretrain import train_student
 from gptrec_rl.config import PretrainConfig, TuneConfig
 from gptrec_rl.config_files import read_config
-from gptrec_rl.data import Interactions
+from gptrec_rl.data import Interactions, Split
 from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.data.sources.table import read_table
 from gptrec_rl.errors import InputError
-from gptrec_rl.fleet.run_folder import prepare_run, stored_settings
+from gptrec_rl.fleet.run_folder import CONFIG, prepare_run, stored_settings
+from gptrec_rl.goals import build_rewards, parse_goal
 from gptrec_rl.transport.access import acl_file
 from gptrec_rl.transport.storage import LocalStorage
 
 TUNED = "tuned"
 """The run folder of stage 2, in that of all."""
+DATA = "data.npz"
 BUILT_IN = "the built-in data"
 MINUTES = 2.0
 
@@ -61,25 +63,24 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if max_minutes is None and steps is None:
         max_minutes = MINUTES
+    budget = [f"{name}={'none' if n is None else n}" for name, n in (("max_minutes", max_minutes), ("steps", steps))]
+    is_begun, is_built_in = (run_dir / DATA).exists(), log_name is None
     try:
         data = _data(run_dir, log, log_name)
-        tuned = run_dir / TUNED
-        base = TUNING if log_name is None else {}
-        budget = {"max_minutes": max_minutes or "none", "steps": steps or "none"}
-        asked = [*settings_of({"data": data, "goal": goal, **budget}), *settings]
-        before = stored_settings(tuned)
-        config = read_config(TuneConfig, None, asked, {**base, **({"run_id": before["run_id"]} if before else {})})
-        student = None if before else _student(data, run_dir, pretrain_minutes, pretrain_settings, log_name is None)
-        run = prepare_run(tuned, config, student, "resume")
+        config = _config(run_dir / TUNED, [f"data={data}", f"goal={goal}", *budget, *settings], is_built_in)
+        is_new = not (run_dir / TUNED / CONFIG).exists()
+        student = _student(data, run_dir, pretrain_minutes, pretrain_settings, is_built_in) if is_new else None
+        run = prepare_run(run_dir / TUNED, config, student, "resume")
     except InputError as error:
-        raise BadInput(f"{error}\nFor a run from the beginning, give RUN another name") from error
+        remedy = "\nFor a run from the beginning, give RUN another name" if is_begun else ""
+        raise BadInput(f"{error}{remedy}") from error
     _write_secrets(secrets_dir, run.config.run_id)
-    _log.info("%s is ready, for %s", tuned, run.config.goal)
+    _log.info("%s is ready, for %s", run.folder, run.config.goal)
 
 
 def _data(run_dir: Path, log: Path | None, name: str | None) -> Path:
     """Make the data file; one that is there was made from the same log, or is refused."""
-    data, origin = run_dir / "data.npz", run_dir / "data.origin"
+    data, origin = run_dir / DATA, run_dir / "data.origin"
     if data.exists():
         made_from = origin.read_text(encoding="utf-8")
         if made_from != (name or BUILT_IN):
@@ -103,6 +104,16 @@ def _read(log: Path, name: str) -> Interactions:
         named = Path(folder) / Path(name).name
         named.symlink_to(log)
         return read_table(named)[0]
+
+
+def _config(tuned: Path, settings: list[str], is_built_in: bool) -> TuneConfig:
+    """Read what is asked for; a goal that can't be computed is refused before stage 1 has taken its time."""
+    before = stored_settings(tuned)
+    base = {**(TUNING if is_built_in else {}), **({"run_id": before["run_id"]} if before else {})}
+    config = read_config(TuneConfig, None, settings, base)
+    split = Split.leave_one_out(Interactions.load(Path(config.data)), config.split.validation_users, config.split.seed)
+    build_rewards(parse_goal(config.goal), split, config.reward_model)
+    return config
 
 
 def _student(data: Path, run_dir: Path, minutes: float, settings: tuple[str, ...], is_built_in: bool) -> Path:

@@ -97,6 +97,14 @@ def test_what_does_not_fit_is_refused_with_the_remedy(
     assert config_of(prepared) == before
 
 
+def test_a_goal_that_cannot_be_computed_costs_no_training(log: Path, tmp_path: Path) -> None:
+    done = prepare(tmp_path, log, "./mine.csv", GPTREC_GOAL="ndgc=1")
+    assert done.exit_code == 2
+    assert "ndgc" in done.output
+    assert "give RUN another name" not in done.output
+    assert not (tmp_path / "run/student").exists()
+
+
 def test_a_file_that_is_not_there_is_named_as_the_user_named_it(tmp_path: Path) -> None:
     done = prepare(tmp_path, tmp_path, "./missing.csv")  # what the engine makes of it is a folder
     assert done.exit_code == 2
