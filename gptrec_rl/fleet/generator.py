@@ -54,12 +54,17 @@ class Generator:
         self._newest: Entry | None = None
         self._entry: Entry | None = None
         self._writer: Writer | None = None
+        self._made: RolloutBatch | None = None
         self._waits_for = names.WAIT_POLICY
         self._held_by: str | None = None
         self.reporter = Reporter(transport.metrics, "generator", index, every_s=config.fleet.heartbeat_s)
 
     def step(self) -> bool:
-        """Put one batch into the cache; False when there is no fresh policy, or enough batches wait there."""
+        """Put one batch into the cache; False when there is no fresh policy, or enough batches wait there.
+
+        A batch for which others left no room while it was made is kept for the next call: in the cache it would push
+        out one that nobody has drawn.
+        """
         self._refresh()
         cache = self._transport.cache
         self._waits_for, self._held_by = names.WAIT_POLICY, None
@@ -68,10 +73,12 @@ class Generator:
         if cache.is_stale(self._entry.version):
             self._held_by = names.LIMIT_STALENESS
             return False
-        if not cache.room():
+        if cache.room() and self._made is None:
+            self._made = self._make(self._writer, self._entry)
+        if self._made is None or not cache.room():
             self._waits_for, self._held_by = names.WAIT_ROOM, names.LIMIT_PACING
             return False
-        batch = self._make(self._writer, self._entry)
+        batch, self._made = self._made, None
         cache.put(batch)
         self.reporter.count(names.SPEED_LISTS_PER_S, batch.slates.shape[0] * batch.slates.shape[1])
         self.reporter.observe(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +54,35 @@ def test_it_waits_for_a_policy_and_for_room_in_the_cache(
     drawn(transport)
     assert [generator.step() for _ in range(2)] == [True, False]
     assert transport.cache.ledger().generated == 3
+
+
+def test_a_batch_that_others_left_no_room_for_is_kept_and_pushes_none_out(
+    world: Split,
+    student: GPTRec,
+    make_config: MakeConfig,
+    make_transport: MakeTransport,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    transport = make_transport(capacity=2)
+    quick, slow = (Generator(world, make_config(), transport, index) for index in range(2))
+    publish(transport, world, student)
+    n_made = 0
+    make = Generator._make
+
+    def make_while_others_are_quicker(generator: Generator, *origin: Any) -> RolloutBatch:
+        nonlocal n_made
+        if generator is slow:
+            n_made += 1
+            assert [quick.step() for _ in range(3)] == [True, True, False]
+        return make(generator, *origin)
+
+    monkeypatch.setattr(Generator, "_make", make_while_others_are_quicker)
+    assert [slow.step() for _ in range(2)] == [False, False]
+    first = drawn(transport)
+    assert slow.step()
+    assert n_made == 1
+    assert {drawn(transport).generator_id for _ in range(2)} == {first.generator_id, first.generator_id + 1}
+    assert transport.cache.ledger().evicted == 0
 
 
 def test_a_batch_says_where_it_comes_from(
