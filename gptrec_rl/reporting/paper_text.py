@@ -45,7 +45,10 @@ def write_report(document: Path, evidence: Evidence, command: str) -> None:
 def tables(evidence: Evidence) -> list[tuple[str, str, Grid]]:
     """Return title, sentence and table of what stands below Table 3."""
     k = evidence.study.experiments.dataset.k
-    found = [(f"Who wins on {each.goal}", winner(each), contest_grid(each, k)) for each in contests(evidence)]
+    found = [
+        (f"Who wins on {each.goal}: {each.tuned} and its rivals", winner(each), contest_grid(each, k))
+        for each in contests(evidence)
+    ]
     found.append(("Beyond the paper's metrics", "", beyond(evidence)))
     if evidence.baseline is not None:
         found.append((f"Differences to {evidence.baseline.row.name}", "", differences(evidence)))
