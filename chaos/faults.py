@@ -30,7 +30,8 @@ BATCH_BYTES = 2000
 
 def kill(fleet: Fleet, role: str, seconds: float) -> float:
     """SIGKILL at any time."""
-    return _killed(fleet, role, fleet.process(role).kill)
+    process = fleet.process(role)
+    return _killed(fleet, role, process, process.kill)
 
 
 def kill_in_publish(fleet: Fleet, role: str, seconds: float) -> float:
@@ -42,7 +43,7 @@ def kill_in_publish(fleet: Fleet, role: str, seconds: float) -> float:
     """
     process = fleet.process(role)
     if role in (OPTIMISER, SUPERVISOR):
-        return _killed(fleet, role, lambda: _kill_when(_change_of(fleet, role), process))
+        return _killed(fleet, role, process, lambda: _kill_when(_change_of(fleet, role), process))
     sender, size = {GENERATOR: (GENERATOR, BATCH_BYTES), REDIS: (GENERATOR, BATCH_BYTES), VALIDATOR: (VALIDATOR, 500)}[
         role
     ]
@@ -52,8 +53,11 @@ def kill_in_publish(fleet: Fleet, role: str, seconds: float) -> float:
         process.kill()
         is_sprung.set()
 
-    fleet.proxy.spring_at_next(sender, size, spring)
-    return _killed(fleet, role, lambda: fleet.wait_until(is_sprung.is_set, f"a {sender} sends {size} bytes"))
+    def kill_it() -> None:
+        fleet.proxy.spring_at_next(sender, size, spring)
+        fleet.wait_until(is_sprung.is_set, f"a {sender} sends {size} bytes")
+
+    return _killed(fleet, role, process, kill_it)
 
 
 def stop(fleet: Fleet, role: str, seconds: float) -> float:
@@ -95,9 +99,8 @@ FAULTS: dict[str, Callable[[Fleet, str, float], float]] = {
 """Each befalls a role, for some seconds if it lasts, and returns when its cause was gone (seconds since the epoch)."""
 
 
-def _killed(fleet: Fleet, role: str, kill_it: Callable[[], None]) -> float:
-    """Kill, and do what whoever runs the killed one does: start it again."""
-    process = fleet.process(role)
+def _killed(fleet: Fleet, role: str, process: psutil.Process, kill_it: Callable[[], None]) -> float:
+    """Kill a role's process, and do what whoever runs it does: start it again."""
     family = [process, *process.children(recursive=True)]
     kill_it()
     killed_at = time.time()
