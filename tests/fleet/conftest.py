@@ -1,19 +1,67 @@
-"""A made-up world of 60 users and 48 items, a small student, and transports within one process for fleets on it."""
+"""A made-up world of 60 users and 48 items, a small student, and fleets on it whose parts share this process."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
 from gptrec_rl.data.sources import synthetic
+from gptrec_rl.fleet.generator import Generator
+from gptrec_rl.fleet.optimiser import Optimiser
+from gptrec_rl.fleet.validator import Validator
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport.cache import CacheLimits
+from gptrec_rl.transport.entry import Origin
 from gptrec_rl.transport.hub import Transport, memory_transport
+from gptrec_rl.transport.lease import MemoryLease
+from gptrec_rl.transport.messages import RolloutBatch
+
+
+@dataclasses.dataclass
+class Fleet:
+    """What the parts of one fleet share, and makers of them; the lease lasts 10 s by the clock `now`."""
+
+    world: Split
+    student: GPTRec
+    config: TuneConfig
+    transport: Transport
+    now: float = 0.0
+
+    def optimiser(self, name: str = "a") -> Optimiser:
+        return Optimiser(self.student, self.world, self.config, self.transport, name)
+
+    def start_optimiser(self, name: str = "a") -> Optimiser:
+        optimiser = self.optimiser(name)
+        optimiser.start()
+        return optimiser
+
+    def generator(self, index: int = 0) -> Generator:
+        return Generator(self.world, self.config, self.transport, index)
+
+    def validator(self) -> Validator:
+        return Validator(self.world, self.config, self.transport)
+
+    def publish(self, version: int = 0, policy: GPTRec | None = None, token: int = 1) -> None:
+        """Publish a policy, the student unless another is given, as an optimiser would after 10 steps a version."""
+        hashes = {"catalogue_hash": self.world.catalogue.hash, "split_hash": self.world.hash}
+        origin = Origin(token=token, version=version, step=10 * version, config={}, **hashes)
+        self.transport.store.publish_policy((policy or self.student).to_files(), origin)
+
+    def drawn(self) -> RolloutBatch:
+        """Draw a batch; there has to be one."""
+        batch = self.transport.cache.draw(np.random.default_rng(0))
+        assert batch is not None
+        return batch
+
+
+MakeFleet = Callable[..., Fleet]
 
 
 @pytest.fixture(scope="session")
@@ -47,5 +95,22 @@ def make_transport(world: Split, tmp_path: Path) -> Callable[..., Transport]:
         return memory_transport(
             "run", CacheLimits(**{"max_reuse": 1, **limits}), world.catalogue.hash, world.hash, root
         )
+
+    return make
+
+
+@pytest.fixture
+def make_fleet(
+    world: Split, student: GPTRec, make_config: Callable[..., TuneConfig], make_transport: Callable[..., Transport]
+) -> MakeFleet:
+    """Return a maker of fleets, configured as by `make_config`; those of one folder share its checkpoints alone."""
+
+    def make(sizes: dict[str, Any] | None = None, folder: str = "store", **changes: Any) -> Fleet:
+        config = make_config(sizes, **changes)
+        limits = {"max_staleness": config.fleet.max_staleness, "max_reuse": config.fleet.max_reuse}
+        transport = make_transport(folder, capacity=config.fleet.cache_batches, **limits)
+        fleet = Fleet(world, student, config, transport)
+        fleet.transport = dataclasses.replace(transport, lease=MemoryLease(10.0, lambda: fleet.now))
+        return fleet
 
     return make
