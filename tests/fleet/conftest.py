@@ -48,7 +48,7 @@ class Fleet:
     def validator(self) -> Validator:
         return Validator(self.world, self.config, self.transport)
 
-    def publish(self, version: int = 0, policy: GPTRec | None = None, token: int = 1) -> None:
+    def publish(self, policy: GPTRec | None = None, version: int = 0, token: int = 1) -> None:
         """Publish a policy, the student unless another is given, as an optimiser would after 10 steps a version."""
         hashes = {"catalogue_hash": self.world.catalogue.hash, "split_hash": self.world.hash}
         origin = Origin(token=token, version=version, step=10 * version, config={}, **hashes)
