@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,8 +23,9 @@ from gptrec_rl.transport import names
 from gptrec_rl.transport.hub import Transport
 from gptrec_rl.transport.metrics import MetricRecord
 
-MakeConfig = Callable[..., TuneConfig]
-MakeTransport = Callable[..., Transport]
+if TYPE_CHECKING:
+    from tests.fleet.conftest import Fleet, MakeFleet
+
 Files = dict[str, bytes]
 
 KILLED_IN_ITS_TURN = """
@@ -38,10 +40,11 @@ from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport.cache import CacheLimits
 from gptrec_rl.transport.hub import memory_transport
 
-folder, last_turn, limits = Path(sys.argv[1]), int(sys.argv[2]), CacheLimits(**eval(sys.argv[3]))
+folder, last_turn = Path(sys.argv[1]), int(sys.argv[2])
 world = Split.leave_one_out(Interactions.load(folder / "world.npz"), 12)
 student = GPTRec.from_files({path.name: path.read_bytes() for path in (folder / "student").iterdir()})
 config = TuneConfig.model_validate_json((folder / "config.json").read_text())
+limits = CacheLimits(config.fleet.cache_batches, config.fleet.max_staleness, config.fleet.max_reuse)
 transport = memory_transport("run", limits, world.catalogue.hash, world.hash, str(folder / "killed"))
 turns = count()
 kill = lambda: next(turns) == last_turn and os.kill(os.getpid(), signal.SIGKILL)
@@ -59,15 +62,19 @@ def fails_at_the_third_call(
     return np.full(slates.shape, np.nan if n_calls == 3 else 1.0)
 
 
-def policy_of(transport: Transport) -> Files:
-    read = transport.store.read_latest_policy()
+def serial(fleet: Fleet) -> SerialFleet:
+    return SerialFleet.of(fleet.student, fleet.world, fleet.config, fleet.transport)
+
+
+def policy_of(fleet: Fleet) -> Files:
+    read = fleet.transport.store.read_latest_policy()
     assert read is not None
     return read[1]
 
 
-def learner_of(transport: Transport) -> Files:
+def learner_of(fleet: Fleet) -> Files:
     """Return the files of the newest learner state but for the cache's, without the seconds that it took."""
-    read = transport.store.read_latest_learner()
+    read = fleet.transport.store.read_latest_learner()
     assert read is not None
     counters = json.loads(read[1][COUNTERS_FILE])
     del counters["elapsed_s"]
@@ -75,41 +82,37 @@ def learner_of(transport: Transport) -> Files:
     return {**files, COUNTERS_FILE: json.dumps(counters).encode()}
 
 
-def test_one_seed_gives_one_policy_to_the_bit_and_another_seed_another(
-    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
-) -> None:
-    transports = [make_transport(folder) for folder in ("first", "again", "other")]
-    for seed, transport in zip((0, 0, 1), transports, strict=True):
-        SerialFleet.of(student, world, make_config(seed=seed), transport).run()
-    first, again, other = (policy_of(transport) for transport in transports)
-    assert first == again
-    assert learner_of(transports[0]) == learner_of(transports[1])
-    assert first["model.safetensors"] != other["model.safetensors"]
-    assert first["model.safetensors"] != student.to_files()["model.safetensors"]
+def test_one_seed_gives_one_policy_to_the_bit_and_another_seed_another(make_fleet: MakeFleet) -> None:
+    seeds = {"first": 0, "again": 0, "other": 1}
+    first, again, other = (make_fleet(folder=folder, seed=seed) for folder, seed in seeds.items())
+    for fleet in (first, again, other):
+        serial(fleet).run()
+    assert policy_of(first) == policy_of(again)
+    assert learner_of(first) == learner_of(again)
+    weights = policy_of(first)["model.safetensors"]
+    assert weights != policy_of(other)["model.safetensors"]
+    assert weights != first.student.to_files()["model.safetensors"]
 
 
-def test_resuming_a_run_that_is_done_changes_token_and_version_and_nothing_else(
-    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
-) -> None:
+def test_resuming_a_run_that_is_done_changes_token_and_version_and_nothing_else(make_fleet: MakeFleet) -> None:
     made = []
     for _ in range(2):
-        transport = make_transport()
-        SerialFleet.of(student, world, make_config(steps=3), transport).run()
-        latest = transport.store.latest_policy()
+        fleet = make_fleet(steps=3)
+        serial(fleet).run()
+        latest = fleet.transport.store.latest_policy()
         assert latest is not None
-        made.append(((latest.token, latest.version, latest.step), policy_of(transport), learner_of(transport)))
+        made.append(((latest.token, latest.version, latest.step), policy_of(fleet), learner_of(fleet)))
     assert made[0][0] == (1, 2, 3)  # published at steps 0, 2 and 3
     assert made[1][0] == (2, 3, 3)
     assert made[0][1:] == made[1][1:]
 
 
-def test_a_resumed_run_goes_on_counting_and_learns_from_other_lists(
-    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
-) -> None:
-    SerialFleet.of(student, world, make_config(steps=3), make_transport()).run()
-    before = learner_of(make_transport())
-    resumed = make_transport()
-    SerialFleet.of(student, world, make_config(steps=5), resumed).run()
+def test_a_resumed_run_goes_on_counting_and_learns_from_other_lists(make_fleet: MakeFleet) -> None:
+    stopped = make_fleet(steps=3)
+    serial(stopped).run()
+    before = learner_of(stopped)
+    resumed = make_fleet(steps=5)
+    serial(resumed).run()
     after = learner_of(resumed)
     assert json.loads(after["learner.json"])["step"] == 5
     # Adam counts its updates: 2 passes a step.
@@ -119,7 +122,7 @@ def test_a_resumed_run_goes_on_counting_and_learns_from_other_lists(
         }
         assert set(counts.values()) == {updates}
     assert before[COUNTERS_FILE] != after[COUNTERS_FILE]
-    assert [(entry.token, entry.version, entry.step) for entry in resumed.store.policies()] == [
+    assert [(entry.token, entry.version, entry.step) for entry in resumed.transport.store.policies()] == [
         (1, 0, 0),
         (1, 1, 2),
         (1, 2, 3),
@@ -129,99 +132,81 @@ def test_a_resumed_run_goes_on_counting_and_learns_from_other_lists(
     ]
 
 
-def test_a_run_that_is_killed_and_resumed_is_the_unbroken_one_to_the_bit(
-    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport, tmp_path: Path
-) -> None:
+def test_a_run_that_is_killed_and_resumed_is_the_unbroken_one_to_the_bit(make_fleet: MakeFleet, tmp_path: Path) -> None:
     # Batches are drawn again and again until they are stale; the state of step 10 is the last before the kill.
-    limits = {"capacity": 8, "max_reuse": 6, "max_staleness": 1}
-    config = make_config({"publish_every": 2, "checkpoint_every_s": 1e-6}, steps=20)
-    unbroken = make_transport("unbroken", **limits)
-    SerialFleet.of(student, world, config, unbroken).run()
+    sizes = {"max_reuse": 6, "max_staleness": 1, "publish_every": 2, "checkpoint_every_s": 1e-6}
+    unbroken = make_fleet(sizes, "unbroken", steps=20)
+    serial(unbroken).run()
 
-    world.interactions.save(tmp_path / "world.npz")
+    unbroken.world.interactions.save(tmp_path / "world.npz")
     (tmp_path / "student").mkdir()
-    for name, data in student.to_files().items():
+    for name, data in unbroken.student.to_files().items():
         (tmp_path / "student" / name).write_bytes(data)
-    (tmp_path / "config.json").write_text(config.model_dump_json())
-    command = [sys.executable, "-c", KILLED_IN_ITS_TURN, tmp_path, "11", repr(limits)]
+    (tmp_path / "config.json").write_text(unbroken.config.model_dump_json())
+    command = [sys.executable, "-c", KILLED_IN_ITS_TURN, str(tmp_path), "11"]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    killed = make_transport("killed", **limits)
-    assert killed.store.learner_states()[-1].step == 10
-    SerialFleet.of(student, world, config, killed).run()
+    killed = make_fleet(sizes, "killed", steps=20)
+    assert killed.transport.store.learner_states()[-1].step == 10
+    serial(killed).run()
 
     assert policy_of(killed) == policy_of(unbroken)
     assert learner_of(killed) == learner_of(unbroken)
-    assert killed.cache.ledger() == unbroken.cache.ledger()
-    newest = [transport.store.latest_policy() for transport in (killed, unbroken)]
+    assert killed.transport.cache.ledger() == unbroken.transport.cache.ledger()
+    newest = [fleet.transport.store.latest_policy() for fleet in (killed, unbroken)]
     assert [entry and entry.token for entry in newest] == [2, 1]
 
 
-def test_every_published_policy_is_scored_and_every_record_shown_once(
-    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
-) -> None:
-    transport = make_transport()
+def test_every_published_policy_is_scored_and_every_record_shown_once(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(steps=5)
     shown: list[MetricRecord] = []
-    SerialFleet.of(student, world, make_config(steps=5), transport).run(shown.append)
-    assert shown == transport.metrics.read()[0]
+    serial(fleet).run(shown.append)
+    assert shown == fleet.transport.metrics.read()[0]
     scored = [record.values[names.VAL_VERSION] for record in shown if record.role == "validator"]
     assert scored == [0, 1, 2, 3]  # after steps 0, 2, 4 and 5
     last = [record for record in shown if record.role == "optimiser"][-1]
     assert (last.step, last.values[names.PROGRESS]) == (5, 1.0)
-    assert transport.store.best() is not None
+    assert fleet.transport.store.best() is not None
 
 
 def test_the_ledger_adds_up(
-    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
+    world: Split, student: GPTRec, make_config: Callable[..., TuneConfig], make_transport: Callable[..., Transport]
 ) -> None:
-    transport = make_transport(capacity=2, max_staleness=0, max_reuse=2)
+    transport = make_transport(capacity=2, max_staleness=0, max_reuse=2)  # stricter than a configuration may be
     SerialFleet.of(student, world, make_config(steps=6), transport).run()
     generated, *states, repeated = astuple(transport.cache.ledger())
     assert generated == sum(states) > 0
     assert repeated == 0
 
 
-def test_being_asked_to_stop_saves_what_was_learned(
-    world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
-) -> None:
-    transport = make_transport()
+def test_being_asked_to_stop_saves_what_was_learned(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(steps=100)
     answers = iter([False, False, False, True])
-    SerialFleet.of(student, world, make_config(steps=100), transport).run(is_stopped=lambda: next(answers))
-    (state,) = transport.store.learner_states()
+    serial(fleet).run(is_stopped=lambda: next(answers))
+    (state,) = fleet.transport.store.learner_states()
     assert state.step == 3
-    latest = transport.store.latest_policy()
+    latest = fleet.transport.store.latest_policy()
     assert latest is not None
     assert latest.step == 3
 
 
 @pytest.mark.parametrize("error", [InputError, KeyboardInterrupt])
-def test_bad_input_and_ctrl_c_lose_nothing_that_was_learned(
-    error: type[BaseException], world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport
-) -> None:
-    transport = make_transport()
+def test_bad_input_and_ctrl_c_lose_nothing_that_was_learned(error: type[BaseException], make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(steps=100)
 
     def stop_at_step_3(record: MetricRecord) -> None:
         if record.step == 2:
             raise error("stop")
 
-    fleet = SerialFleet.of(student, world, make_config(steps=100), transport)
     with pytest.raises(error):
-        fleet.run(stop_at_step_3)
-    assert [state.step for state in transport.store.learner_states()] == [2]
+        serial(fleet).run(stop_at_step_3)
+    assert [state.step for state in fleet.transport.store.learner_states()] == [2]
 
 
 def test_nan_from_the_users_own_reward_names_it_and_loses_nothing(
-    world: Split,
-    student: GPTRec,
-    make_config: MakeConfig,
-    make_transport: MakeTransport,
-    monkeypatch: pytest.MonkeyPatch,
+    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "my_rewards", sys.modules[__name__])
-    transport = make_transport()
-    goal = "ndcg=1,my_rewards:fails_at_the_third_call=1"
-    fleet = SerialFleet.of(student, world, make_config(goal=goal, steps=100, fleet={"publish_every": 50}), transport)
+    fleet = make_fleet({"publish_every": 50}, goal="ndcg=1,my_rewards:fails_at_the_third_call=1", steps=100)
     with pytest.raises(InputError, match="'my_rewards:fails_at_the_third_call' returned nan for list"):
-        fleet.run()
-    assert [state.step for state in transport.store.learner_states()] == [1]  # calls: version 0, step 1, step 2
+        serial(fleet).run()
+    assert [state.step for state in fleet.transport.store.learner_states()] == [1]  # calls: version 0, step 1, step 2
