@@ -32,7 +32,7 @@ MakePolicy = Callable[..., GPTRec]
 
 
 @dataclasses.dataclass
-class Fleet:
+class RecordedFleet:
     """Two generators that are not in step with the optimisers, of which each is killed but the last."""
 
     world: Split
@@ -71,14 +71,14 @@ class Fleet:
 @pytest.fixture
 def fleet(
     world: Split, student: GPTRec, make_config: MakeConfig, make_transport: MakeTransport, tmp_path: Path
-) -> Fleet:
+) -> RecordedFleet:
     now = [0.0]
     transport = make_transport(max_reuse=3, capacity=3)
     transport = dataclasses.replace(transport, lease=MemoryLease(10.0, lambda: now[0]))
     folder = tmp_path / "run"
     hashes = {"catalogue_hash": world.catalogue.hash, "split_hash": world.hash}
     save_policy(folder / STUDENT, student.to_files(), step=0, config={}, **hashes)
-    return Fleet(world, student, folder, transport, make_config, now)
+    return RecordedFleet(world, student, folder, transport, make_config, now)
 
 
 def weights_after(run: Run) -> bytes:
@@ -91,7 +91,7 @@ def weights_of(optimiser: Optimiser) -> bytes:
     return optimiser.learner.policy.to_files()["model.safetensors"]
 
 
-def test_a_recorded_run_is_repeated_to_the_bit(fleet: Fleet) -> None:
+def test_a_recorded_run_is_repeated_to_the_bit(fleet: RecordedFleet) -> None:
     optimiser = fleet.run(20)
     optimiser.finish()
     n_same, run = fleet.replayed()
@@ -100,7 +100,7 @@ def test_a_recorded_run_is_repeated_to_the_bit(fleet: Fleet) -> None:
     assert run.memory_transport().store.learner_states()[-1].step == 20
 
 
-def test_a_batch_is_kept_once_however_often_it_is_drawn(fleet: Fleet) -> None:
+def test_a_batch_is_kept_once_however_often_it_is_drawn(fleet: RecordedFleet) -> None:
     fleet.run(20)
     drawn = [(batch.generator_id, batch.sequence_number) for _, batch, _ in Recording.open(fleet.folder).draws()]
     assert len(set(drawn)) < len(drawn) == 20
@@ -108,7 +108,7 @@ def test_a_batch_is_kept_once_however_often_it_is_drawn(fleet: Fleet) -> None:
     assert file.read_bytes().count(b"ground_truth") == len(set(drawn))
 
 
-def test_steps_that_were_done_again_count_once(fleet: Fleet) -> None:
+def test_steps_that_were_done_again_count_once(fleet: RecordedFleet) -> None:
     fleet.run(9, saved_at=5)  # killed: steps 6 to 9 are lost
     fleet.run(4, saved_at=7)  # goes on from 5 to 9; killed: steps 8 and 9 are lost
     last = fleet.run(6)
@@ -120,7 +120,7 @@ def test_steps_that_were_done_again_count_once(fleet: Fleet) -> None:
     assert len(list((fleet.folder / FOLDER).iterdir())) == 3
 
 
-def test_one_that_wakes_up_after_its_successor_started_changes_nothing(fleet: Fleet) -> None:
+def test_one_that_wakes_up_after_its_successor_started_changes_nothing(fleet: RecordedFleet) -> None:
     paused = fleet.run(5, saved_at=3)
     last = fleet.run(4)
     _, batch, _ = next(Recording.open(fleet.folder).draws())
@@ -132,7 +132,7 @@ def test_one_that_wakes_up_after_its_successor_started_changes_nothing(fleet: Fl
     assert weights_after(run) == weights_of(last)
 
 
-def test_the_torn_end_that_a_kill_leaves_is_left_out(fleet: Fleet) -> None:
+def test_the_torn_end_that_a_kill_leaves_is_left_out(fleet: RecordedFleet) -> None:
     fleet.run(6)
     (file,) = (fleet.folder / FOLDER).iterdir()
     whole = file.read_bytes()
@@ -143,7 +143,7 @@ def test_the_torn_end_that_a_kill_leaves_is_left_out(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 2, 5, 9, 30, 90])
-def test_damage_within_is_refused_before_anything_is_done(place: int, fleet: Fleet) -> None:
+def test_damage_within_is_refused_before_anything_is_done(place: int, fleet: RecordedFleet) -> None:
     fleet.run(4)
     (file,) = (fleet.folder / FOLDER).iterdir()
     content = bytearray(file.read_bytes())
@@ -154,7 +154,9 @@ def test_damage_within_is_refused_before_anything_is_done(place: int, fleet: Fle
         Recording.open(fleet.folder)
 
 
-def test_at_its_size_the_recording_ends_and_the_run_goes_on(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+def test_at_its_size_the_recording_ends_and_the_run_goes_on(
+    fleet: RecordedFleet, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         fleet.run(8, saved_at=8, record_gb=5e-6)
     assert caplog.text.count("the most that fleet.record_gb allows; the run goes on") == 1
@@ -167,7 +169,7 @@ def test_at_its_size_the_recording_ends_and_the_run_goes_on(fleet: Fleet, caplog
 
 
 def test_a_full_disk_ends_the_recording_and_not_the_run(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    fleet: RecordedFleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     write, n_written = os.write, [0]
 
@@ -183,7 +185,7 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(
     assert Recording.open(fleet.folder).steps == 2  # header, publication, two draws
 
 
-def test_there_has_to_be_a_recording_from_the_first_step_on(fleet: Fleet) -> None:
+def test_there_has_to_be_a_recording_from_the_first_step_on(fleet: RecordedFleet) -> None:
     with pytest.raises(InputError, match="has no recording; make one with 'gptrec-rl tune --record'"):
         Recording.open(fleet.folder)
     fleet.run(3, saved_at=3)
@@ -194,7 +196,7 @@ def test_there_has_to_be_a_recording_from_the_first_step_on(fleet: Fleet) -> Non
         Recording.open(fleet.folder)
 
 
-def test_a_run_that_went_on_with_other_settings_is_refused(fleet: Fleet) -> None:
+def test_a_run_that_went_on_with_other_settings_is_refused(fleet: RecordedFleet) -> None:
     fleet.run(3, saved_at=3, steps=10)
     fleet.run(1, steps=20)
     Recording.open(fleet.folder)
@@ -203,7 +205,7 @@ def test_a_run_that_went_on_with_other_settings_is_refused(fleet: Fleet) -> None
         Recording.open(fleet.folder)
 
 
-def test_another_student_or_split_is_refused(fleet: Fleet, make_policy: MakePolicy) -> None:
+def test_another_student_or_split_is_refused(fleet: RecordedFleet, make_policy: MakePolicy) -> None:
     fleet.run(3)
     recording = Recording.open(fleet.folder)
     other = make_policy(fleet.world.catalogue.n_items, history_length=8, slate_length=4, seed=1)
@@ -216,7 +218,7 @@ def test_another_student_or_split_is_refused(fleet: Fleet, make_policy: MakePoli
         replay(recording, Run(fleet.folder, config_of_replay(recording), other_split))
 
 
-def test_one_bit_of_difference_is_an_error(fleet: Fleet) -> None:
+def test_one_bit_of_difference_is_an_error(fleet: RecordedFleet) -> None:
     fleet.run(6)
     recording = Recording.open(fleet.folder)
     config = recording.header.config
