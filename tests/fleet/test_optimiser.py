@@ -202,8 +202,8 @@ def test_a_policy_that_was_never_published_has_written_nothing_to_learn_from(
     optimiser = fleet.start_optimiser()
     fleet.generator().step()
     batch = fleet.drawn()
-    for number, future in enumerate(({"policy_version": 1}, {"token": 2}), start=2):
-        fleet.transport.cache.put(dataclasses.replace(batch, sequence_number=number, **future))
+    fleet.transport.cache.put(dataclasses.replace(batch, sequence_number=2, policy_version=1))
+    fleet.transport.cache.put(dataclasses.replace(batch, sequence_number=3, token=2))
     with caplog.at_level(logging.WARNING):
         assert optimiser.step() is None
     assert caplog.text.count("has a policy from the future") == 2
