@@ -27,6 +27,7 @@ from gptrec_rl.data.sources import synthetic
 from gptrec_rl.fleet.run_folder import prepare_run
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport.cache import CacheLimits, Ledger
+from gptrec_rl.transport.checkpoints import CheckpointStore
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.embedded import EmbeddedRedis
 from gptrec_rl.transport.metrics import START, RedisMetrics
@@ -160,8 +161,8 @@ class Fleet:
             BrokenError: it doesn't end as it should.
         """
         self.end_by(signal.SIGTERM, 128 + signal.SIGTERM)
-        newest = max(int(path.name.rpartition("_")[2]) for path in (self.store / "learner").glob("step_*"))
-        self.start(newest + n_more_steps)
+        newest = CheckpointStore(str(self.store)).learner_states()[-1]
+        self.start(newest.step + n_more_steps)
         self.end_by(None, 0)
 
     def end_by(self, number: signal.Signals | None, code: int) -> None:

@@ -39,7 +39,7 @@ BEST = "BEST"
 HOLD_S = 3600.0
 MAX_POINTER_BYTES = 1024
 
-_ENTRY_NAME = re.compile(r"v[0-9]{8,16}|step_[0-9]{8,16}")
+_ENTRY_NAME = re.compile(r"v[0-9]{8,16}|step_[0-9]{8,16}(-token_[0-9]{1,16})?")  # older states name no token
 _POLICY_FOLDER = re.compile(rf"{POLICIES}/v[0-9]{{8,16}}")
 
 
@@ -75,8 +75,14 @@ class CheckpointStore:
         return entry
 
     def save_learner(self, files: Mapping[str, bytes], origin: Origin) -> Entry:
-        """Save all that an optimiser needs to go on from this step; errors as in `publish_policy`."""
-        entry = seal(f"{LEARNER}/step_{origin.step:08d}", files, origin)
+        """Save all that an optimiser needs to go on from this step; errors as in `publish_policy`.
+
+        Nothing takes the place of a state: one of the same token and step stays, and is returned.
+        """
+        folder = f"{LEARNER}/step_{origin.step:08d}-token_{origin.token}"
+        if saved := self._load_entry(folder):
+            return saved
+        entry = seal(folder, files, origin)
         self._commit(entry, files)
         self._retain(LEARNER)
         return entry
@@ -181,7 +187,7 @@ class CheckpointStore:
     def _commit(self, entry: Entry, files: Mapping[str, bytes]) -> None:
         self._refuse_after_a_newer(entry)
         there = self._load_entry(entry.folder)
-        if there is not None and there.token == entry.token and entry.folder.startswith(POLICIES):
+        if there is not None and there.token == entry.token:
             raise CheckpointError(f"{entry.folder} is already published; versions only grow")
         with refused_writes(f"{self.root}/{entry.folder}"):
             files = {**files, MANIFEST: entry.manifest()}

@@ -235,9 +235,9 @@ def test_a_validator_that_does_not_keep_up(run: MadeUpRun) -> None:
 
 
 def test_a_damaged_checkpoint_is_named(run: MadeUpRun) -> None:
-    (run.folder / "store/learner/step_00000590/state").write_bytes(b"all of IT")
+    (run.folder / "store/learner/step_00000590-token_1/state").write_bytes(b"all of IT")
     damaged, missing = run.findings()
-    assert "learner/step_00000590/state was altered: its SHA-256 is not that of its manifest" in damaged
+    assert "learner/step_00000590-token_1/state was altered: its SHA-256 is not that of its manifest" in damaged
     assert "has no whole learner state" in missing
 
 

@@ -100,7 +100,7 @@ def lose_the_best(run_dir: Path, _: redis.Redis) -> None:
 
 
 def lose_the_states(run_dir: Path, _: redis.Redis) -> None:
-    shutil.rmtree(run_dir / STORE / "learner/step_00000020")
+    shutil.rmtree(run_dir / STORE / "learner/step_00000020-token_2")
 
 
 def publish_late(run_dir: Path, _: redis.Redis) -> None:

@@ -18,7 +18,8 @@ from gptrec_rl.transport.checkpoints import CheckpointStore
 from gptrec_rl.transport.entry import CheckpointError, Origin
 
 root, before_operation, action, what = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-origin = Origin(token=1, version=4, step=4, catalogue_hash="c", split_hash="s", config={})
+token, step = (2, 3) if what == "state of a step done again" else (1, 4)
+origin = Origin(token=token, version=4, step=step, catalogue_hash="c", split_hash="s", config={})
 writes = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
 store = CheckpointStore(str(root), keep_policies=2, keep_learner_states=1)
 n_operations = 0
@@ -38,7 +39,7 @@ sys.addaudithook(count)
 try:
     if what == "policy":
         store.publish_policy(files, origin)
-    elif what == "state":
+    elif what.startswith("state"):
         store.save_learner(files, origin)
     else:
         entry = store.latest_policy()
@@ -106,7 +107,7 @@ def assert_it_is_sound(root: Path) -> None:
     assert [path for path in root.rglob(".*") if path.is_dir() or path.is_file()] == []
 
 
-@pytest.mark.parametrize("what", ["policy", "state", "best"])
+@pytest.mark.parametrize("what", ["policy", "state", "state of a step done again", "best"])
 def test_a_writer_may_be_killed_before_any_of_its_operations(tmp_path: Path, what: str) -> None:
     total = n_operations(tmp_path / "counted", what)
     assert total >= 8

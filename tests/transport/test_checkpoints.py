@@ -75,7 +75,7 @@ def test_what_is_published_is_read_by_another(root: str) -> None:
 
 def test_a_learner_state_comes_back(root: str) -> None:
     written = save(CheckpointStore(root), step=2000)
-    assert written.folder == "learner/step_00002000"
+    assert written.folder == "learner/step_00002000-token_1"
     assert CheckpointStore(root).read_latest_learner() == (written, FILES | {"step": b"2000"})
 
 
@@ -149,13 +149,33 @@ def test_a_version_is_published_once(root: str) -> None:
         publish(store, version=1)
 
 
-def test_a_newer_optimiser_takes_the_place_of_an_older_one_s_entries(root: str) -> None:
+def test_a_newer_optimiser_takes_the_place_of_an_older_one_s_policy(root: str) -> None:
     store = CheckpointStore(root)
     publish(store, version=1, token=1)
     assert publish(store, version=1, token=2).token == 2
-    save(store, step=40, token=2)
-    save(store, step=40, token=3)
-    assert [entry.token for entry in store.policies() + store.learner_states()] == [2, 3]
+    assert [entry.token for entry in store.policies()] == [2]
+
+
+def test_a_state_of_a_step_done_again_stands_beside_that_of_the_older_optimiser(root: str) -> None:
+    store = CheckpointStore(root)
+    older = save(store, step=40, token=2)
+    newer = save(store, step=40, token=3)
+    assert store.learner_states() == [older, newer]
+
+
+def test_a_state_that_is_saved_already_stays_as_it_is(root: str) -> None:
+    store = CheckpointStore(root)
+    saved = save(store, step=40)
+    assert store.save_learner({"other": b"1"}, Origin(token=1, version=2, step=40, **ORIGIN)) == saved
+    assert store.read_latest_learner() == (saved, FILES | {"step": b"40"})
+
+
+def test_a_state_whose_folder_names_no_token_is_resumed(local: CheckpointStore, tmp_path: Path) -> None:
+    save(local, step=40)
+    (tmp_path / "learner" / "step_00000040-token_1").rename(tmp_path / "learner" / "step_00000040")
+    newest = local.read_latest_learner()
+    assert newest is not None
+    assert newest[0].step == 40
 
 
 def test_a_learner_state_of_a_newer_optimiser_is_newer_at_a_smaller_step(root: str) -> None:
@@ -206,7 +226,7 @@ def test_damage_is_named_and_the_entry_before_is_used(
         publish(local, version=number)
         save(local, step=number)
     damage(tmp_path / "policies" / "v00000002")
-    damage(tmp_path / "learner" / "step_00000002")
+    damage(tmp_path / "learner" / "step_00000002-token_1")
     with pytest.raises(CheckpointError, match=f"policies/v00000002/{complaint}"):
         local.read(local.policies()[-1])
     with caplog.at_level(logging.WARNING):
@@ -294,14 +314,14 @@ def test_a_full_disk_leaves_what_was_there(
         with pytest.raises(InputError, match=f"checkpoint {tmp_path}/{written} can't be written: No space left"):
             publish(local, version=2)
         if call != "replace":  # which only pointers need
-            with pytest.raises(InputError, match=r"learner/step_00000002 can't be written: No space left.*resume"):
+            with pytest.raises(InputError, match=r"learner/step_00000002\S* can't be written: No space left.*resume"):
                 save(local, step=2)
     assert local.latest_policy() == before
     assert not list(tmp_path.rglob(".*"))
     if call != "replace":
         assert local.read_latest_learner() == (state, FILES | {"step": b"1"})
         assert names(tmp_path / "policies") == ["v00000001"]
-        assert names(tmp_path / "learner") == ["step_00000001"]
+        assert names(tmp_path / "learner") == ["step_00000001-token_1"]
     assert publish(local, version=3) == local.latest_policy()
 
 
