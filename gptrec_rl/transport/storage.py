@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -79,11 +80,14 @@ class LocalStorage(Storage):
         self._root = root
 
     def read(self, path: str, at_most: int) -> bytes:
-        """Return a file's content."""
-        with (self._root / path).open("rb") as stream:
-            if os.fstat(stream.fileno()).st_size > at_most:
+        """Return a file's content; what a link points to is not read, nor a pipe or a device."""
+        with open(self._root / path, "rb", opener=_open_itself) as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", path)
+            if status.st_size > at_most:
                 raise _too_long(path, at_most)
-            return stream.read()
+            return stream.read(status.st_size)
 
     def list(self, folder: str) -> list[str]:
         """Return the names in a folder."""
@@ -183,6 +187,10 @@ class ObjectStorage(Storage):
 
     def _at(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}"
+
+
+def _open_itself(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _too_long(path: str, at_most: int) -> OSError:

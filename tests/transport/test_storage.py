@@ -100,3 +100,18 @@ def test_an_object_store_gets_the_last_file_last(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", lambda _self, path, _content: written.append(path))
     storage.write_folder("entry", {"model": b"", "config": b"", "manifest": b""})
     assert written == ["/ordered/entry/model", "/ordered/entry/config", "/ordered/entry/manifest"]
+
+
+def test_what_a_link_points_to_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(b"1")
+    (tmp_path / "link").symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="symbolic link"):
+        LocalStorage(tmp_path).read("link", 1)
+
+
+def test_what_is_no_file_is_not_read_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(OSError, match=rf"(regular file|directory).*{name}"):
+            LocalStorage(tmp_path).read(name, 1)
