@@ -47,6 +47,7 @@ class Auditor:
         self._n_items = student.n_items
         self._slate_length = student.slate_length
         self._device = student.device
+        self._most = (config.fleet.n_histories, config.fleet.n_lists)
         self._fewest_lists = 2 if config.ppo.baseline == "group" else 1
         self._rewards = parse_goal(config.goal).weights.keys()
         self._store = transport.store
@@ -62,11 +63,18 @@ class Auditor:
             The mean absolute difference of its log-probabilities in nats; None when none were recomputed.
 
         Raises:
-            MessageError: the batch is wrong, and its generator is in quarantine from now on.
+            MessageError: the batch is wrong, and its generator is in quarantine from now on; or it is larger than
+                the configuration's, as those from before a resume with smaller ones are.
         """
         generator = batch.generator_id
         if generator in self._reasons:
             raise MessageError(self._reasons[generator])
+        n_histories, n_lists, _ = batch.slates.shape
+        if n_histories > self._most[0] or n_lists > self._most[1]:
+            raise MessageError(
+                f"generator {generator} made {n_histories} x {n_lists} lists a batch, and the configuration has at "
+                f"most {self._most[0]} x {self._most[1]}; if it goes on, start it again, on the run folder as it is"
+            )
         if problem := self._impossible(batch):
             raise self._quarantine(generator, problem)
         if generator in self._audited and batch.sequence_number % AUDIT_EVERY:

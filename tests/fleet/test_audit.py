@@ -229,3 +229,24 @@ def test_the_optimiser_says_once_who_is_wrong_and_a_restart_of_it_forgets_nothin
     assert fleet.transport.cache.ledger().rejected == 5
     fleet.generator().step()  # the same one, started again
     assert again.step() is not None
+
+
+@pytest.mark.parametrize("sizes", [{"n_histories": 5}, {"n_lists": 4}])
+def test_a_batch_larger_than_the_configuration_s_is_rejected_and_no_fault_of_its_generator(
+    sizes: dict[str, int], make_fleet: MakeFleet, make_config: MakeConfig
+) -> None:
+    fleet = make_fleet()
+    fleet.publish()
+    larger = Generator(fleet.world, make_config(sizes), fleet.transport)
+    assert audited(larger, fleet, auditor_of(fleet), 1) == []
+    assert fleet.transport.cache.ledger().rejected == 1
+    assert fleet.transport.cache.quarantined() == frozenset()
+
+
+def test_a_batch_smaller_than_the_configuration_s_is_learned_from(
+    make_fleet: MakeFleet, make_config: MakeConfig
+) -> None:
+    fleet = make_fleet()
+    fleet.publish()
+    smaller = Generator(fleet.world, make_config({"n_histories": 2, "n_lists": 2}), fleet.transport)
+    assert len(audited(smaller, fleet, auditor_of(fleet), 1)) == 1
