@@ -15,6 +15,9 @@ import numpy as np
 
 from gptrec_rl.transport.messages import MessageError, RolloutBatch, decode, encode
 
+MAX_REPORTED = 1000
+"""Reasons for a rejection that are logged; each is kept, in order to be said once."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -126,7 +129,7 @@ class RecommendationCache(ABC):
                 self._read_batches[entry_id] = batch
             except MessageError as error:
                 self._reject(entry_id)
-                if str(error) not in self._reported:
+                if str(error) not in self._reported and len(self._reported) < MAX_REPORTED:
                     self._reported.add(str(error))
                     logger.warning("batch rejected (said once, all are counted): %s", error)
         picked, alive = self._pick(rng.random(), list(self._read_batches))

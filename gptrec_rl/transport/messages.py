@@ -26,6 +26,8 @@ MAX_NAME_LENGTH = 128
 MAX_MAP_LENGTH = 512
 MAX_CONTAINERS = 2048
 """Lists and maps in a message: without a bound each of its bytes could become an object of a hundred."""
+MAX_ERROR_LENGTH = 1000
+"""Characters that are said of a message, which may hold anything and many of it."""
 LOG_PROB_TOLERANCE = 1e-4
 
 _HEADER = struct.Struct("<4sHI")  # magic, schema version, CRC-32 of the rest
@@ -38,6 +40,9 @@ _REWARD_DTYPE = "<f4"
 
 class MessageError(ValueError):
     """A message that is malformed, damaged, of another schema version, or inconsistent in itself."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem[:MAX_ERROR_LENGTH])
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,7 @@ def _unpacked(payload: memoryview) -> object:
             list_hook=counted,
         )
     except (ValueError, msgpack.UnpackException) as error:
-        raise MessageError(f"message can't be unpacked: {error!r}") from None
+        raise MessageError(f"message can't be unpacked: {type(error).__name__}: {error}") from None
 
 
 def _pack_array(array: np.ndarray, dtype: str) -> tuple[str, tuple[int, ...], bytes]:

@@ -372,3 +372,16 @@ def test_the_first_policy_of_a_new_optimiser_is_the_newest_whatever_its_number(
 def test_limits_that_make_no_sense_are_refused(limits: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(limits))):
         CacheLimits(**limits)
+
+
+def test_no_more_reasons_for_rejections_are_told_than_are_remembered(
+    make_batch: Maker, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gptrec_rl.transport.cache.MAX_REPORTED", 2)
+    cache = MemoryCache("run", CacheLimits(), "c", "s")
+    for number in range(4):
+        cache.put(make_batch(number, run_id=f"other-{number}"))
+    with caplog.at_level(logging.WARNING):
+        cache.draw(rng)
+    assert len(caplog.records) == 2
+    assert cache.ledger().rejected == 4

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as npst
 
 from gptrec_rl.data import Histories
 from gptrec_rl.transport.messages import (
+    MAX_ERROR_LENGTH,
     MAX_MESSAGE_BYTES,
     MessageError,
     RolloutBatch,
@@ -238,3 +239,20 @@ def test_an_inconsistent_batch_cannot_be_made(make_batch: Maker, changes: dict[s
 
 def test_decoded_arrays_can_be_written_to(make_batch: Maker) -> None:
     assert decode(encode(make_batch())).slates.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{f"{n}{'x' * 100_000}": 1 for n in range(20)}, {"token": "9" * 2_000_000}],
+    ids=["fields", "value"],
+)
+def test_what_is_said_of_a_message_is_short_whatever_it_holds(make_batch: Maker, body: dict[str, Any]) -> None:
+    with pytest.raises(MessageError) as refused:
+        decode(pack({**unpack(encode(make_batch())), **body}))
+    assert len(str(refused.value)) <= MAX_ERROR_LENGTH
+
+
+def test_a_text_that_is_no_utf_8_is_refused_without_repeating_it() -> None:
+    with pytest.raises(MessageError, match="can't decode byte 0xff") as refused:
+        decode(sealed(b"\x81\xa9secret..\xff\x01"))
+    assert "secret" not in str(refused.value)
