@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from gptrec_rl.checkpoint import STUDENT, read_model
+from gptrec_rl.checkpoint import read_model
 from gptrec_rl.cli.models import ModelChoice
 from gptrec_rl.config import TRAINED_MODELS, PretrainConfig, TrainingConfig, TuneConfig
 from gptrec_rl.config_files import changed_settings, read_config
@@ -26,6 +26,7 @@ from gptrec_rl.experiments.goal_values import goal_value
 from gptrec_rl.experiments.store import Checked, Point, Result, per_user_file, point_of, sha256_of, write_result
 from gptrec_rl.experiments.study import Study
 from gptrec_rl.fleet.run_folder import CONFIG
+from gptrec_rl.models.network import WEIGHTS_FILE
 from gptrec_rl.models.recommender import Recommender, ScoringRecommender
 from gptrec_rl.reporting.progress import ProgressBar
 from gptrec_rl.reporting.results import machine_description
@@ -72,6 +73,7 @@ def make_row(study: Study, split: Split, row_id: str, seed: int) -> Result:
     """
     row = study.experiments.rows[row_id]
     try:
+        built_on = _built_on(study, row_id, seed)
         trained = _trained(study, split, row_id, seed)
     except InputError as error:
         raise InputError(f"{study.experiments.file(row_id)}: {error}") from None
@@ -96,6 +98,8 @@ def make_row(study: Study, split: Split, row_id: str, seed: int) -> Result:
         k=k,
         points=dict(measured.points),
         per_user_sha256=sha256_of(per_user),
+        weights=_weights(trained.place) if row.is_trained else "",
+        built_on=built_on,
         training_s=round(trained.seconds, 3),
         evaluation_s=round(time.monotonic() - started, 3),
         steps=trained.steps,
@@ -159,13 +163,33 @@ def _require_same_settings(run_dir: Path, config: TrainingConfig | TuneConfig) -
         )
 
 
-def _require_same_student(run_dir: Path, student: Path) -> None:
-    """Refuse to go on with a tuning that started from other weights than the student's present ones."""
-    started = run_dir / STUDENT
-    if started.is_dir() and read_model(started)[0].files != read_model(student)[0].files:
+def _built_on(study: Study, row_id: str, seed: int) -> dict[str, str]:
+    """Return the SHA-256 of the weights that a row builds on, by row; a training goes on only from those it began with.
+
+    Raises:
+        InputError: what it builds on isn't made yet, or has been trained anew since the row's training began.
+    """
+    row, run_dir = study.experiments.rows[row_id], study.run_dir(row_id, seed)
+    now = {name: _weights(study.model(name, seed)) for name in row.needs}
+    if not now or not row.is_trained:
+        return now
+    began = run_dir.with_name(f"{run_dir.name}.built-on.json")  # a run folder is made by its training alone
+    if not (run_dir / CONFIG).exists() or not began.exists():
+        began.parent.mkdir(parents=True, exist_ok=True)
+        began.write_text(json.dumps(now, indent=1) + "\n")
+    before = json.loads(began.read_bytes())
+    other = [name for name, weights in now.items() if weights != before.get(name)]
+    if other:
         raise InputError(
-            f"{run_dir} was tuned from another student than {student} holds now; remove that folder to tune anew"
+            f"{run_dir} was trained on other weights than {', '.join(other)} has now; remove that folder to train the "
+            "row anew"
         )
+    return now
+
+
+def _weights(place: str) -> str:
+    """Return the SHA-256 of a trained model's weights; empty for a built-in model, which the split alone makes."""
+    return read_model(Path(place))[0].files[WEIGHTS_FILE].sha256 if ModelChoice.parse(place).is_trained else ""
 
 
 def _train(study: Study, run_dir: Path, model: str, settings: Mapping[str, Any]) -> Trained:
@@ -202,7 +226,6 @@ def _tune(study: Study, run_dir: Path, tune: Tune, settings: Mapping[str, Any], 
 
     config = read_config(TuneConfig, None, base={**settings, "data": str(study.data_file.resolve())})
     _require_same_settings(run_dir, config)
-    _require_same_student(run_dir, Path(student))
     run_fleet(run_dir, config, Path(student), "resume", serial=tune.serial)
     history = RunHistory.read(run_dir)
     checked = tuple(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from gptrec_rl.config import Settings
 from gptrec_rl.errors import InputError
@@ -66,6 +66,10 @@ class Result(Settings):
     """By strategy or weight; the first is the row's own."""
     per_user_sha256: str
     """Of the file of values per user, which holds all points of a model, and the best ones of a reranker."""
+    weights: str = ""
+    """SHA-256 of the trained weights; empty where nothing is trained, or nobody knows."""
+    built_on: dict[str, str] = Field(default_factory=dict)
+    """The same of the trained rows that this one builds on, as they were then; empty where nobody knows."""
     training_s: float
     evaluation_s: float
     steps: int | None

@@ -80,9 +80,7 @@ def winner(contest: Contest) -> str:
 def making(evidence: Evidence) -> Grid:
     """Return how each row was made: budget, steps, times, machine, versions and command."""
     header = ["Row", "steps", "training", "evaluation", "machine", "torch", "commit", "command"]
-    made = [result for line in evidence.lines for result in line.results]
-    made += [curve.made.result for curve in evidence.curves if curve.made is not None]
-    return Grid(header, [_made(result) for result in made])
+    return Grid(header, [_made(result) for result in _results(evidence)])
 
 
 def _setting(evidence: Evidence) -> Iterator[str]:
@@ -162,13 +160,32 @@ def _missing(evidence: Evidence) -> Iterator[str]:
 
 
 def _changed(evidence: Evidence) -> Iterator[str]:
-    """Name rows whose file says something else than when their result was made."""
-    lines = [(line.row_id, line.row, result) for line in evidence.lines for result in line.results]
-    lines += [(curve.row_id, curve.row, curve.made.result) for curve in evidence.curves if curve.made is not None]
-    for row_id, row, result in lines:
+    """Name rows whose file, or what they build on, is no longer what their result was made of."""
+    study = evidence.study
+    for result in _results(evidence):
+        row = study.experiments.rows[result.row]
+        reasons = []
         if result.configuration.makes_otherwise(row, result.budget):
-            command = evidence.study.command(row_id, result.seed)
-            yield f"{row.name}: its file has changed since its result was made; `{command}` makes it anew."
+            reasons.append("its file has changed")
+        reasons += [f"{base} has been trained anew" for base in _trained_anew(evidence, result)]
+        if reasons:
+            command = study.command(result.row, result.seed)
+            yield f"{row.name}: {' and '.join(reasons)} since its result was made; `{command}` makes it anew."
+
+
+def _trained_anew(evidence: Evidence, result: Result) -> Iterator[str]:
+    """Name what a result was built on that has other weights by now."""
+    weights = {(each.row, each.seed): each.weights for each in _results(evidence)}
+    for base, then in result.built_on.items():
+        now = weights.get((base, evidence.study.seed_of(base, result.seed)))
+        if now and now != then:
+            yield evidence.study.experiments.rows[base].name
+
+
+def _results(evidence: Evidence) -> list[Result]:
+    """Return the facts of all that was made, models first."""
+    made = [result for line in evidence.lines for result in line.results]
+    return made + [curve.made.result for curve in evidence.curves if curve.made is not None]
 
 
 def _contender(contender: Contender, names: list[str]) -> list[str]:

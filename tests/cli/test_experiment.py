@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -120,6 +121,17 @@ def test_every_row_is_made_with_what_it_took(made: Path) -> None:
     assert result_of(made, "sasrec")["settings"]["model"]["width"] == 8
     assert [v["step"] for v in result_of(made, "diverse-seed1")["validations"]] == [0, 1, 2, 3]
     assert [result_of(made, name)["settings"]["seed"] for name in ("diverse", "diverse-seed1")] == [0, 1]
+
+
+def test_a_result_names_its_weights_and_those_that_it_builds_on(made: Path) -> None:
+    weights = {row_id: result_of(made, row_id)["weights"] for row_id in ROWS}
+    file = made.parent / "runs" / "tiny-cpu" / "sasrec" / "model" / "model.safetensors"
+    assert weights["sasrec"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert weights["popularity"] == weights["mmr"] == ""
+    built_on = {row_id: result_of(made, row_id)["built_on"] for row_id in ROWS}
+    assert built_on["student"] == built_on["sasrec"] == {}
+    assert built_on["mmr"] == {"sasrec": weights["sasrec"]}
+    assert built_on["taught-by-mmr"] == built_on["expecting"] == {name: weights[name] for name in ("sasrec", "student")}
 
 
 def test_a_reranker_that_gives_the_score_all_weight_is_its_base(made: Path) -> None:
@@ -242,7 +254,10 @@ def test_a_row_does_not_go_on_from_another_student(made: Path, tmp_path: Path) -
     shutil.copytree(runs / "taught-by-mmr", runs / "student")
     result = experiment(folder, "run", folder / "unpopular.toml")
     assert result.exit_code == 2
-    assert "was tuned from another student than" in " ".join(result.output.split())
+    assert "was trained on other weights than student has now; remove that folder" in " ".join(result.output.split())
+    shutil.rmtree(runs / "unpopular")
+    assert experiment(folder, "run", folder / "unpopular.toml").exit_code == 0
+    assert result_of(folder, "unpopular")["built_on"] == {"student": result_of(made, "taught-by-mmr")["weights"]}
 
 
 @pytest.mark.parametrize(

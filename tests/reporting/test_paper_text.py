@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,24 @@ def test_a_row_whose_file_has_changed_is_named(evidence: Evidence) -> None:
     changed = [n for n in notes(Evidence.of(replace(evidence.study, experiments=experiments))) if "has changed" in n]
     assert len(changed) == 1
     assert changed[0].startswith("GPTRec-Student: its file has changed")
+
+
+def rewrite(evidence: Evidence, row_id: str, **facts: object) -> Evidence:
+    """Return the evidence with other facts in a row's result."""
+    file = evidence.study.result_file(row_id, 0)
+    file.write_text(json.dumps({**json.loads(file.read_text()), **facts}))
+    return Evidence.of(evidence.study)
+
+
+def test_a_row_is_named_when_what_it_builds_on_was_trained_anew(evidence: Evidence) -> None:
+    rewrite(evidence, "student", built_on={"base": "first"})
+    rewrite(evidence, "mmr", built_on={"base": "first"})
+    for weights in ("", "first"):  # unknown, and the same
+        assert not [note for note in notes(rewrite(evidence, "base", weights=weights)) if "trained anew" in note]
+    anew = [note for note in notes(rewrite(evidence, "base", weights="second")) if "trained anew" in note]
+    assert [note.partition(";")[0] for note in anew] == [
+        *(f"{name}: Base has been trained anew since its result was made" for name in ("GPTRec-Student", "MMR"))
+    ]
 
 
 def test_grids_have_a_line_for_each_row_that_was_run(evidence: Evidence) -> None:
