@@ -62,6 +62,8 @@ def run(
         experiments.row(path.stem, str(path))
     study = Study(experiments, budget, runs, results, data)
     split = study.split()
+    if not is_row:
+        study.require_split(split)
     jobs = study.jobs(path.stem if is_row else None, seed, with_dependencies)
     for place, (row_id, own_seed) in enumerate(jobs, start=1):
         click.echo(f"[{place}/{len(jobs)}] {row_id}, seed {own_seed}, budget {budget}")

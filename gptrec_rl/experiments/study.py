@@ -10,7 +10,7 @@ from gptrec_rl.data import Interactions, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable
 from gptrec_rl.experiments.config import BUILT_IN, BuiltIn
-from gptrec_rl.experiments.sets import ExperimentSet
+from gptrec_rl.experiments.sets import DATASET, ExperimentSet
 from gptrec_rl.experiments.store import Result, read_result, read_tables
 
 RUNS = Path("runs/experiments")
@@ -205,15 +205,42 @@ class Study:
         dataset = self.experiments.dataset
         return self.data if self.data is not None and dataset.synthetic is None else Path(dataset.data)
 
+    def require_split(self, split: Split) -> None:
+        """Refuse to add to results that can't stand in one table with those of a split.
+
+        Raises:
+            InputError: a result is of another split, or of lists of another length.
+        """
+        for row_id, row in self.experiments.rows.items():
+            for seed in row.seeds:
+                result = self.result(row_id, seed) if self.is_made(row_id, seed) else None
+                if result is None:
+                    continue
+                file = self.result_file(row_id, seed)
+                self._require_k(result, file)
+                if result.split_hash != split.hash:
+                    raise InputError(
+                        f"{file} is of another split than {self.data_file} and {self.experiments.folder / DATASET} "
+                        "give now; put them back, or make all rows anew in other folders (--runs, --results)"
+                    )
+
+    def _require_k(self, result: Result, file: Path) -> None:
+        k = self.experiments.dataset.k
+        if result.k != k:
+            raise InputError(
+                f"{file} has lists of {result.k} and {self.experiments.folder / DATASET} says k = {k}; put k back, or "
+                "evaluate all rows anew into another folder (--results)"
+            )
+
     def made(self) -> dict[str, list[Made]]:
         """Read the results of all rows, a list of seeds each; a row without a result has none.
 
         Raises:
             InputError: a result is half-written, damaged or of another row, or one is of another split or other users
-                than the first.
+                than the first, or of lists of another length than the set's.
         """
         rows: dict[str, list[Made]] = {}
-        first: tuple[Path, EvaluationTable] | None = None
+        first: tuple[Path, str, EvaluationTable] | None = None
         for row_id, row in self.experiments.rows.items():
             rows[row_id] = []
             for seed in row.seeds:
@@ -221,16 +248,21 @@ class Study:
                 if result is None:
                     continue
                 file = self.result_file(row_id, seed)
+                self._require_k(result, file)
                 made = Made(result, read_tables(file, result, row.name))
                 for table in made.tables.values():
-                    first = first or (file, table)
-                    _require_same(first, (file, table), self.command(row_id, seed))
+                    own = file, self.command(row_id, seed), table
+                    first = first or own
+                    _require_same(first, own)
                 rows[row_id].append(made)
         return rows
 
 
-def _require_same(first: tuple[Path, EvaluationTable], other: tuple[Path, EvaluationTable], command: str) -> None:
+def _require_same(first: tuple[Path, str, EvaluationTable], other: tuple[Path, str, EvaluationTable]) -> None:
     try:
-        other[1].require_comparable(first[1])
+        other[2].require_comparable(first[2])
     except InputError as error:
-        raise InputError(f"{first[0]} and {other[0]} can't stand in one table: {error}; run `{command}`") from None
+        raise InputError(
+            f"{first[0]} and {other[0]} can't stand in one table: {error}; make the one that is not of the present "
+            f"data and split anew: `{first[1]}` or `{other[1]}`"
+        ) from None

@@ -214,6 +214,17 @@ def test_a_model_of_another_split_is_refused(made: Path, tmp_path: Path) -> None
     assert "sasrec was trained on another split" in result.output
 
 
+def test_a_set_of_another_split_is_refused_before_anything_is_trained(made: Path, tmp_path: Path) -> None:
+    folder = copied(made, tmp_path, "sasrec", "mmr")
+    (tmp_path / "results" / "tiny-cpu" / "mmr.json").unlink()
+    with (folder / "dataset.toml").open("a") as dataset:
+        dataset.write("\n[split]\nseed = 7\n")
+    result = experiment(folder, "run", folder)
+    assert result.exit_code == 2
+    assert "sasrec.json is of another split than" in " ".join(result.output.split())
+    assert "[1/1]" not in result.output
+
+
 def copied(made: Path, target: Path, *row_ids: str) -> Path:
     """Copy some rows, their runs and results, for a test to change; return the copied set."""
     folder = target / made.name

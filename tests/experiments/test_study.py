@@ -105,8 +105,21 @@ def test_results_of_another_split_are_refused(study: Study, make_up) -> None:
     make_up("popularity")
     other = Split.leave_one_out(study.split().interactions, seed=7)
     make_up("sasrec", users=other)
-    with pytest.raises(InputError, match=r"can't stand in one table: .*split_hash is .*; run `gptrec-rl experiment"):
+    with pytest.raises(InputError, match=r"can't stand in one table: .*split_hash is ") as raised:
         study.made()
+    assert f"`{study.command('popularity', 0)}` or `{study.command('sasrec', 0)}`" in str(raised.value)
+    with pytest.raises(InputError, match=r"sasrec\.json is of another split than .*tiny\.npz and .*dataset\.toml"):
+        study.require_split(study.split())
+
+
+def test_results_of_lists_of_another_length_are_refused(tiny: Path, study: Study, make_up) -> None:
+    make_up("popularity")
+    study.require_split(study.split())
+    (tiny / "dataset.toml").write_text((tiny / "dataset.toml").read_text().replace("k = 3", "k = 2"))
+    study = dataclasses.replace(study, experiments=read_set(tiny))
+    for refuse in (study.made, lambda: study.require_split(study.split())):
+        with pytest.raises(InputError, match=r"popularity\.json has lists of 3 and .*dataset\.toml says k = 2"):
+            refuse()
 
 
 def test_results_of_other_users_are_refused(study: Study, make_up) -> None:
