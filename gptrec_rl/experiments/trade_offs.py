@@ -32,10 +32,11 @@ class Contender:
 
 @dataclass(frozen=True)
 class Contest:
-    """A goal, the model that was tuned for it, and who else there is, the best first."""
+    """A goal, the model that was tuned for it, what it started from, and who else there is, the best first."""
 
     goal: str
     tuned: str
+    student: str
     contenders: Sequence[Contender]
 
 
@@ -62,7 +63,9 @@ def _contest(evidence: Evidence, tuned: Line, goal: str) -> Contest:
     rivals = [table for name, table in tables.items() if name != tuned.row.name]
     comparisons = {each.model: each for each in compare(rivals, tables[tuned.row.name], [GOAL])}
     contenders = [Contender(name, table.summary(), comparisons.get(name)) for name, table in tables.items()]
-    return Contest(goal, tuned.row.name, sorted(contenders, key=lambda each: -each.values[GOAL]))
+    assert tuned.row.tune is not None
+    student = experiments.rows[tuned.row.tune.student].name
+    return Contest(goal, tuned.row.name, student, sorted(contenders, key=lambda each: -each.values[GOAL]))
 
 
 def _best_for(curve: Curve, goal: str) -> list[str]:

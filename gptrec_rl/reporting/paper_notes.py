@@ -12,7 +12,7 @@ from gptrec_rl.experiments.trade_offs import GOAL, Contender, Contest
 from gptrec_rl.metrics import beyond_at, metric
 from gptrec_rl.reporting.grids import Grid
 from gptrec_rl.reporting.results import duration
-from gptrec_rl.significance import ALPHA
+from gptrec_rl.significance import ALPHA, Comparison
 
 FAR = 0.05
 """Share of a published value by which ours may miss it without a word."""
@@ -62,19 +62,43 @@ def contest_grid(contest: Contest, k: int) -> Grid:
 
 
 def winner(contest: Contest) -> str:
-    """Say who wins a contest, and whether that is significant."""
+    """Say who wins a contest, how the tuned model compares with its student, and how that was tested."""
     best, *others = contest.contenders
-    fairness = "Weights of rerankers are the best on the test users themselves, which favours them."
-    if best.name == contest.tuned:
-        return f"Best on {contest.goal}: {best.name}, the model tuned for it, with {best.values[GOAL]:.4f}. {fairness}"
-    tuned = next(each for each in others if each.name == contest.tuned)
-    test = best.comparison
-    assert test is not None  # only the tuned model has none
-    return (
-        f"Best on {contest.goal}: {best.name}, with {best.values[GOAL]:.4f}; {tuned.name}, tuned for it, is "
-        f"{test.difference:.4f} below ({'significant' if test.p < ALPHA else 'not significant'}, p = {_p(test.p)}). "
-        f"{fairness}"
-    )
+    said = f"Best on {contest.goal}: {best.name}, "
+    if best.name != contest.tuned:
+        assert best.comparison is not None  # only the tuned model has none
+        said += (
+            f"with {best.values[GOAL]:.4f}; {contest.tuned}, tuned for it, is {best.comparison.difference:.4f} below "
+            f"({_significance(best.comparison)})."
+        )
+    else:
+        said += f"the model tuned for it, with {best.values[GOAL]:.4f}"
+        rival = others[0].comparison if others else None
+        said += f", {-rival.difference:.4f} above {others[0].name} ({_significance(rival)})." if rival else "."
+    return " ".join([said, *_against_student(contest), *_method(contest)])
+
+
+def _against_student(contest: Contest) -> Iterator[str]:
+    test = next((each.comparison for each in contest.contenders if each.name == contest.student), None)
+    if test is not None:
+        gain, low, high = (0.0 - value for value in (test.difference, test.high, test.low))
+        yield (
+            f"{contest.tuned} over its student, {contest.student}: {gain:+.4f} (95 % interval {low:+.4f} to "
+            f"{high:+.4f}, {_significance(test)})."
+        )
+
+
+def _method(contest: Contest) -> Iterator[str]:
+    n_tests = len(contest.contenders) - 1
+    if n_tests:
+        yield (
+            f"Paired two-sided t-tests over users against {contest.tuned}, p multiplied by {n_tests} tests; intervals "
+            "are not corrected. Weights of rerankers are the best on the test users themselves, which favours them."
+        )
+
+
+def _significance(test: Comparison) -> str:
+    return f"{'significant' if test.p < ALPHA else 'not significant'}, p = {_p(test.p)}".replace("= <", "<")
 
 
 def making(evidence: Evidence) -> Grid:

@@ -86,7 +86,7 @@ def test_a_contest_has_the_tuned_model_what_it_came_from_and_the_best_point_of_e
 ) -> None:
     tables = {row: make_up(row) for row in ("popularity", "sasrec", "student", "diverse", "mmr")}
     contest = contests(Evidence.of(study))[0]
-    assert (contest.goal, contest.tuned) == ("ndcg=1,ild=1", "The diverse")
+    assert (contest.goal, contest.tuned, contest.student) == ("ndcg=1,ild=1", "The diverse", "The student")
     names = {each.name for each in contest.contenders}
     # The popularity model is neither its ancestor nor what was reranked.
     assert names == {"The sasrec", "The student", "The diverse", "The mmr, weight 0.5"}

@@ -96,15 +96,33 @@ def test_grids_have_a_line_for_each_row_that_was_run(evidence: Evidence) -> None
     assert made.lines[0][1:4] == ["1,234", "1 min 30 s", "2 s"]
 
 
-def test_the_winner_of_a_goal_is_named_with_significance(evidence: Evidence) -> None:
-    tuned = Contender("tuned", {GOAL: 0.5})
-    test = Comparison("mmr", "tuned", GOAL, difference=0.1, low=0.05, high=0.15, p=0.0001, n_tests=1)
-    rival = Contender("mmr", {GOAL: 0.6}, test)
-    lost = winner(Contest("ndcg=1", "tuned", [rival, tuned]))
+def contender(name: str, value: float, difference: float | None = None, p: float = 1.0) -> Contender:
+    """Return a contender that is `difference` better than the tuned model, give or take 0.05."""
+    if difference is None:
+        return Contender(name, {GOAL: value})
+    low, high = difference - 0.05, difference + 0.05
+    return Contender(name, {GOAL: value}, Comparison(name, "tuned", GOAL, difference, low, high, p, n_tests=2))
+
+
+def test_the_winner_of_a_goal_is_named_with_significance() -> None:
+    tuned = contender("tuned", 0.5)
+    lost = winner(Contest("ndcg=1", "tuned", "student", [contender("mmr", 0.6, 0.1, p=0.0001), tuned]))
     assert lost.startswith(
         "Best on ndcg=1: mmr, with 0.6000; tuned, tuned for it, is 0.1000 below (significant, p = 1.0e-04)."
     )
-    assert "the model tuned for it, with 0.5000" in winner(Contest("ndcg=1", "tuned", [tuned]))
+    won = winner(Contest("ndcg=1", "tuned", "student", [tuned, contender("mmr", 0.48, -0.02, p=0.5)]))
+    assert won.startswith(
+        "Best on ndcg=1: tuned, the model tuned for it, with 0.5000, 0.0200 above mmr (not significant, p = 0.500)."
+    )
+    assert winner(Contest("ndcg=1", "tuned", "student", [tuned])).endswith("with 0.5000.")
+
+
+def test_the_winner_s_sentence_names_the_student_and_how_it_was_tested() -> None:
+    contenders = [contender("mmr", 0.6, 0.1), contender("tuned", 0.5), contender("student", 0.3, -0.2, p=1e-12)]
+    said = winner(Contest("ndcg=1", "tuned", "student", contenders))
+    assert "tuned over its student, student: +0.2000 (95 % interval +0.1500 to +0.2500, significant, p < 1e-9)" in said
+    assert "Paired two-sided t-tests over users against tuned, p multiplied by 2 tests; intervals are not" in said
+    assert "over its student" not in winner(Contest("ndcg=1", "tuned", "not run", contenders))
 
 
 def test_text_and_markdown_hold_all_parts(evidence: Evidence) -> None:
