@@ -89,7 +89,6 @@ class Supervisor:
             clock: seconds.
         """
         self._group = ProcessGroup(children, run_dir / "logs", os.environ, clock, HEALTHY_AFTER * heartbeat_s)
-        self._run_dir = run_dir
         self._records = RunRecords(run_dir)
         self._stream = stream
         self._control = control or MemoryControl()
@@ -190,7 +189,6 @@ class Supervisor:
         except redis.RedisError as error:
             return self._wait_for("Redis", error)
         except OSError as error:
-            self._records = RunRecords(self._run_dir)  # without what was written in part
             return self._wait_for("room for records on the disk", error)
         self._trouble = None
         for record in records:

@@ -95,9 +95,12 @@ class Exporter:
         self._page = page
         self._records = records
         self._cursor = START
+        self._has_room = True
 
     def step(self, block_s: float = 0.0) -> bool:
-        """Take the next page of the stream, and say whether there was anything; a Redis that is away is waited for.
+        """Take the next page of the stream, and say whether there was anything.
+
+        A Redis that is away and a disk without room for records are waited for.
 
         Args:
             block_s: how long to wait when there is nothing yet.
@@ -125,7 +128,14 @@ class Exporter:
         records, cursor = self._stream.read(self._records.cursor)
         if cursor == self._records.cursor:
             return False
-        self._records.append(records, cursor)
+        try:
+            self._records.append(records, cursor)
+        except OSError as error:
+            if self._has_room:
+                logger.warning("records wait in Redis for room on the disk: %s", error)
+            self._has_room = False
+            return False
+        self._has_room = True
         return True
 
 

@@ -33,21 +33,40 @@ class RunRecords:
     """
 
     def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
         self._files = {name: run_dir / name for name in ("metrics.jsonl", "validations.jsonl")}
-        self._event_files = EventFiles(run_dir / FOLDER)
         self._path = PathPicture(run_dir)
         self._state = run_dir / "metrics.cursor"
         for file in self._files.values():
             file.touch()
         if not self._state.exists():
             self._keep_place(START)
-        self.cursor, sizes = self._read_place()
+        self.cursor = self._go_back()
         """The place in the stream after the last record on disk."""
-        for name, file in self._files.items():
-            os.truncate(file, min(sizes[name], file.stat().st_size))
 
     def append(self, records: Sequence[MetricRecord], cursor: str) -> None:
-        """Write records and the place after them."""
+        """Write records and the place after them.
+
+        Raises:
+            OSError: they have no room; nothing is kept of them but on TensorBoard, and the same call may come again.
+        """
+        try:
+            self._write(records)
+            self._keep_place(cursor)
+        except OSError:
+            self._go_back()
+            raise
+        self.cursor = cursor
+
+    def _go_back(self) -> str:
+        """Cut off what was written since the place was kept last; return that place."""
+        cursor, sizes = self._read_place()
+        for name, file in self._files.items():
+            os.truncate(file, min(sizes[name], file.stat().st_size))
+        self._event_files = EventFiles(self._run_dir / FOLDER)  # the last record of the old ones may be half of one
+        return cursor
+
+    def _write(self, records: Sequence[MetricRecord]) -> None:
         scores = [r for r in records if r.role == "validator" and any(name.startswith("val/") for name in r.values)]
         for file, kept in zip(self._files.values(), (records, scores), strict=True):
             with file.open("a", encoding="utf-8") as out:
@@ -56,8 +75,6 @@ class RunRecords:
             self._event_files.add(record)
         if scores:
             self._path.refresh()
-        self._keep_place(cursor)
-        self.cursor = cursor
 
     def _read_place(self) -> tuple[str, dict[str, int]]:
         try:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import urllib.request
 from pathlib import Path
 
@@ -141,3 +143,25 @@ def test_without_records_nothing_is_written(page: FleetPage, tmp_path: Path, mon
     stream.append(record("optimiser", {"reward/mean": 0.5}))
     Exporter(stream, page).step()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_waited_for_and_the_page_is_shown_meanwhile(
+    page: FleetPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream, records = MemoryMetrics(), RunRecords(tmp_path)
+    exporter = Exporter(stream, page, records)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        for reward in (0.25, 0.5):
+            stream.append(record("optimiser", {"reward/mean": reward}))
+            assert exporter.step()
+            assert shown(page).get_sample_value("gptrec_reward_mean", OPTIMISER) == reward
+        assert not exporter.step()
+    assert len([line for line in caplog.messages if "No space left" in line]) == 1
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+    assert exporter.step()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2

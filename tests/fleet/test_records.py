@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,25 @@ def test_a_place_names_no_other_file_and_makes_none_longer(tmp_path: Path) -> No
     RunRecords(tmp_path)
     assert (tmp_path / "metrics.jsonl").stat().st_size == 0
     assert (tmp_path / "config.toml").read_text() == "goal = 1"
+
+
+def test_records_that_found_no_room_are_written_once_when_there_is_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = RunRecords(tmp_path)
+    records.append([record("optimiser", 1, **{"reward/mean": 0.5})], "7-0")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space left"):
+                records.append([record("optimiser", 2, **{"reward/mean": 0.5})], "8-0")
+    assert records.cursor == "7-0"
+    assert steps(tmp_path / "metrics.jsonl") == [1]
+    records.append([record("optimiser", 2, **{"reward/mean": 0.5})], "8-0")
+    assert steps(tmp_path / "metrics.jsonl") == [1, 2]
+    event_files = list(tmp_path.glob("tensorboard/optimiser-0/events*"))
+    assert len(event_files) == 3  # none is added to that may end in half a record
