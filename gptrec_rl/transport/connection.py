@@ -70,8 +70,9 @@ def connect(url: str) -> redis.Redis:
 def connect_patiently(url: str) -> redis.Redis:
     """Connect to a Redis that may be away, now and at any later time, for as long as it takes.
 
-    Calls wait until it is back, reads its data again, or has room to write on its disk: nothing that depends on it
-    ends when it does. A call whose reply was lost is sent again, so it has to be one that may be repeated.
+    Calls wait until it is back, reads its data again, or has room to write, in memory and on its disk: nothing that
+    depends on it ends when it does. A call whose reply was lost is sent again, so it has to be one that may be
+    repeated.
 
     Raises:
         InputError: what is at this URL is no Redis, refuses the password, or there is none and it is another machine.
@@ -120,6 +121,12 @@ def _refused(url: str, error: RedisError) -> InputError:
     )
 
 
+_NO_ROOM = (
+    "MISCONF",  # its append-only file can't be written: a full disk
+    "used memory > 'maxmemory'",  # to a script it says so in other words, but for these
+)
+
+
 class _AwayError(ConnectionError):
     """Redis answers, and can't do what it is asked for now."""
 
@@ -162,6 +169,6 @@ def _in_words(do: Callable[[], T]) -> T:
             raise _RefusedError(str(error)) from None
         raise
     except ResponseError as error:
-        if "MISCONF" in str(error):  # its append-only file can't be written: a full disk
+        if any(reason in str(error) for reason in _NO_ROOM):
             raise _AwayError(str(error)) from None
         raise

@@ -130,10 +130,12 @@ class MemoryLease(LearnerLease):
             self._held = None
 
 
-# KEYS: lease (the holder, expiring), token (the last one given out).
+# KEYS: lease (the holder, expiring), token (the last one given out). DEL comes first: after it Redis carries a script
+# out even if its memory is full, and an optimiser without its lease would draw nothing and free none.
 _ACQUIRE = """
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return {0, holder} end
+redis.call('DEL', KEYS[1])
 local token = tonumber(redis.call('GET', KEYS[2]) or '0')
 if not holder then
   token = math.max(token, tonumber(ARGV[2])) + 1
@@ -145,7 +147,10 @@ return {token, ARGV[1]}
 
 _RENEW = """
 local token = tonumber(redis.call('GET', KEYS[2]) or '0')
-if token == tonumber(ARGV[2]) then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3]) end
+if token == tonumber(ARGV[2]) then
+  redis.call('DEL', KEYS[1])
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+end
 return token
 """
 

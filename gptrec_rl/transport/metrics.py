@@ -139,16 +139,24 @@ class MemoryMetrics(MetricsStream):
         return [record for _, record in self._records][-n:]
 
 
+# KEYS: stream. It is trimmed first: after that Redis carries a script out even if its memory is full.
+_APPEND = """
+redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[2])
+redis.call('XADD', KEYS[1], '*', 'record', ARGV[1])
+"""
+
+
 class RedisMetrics(MetricsStream):
     """A stream among all processes that share a Redis."""
 
     def __init__(self, client: redis.Redis, run_id: str) -> None:
         self._client = client
         self._stream = f"gptrec:{{{run_id}}}:metrics"
+        self._append = client.register_script(_APPEND)
 
     def append(self, record: MetricRecord) -> None:
         """Add a record."""
-        self._client.xadd(self._stream, {"record": encode_record(record)}, maxlen=CAPACITY, approximate=True)
+        self._append(keys=[self._stream], args=[encode_record(record), CAPACITY])
 
     def read(self, after: str = START, block_s: float = 0.0) -> tuple[list[MetricRecord], str]:
         """Return the next page of records; what is not a record is logged and left out."""

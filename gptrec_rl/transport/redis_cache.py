@@ -59,6 +59,12 @@ local function is_stale(version, max_staleness, known)
 end
 """
 
+# Redis refuses the writes of a script when its memory is full, unless the first one is of a kind that can only free
+# some: with this one in front a script is carried out, and may free what the others wait for.
+_WITHOUT_MEMORY = """
+redis.call('XDEL', stream, '0-0')  -- there is no such entry
+"""
+
 _PUT = """
 local generator, number, token, version, step = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 local capacity, max_staleness, data = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
@@ -66,20 +72,21 @@ if number <= tonumber(redis.call('HGET', sent, generator) or '-1') then
   count('repeated', 1)
   return 0
 end
-redis.call('HSET', sent, generator, number)
-count('generated', 1)
+local column = 'waiting'
 if is_lost(tonumber(token), tonumber(step)) or redis.call('SISMEMBER', quarantined, generator) == 1 then
-  count('rejected', 1)
+  column = 'rejected'
 elseif is_stale(tonumber(version), max_staleness) then
-  count('stale', 1)
+  column = 'stale'
 else
-  count('waiting', 1)
-  local id = redis.call('XADD', stream, '*', 'batch', data)
-  redis.call('HSET', entries, id, table.concat({generator, token, version, step, 0}, ' '))
-  while redis.call('XLEN', stream) > capacity do
+  while redis.call('XLEN', stream) >= capacity do  -- first: to take its place a batch needs no free memory
     remove(redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][1], 'evicted')
   end
+  local id = redis.call('XADD', stream, '*', 'batch', data)
+  redis.call('HSET', entries, id, table.concat({generator, token, version, step, 0}, ' '))
 end
+redis.call('HSET', sent, generator, number)
+count('generated', 1)
+count(column, 1)
 return 1
 """
 
@@ -168,8 +175,9 @@ class RedisCache(RecommendationCache):
         self._version = 0  # the newest that was published through here; a Redis that crashed may know an older one
         self._reader = secrets.token_hex(8)
         self._n_draws = 0
-        self._put, self._advance, self._take_out, self._bar, self._draw = (
-            client.register_script(_COMMON + body) for body in (_PUT, _ADVANCE, _REJECT, _QUARANTINE, _PICK)
+        self._put = client.register_script(_COMMON + _PUT)
+        self._advance, self._take_out, self._bar, self._draw = (
+            client.register_script(_COMMON + _WITHOUT_MEMORY + body) for body in (_ADVANCE, _REJECT, _QUARANTINE, _PICK)
         )
 
     def put_encoded(self, head: Head, data: bytes) -> bool:
