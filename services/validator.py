@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gptrec_rl.fleet.processes import stop_event
 from gptrec_rl.fleet.service import IDLE_S, Orders, service_options, start_service
 from gptrec_rl.transport import names
+from gptrec_rl.transport.control import Control
+
+if TYPE_CHECKING:
+    from gptrec_rl.fleet.validator import Validator
+
+LAST_ROOM_S = 600.0
+"""How long the score of the last policy waits for room on the disk; the Supervisor waits longer for it."""
 
 
 @click.command()
@@ -40,8 +49,21 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
                         rests_until = time.monotonic() + seconds * (1 / share - 1)
             if validator.reporter.is_due:
                 validator.report()
-        validator.step()
+        _score_the_last(validator, transport.control)
     sys.exit(orders.exit_code)
+
+
+def _score_the_last(validator: Validator, control: Control) -> None:
+    """Score the newest policy; that this process is to stop doesn't keep it from waiting for room, for a while."""
+    is_over, is_scored = threading.Event(), False
+    orders = Orders(is_over, control)
+    timer = threading.Timer(LAST_ROOM_S, is_over.set)
+    timer.daemon = True
+    timer.start()
+    while not is_scored:
+        with orders.full_disk_waited_for(validator):
+            validator.step()
+            is_scored = True
 
 
 if __name__ == "__main__":
