@@ -169,6 +169,17 @@ def skipped(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(f"{n:,.0f} passes were skipped: loss not finite", DICTIONARY[names.PPO_SKIPPED_STEPS].remedy)
 
 
+def quarantined(evidence: Evidence) -> Iterator[Finding]:
+    """Generators that were wrong; whether they still run, the records don't say."""
+    history = evidence.history
+    if history.n_quarantined and history.quarantined_at is not None:
+        ago = duration(evidence.now - history.quarantined_at)
+        yield Finding(
+            f"{history.n_quarantined:,.0f} generators were put into quarantine so far, the last one {ago} ago",
+            DICTIONARY[names.AUDIT_QUARANTINED].remedy,
+        )
+
+
 def out_of_range(evidence: Evidence) -> Iterator[Finding]:
     """What the optimiser reports outside its healthy range."""
     if evidence.history.step < SETTLED_AFTER_STEPS:
@@ -274,6 +285,7 @@ RULES: Sequence[Rule] = (
     lag,
     ledger,
     skipped,
+    quarantined,
     out_of_range,
     falling_reward,
     worse_than_the_student,

@@ -60,6 +60,8 @@ class RunHistory:
         token: fencing token of the optimiser heard last.
         step: the newest learner step.
         stepped_at: time of the record that first had it, or of the first one of the optimiser that has it.
+        n_quarantined: generators that were put into quarantine.
+        quarantined_at: time of the record that first had as many; None while there is none.
         progress: used share of the run's budget, 0..1 and a little beyond.
         seconds: time spent, without that in which the run had stopped.
         heard_at: time of the last record, in seconds since the epoch; None before the first.
@@ -73,6 +75,8 @@ class RunHistory:
         self.token = 0
         self.step = 0
         self.stepped_at: float | None = None
+        self.n_quarantined = 0.0
+        self.quarantined_at: float | None = None
         self.progress = 0.0
         self.seconds = 0.0
         self.heard_at: float | None = None
@@ -107,6 +111,10 @@ class RunHistory:
             self.stepped_at = record.time
         self.token, self.step = record.token, record.step
         self.progress = record.values.get(names.PROGRESS, self.progress)
+        n_quarantined = record.values.get(names.AUDIT_QUARANTINED, self.n_quarantined)
+        if n_quarantined > self.n_quarantined:
+            self.quarantined_at = record.time
+        self.n_quarantined = n_quarantined
         if names.REWARD_MEAN in record.values:
             _append(self.rewards, TrainingReward(record.token, record.step, record.values[names.REWARD_MEAN]))
 

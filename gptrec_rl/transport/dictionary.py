@@ -304,10 +304,13 @@ DICTIONARY: Mapping[str, Meaning] = {
     ),
     names.AUDIT_QUARANTINED: Meaning(
         "generators",
-        "gptrec_audit_quarantined_generators",
-        "Generators whose lists or log-probabilities were wrong; all their batches are rejected.",
-        "The optimiser's log says which, and why. End the process, look at its machine and code, start it again.",
+        "gptrec_audit_quarantined_generators_total",
+        "Generators of the run, gone ones among them, whose lists or log-probabilities were wrong; all their batches "
+        "are rejected.",
+        "The optimiser's log says which, and why. End the process, look at its machine and code, start it again: it is "
+        "another generator then, and the count stays.",
         Range(0, 0),
+        kind="counter",
     ),
     names.VAL_VERSION: Meaning(
         "version",

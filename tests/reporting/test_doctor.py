@@ -192,6 +192,11 @@ def test_skipped_passes(run: MadeUpRun) -> None:
     assert "3 passes were skipped: loss not finite. Lower `ppo.policy_learning_rate`" in run.finding()
 
 
+def test_generators_in_quarantine(run: MadeUpRun) -> None:
+    run.optimiser["audit/quarantined"] = 2.0
+    assert "2 generators were put into quarantine so far, the last one 4 min 58 s ago" in run.finding()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "what"),
     [

@@ -121,3 +121,9 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     write(tmp_path, [optimiser(1, 1, 1.0)], tail=line + "\n")
     with pytest.raises(InputError, match=r"metrics.jsonl, line 2 is not a metrics record"):
         RunHistory.read(tmp_path)
+
+
+def test_the_time_of_the_last_quarantine_is_kept() -> None:
+    counts = [(100.0, 0.0), (105.0, 1.0), (110.0, 1.0)]
+    history = history_of(*(optimiser(1, 10, time, {"audit/quarantined": n}) for time, n in counts))
+    assert (history.n_quarantined, history.quarantined_at) == (1.0, 105.0)
