@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from pathlib import Path
 
 import click
@@ -25,9 +26,10 @@ from gptrec_rl.reporting.comparison import Compared, compare
 from gptrec_rl.reporting.history import RunFollower, RunHistory
 from gptrec_rl.reporting.progress import ProgressBar
 from gptrec_rl.transport.connection import connect_patiently
-from gptrec_rl.transport.control import RedisControl
+from gptrec_rl.transport.control import Control, RedisControl
 
 POLL_S = 1.0
+SILENT_AFTER = 2  # heartbeats
 
 
 @click.command()
@@ -44,7 +46,9 @@ def main(run_dir: Path, redis_url: str) -> None:
         if stop.is_set():
             sys.exit(TERMINATED)
         control.stop()
-        click.echo(f"\n{_table(run, run_dir / 'trade-off.png')}\n")
+        table = _table(run, run_dir / "trade-off.png")
+        _stop_latecomers(run, control, stop)
+        click.echo(f"\n{table}\n")
     except InputError as error:
         raise BadInput(str(error)) from error
     spent = (
@@ -72,6 +76,16 @@ def _wait_for_the_end(run: Run, control: RedisControl, stop: threading.Event) ->
             bar.show(history.progress if is_of_now else 0.0, f"step {history.step:,}")
     finally:
         bar.close()
+
+
+def _stop_latecomers(run: Run, control: Control, stop: threading.Event) -> None:
+    """Repeat the stop until nobody is heard any more: who was just being started has missed it."""
+    follower, is_heard = RunFollower(run.folder), True
+    while is_heard and not stop.is_set():
+        told_at = time.time()
+        control.stop()
+        stop.wait(SILENT_AFTER * run.config.fleet.heartbeat_s)
+        is_heard = any(said[-1].time > told_at for said in follower.refresh().recent.values())
 
 
 def _table(run: Run, picture: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.control import MemoryControl, RedisControl
 from gptrec_rl.transport.embedded import EmbeddedRedis
-from services.report import _wait_for_the_end, main
+from gptrec_rl.transport.metrics import MetricRecord
+from services.report import _stop_latecomers, _wait_for_the_end, main
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +39,7 @@ def run(tmp_path: Path, make_policy: Callable[..., GPTRec]) -> Run:
     student = tmp_path / "student"
     hashes = {"catalogue_hash": world.catalogue.hash, "split_hash": ""}
     save_policy(student, policy.to_files(), step=0, config={}, **hashes)
-    fleet = {"n_histories": 4, "n_lists": 3, "publish_every": 1}
+    fleet = {"n_histories": 4, "n_lists": 3, "publish_every": 1, "heartbeat_s": 0.5}
     config = TuneConfig.model_validate(
         {"data": str(tmp_path / "data.npz"), "steps": 2, "precision": "fp32", "fleet": fleet}
     )
@@ -51,7 +53,7 @@ def run(tmp_path: Path, make_policy: Callable[..., GPTRec]) -> Run:
 def test_it_shows_the_table_draws_the_picture_and_ends_the_others(run: Run, tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path / "redis") as url:
         done = CliRunner().invoke(main, ["--run-dir", str(tmp_path), "--redis-url", url], catch_exceptions=False)
-        assert RedisControl(connect(url), run.config.run_id).wishes().n_stops == 1
+        assert RedisControl(connect(url), run.config.run_id).wishes().n_stops == 2
     assert done.exit_code == 0, done.output
     rows = re.findall(r"^(Markov chain|student|tuned: ndcg=1,ild=1) +((?: *\d\.\d{4}){3})$", done.output, re.MULTILINE)
     assert [name for name, _ in rows] == ["Markov chain", "student", "tuned: ndcg=1,ild=1"]
@@ -73,3 +75,16 @@ def test_the_end_of_an_earlier_budget_is_not_the_end(run: Run) -> None:
     assert not waited.wait(2.5)
     control.stop()
     assert waited.wait(30)
+
+
+def test_who_is_heard_after_the_stop_is_told_again(run: Run) -> None:
+    control, records = MemoryControl(), RunRecords(run.folder)
+    ending = threading.Thread(target=_stop_latecomers, args=[run, control, threading.Event()])
+    ending.start()
+    deadline = time.monotonic() + 60
+    while control.wishes().n_stops < 3:
+        records.append([MetricRecord("generator", 0, 1, 2, time.time(), {})], records.cursor)
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    ending.join(60)
+    assert not ending.is_alive()
