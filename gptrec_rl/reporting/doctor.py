@@ -274,7 +274,7 @@ def disk(evidence: Evidence) -> Iterator[Finding]:
     if free < LITTLE_SPACE:
         yield Finding(
             f"{evidence.folder} has {free / (1 << 20):,.0f} MiB of disk left",
-            "Free some: a checkpoint that can't be written stops the optimiser.",
+            "Free some: without room for a checkpoint, the optimiser waits.",
         )
 
 

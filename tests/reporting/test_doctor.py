@@ -286,7 +286,9 @@ def test_a_run_resumed_since_its_crashes_is_no_crash_loop(run: MadeUpRun) -> Non
 
 def test_a_disk_that_is_nearly_full(run: MadeUpRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=300 << 20))
-    assert "has 300 MiB of disk left" in run.finding()
+    found = run.finding()
+    assert "has 300 MiB of disk left" in found
+    assert "the optimiser waits" in found
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
