@@ -21,7 +21,8 @@ from gptrec_rl.transport.meaning import Kind
 from gptrec_rl.transport.metrics import START, MetricRecord, MetricsStream
 
 FORGET_AFTER_S = 300.0
-"""A process that was silent for so long is no longer shown."""
+"""A generator that was silent for so long is no longer shown: another one has another id. Of each other role there is
+one, and how long it has been silent is what an alert asks."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,11 @@ class FleetPage(Collector):
         """Return all families of metrics with their samples."""
         with self._lock:
             oldest = self._clock() - self._forget_after_s
-            self._latest = {process: record for process, record in self._latest.items() if record.time >= oldest}
+            self._latest = {
+                process: record
+                for process, record in self._latest.items()
+                if record.role != "generator" or record.time >= oldest
+            }
             records = list(self._latest.values())
         families: dict[str, Metric] = {}
         self._add(families, "gptrec_redis_up", "Whether Redis answers.", {}, float(self.is_connected))

@@ -165,3 +165,10 @@ def test_a_full_disk_is_waited_for_and_the_page_is_shown_meanwhile(
     assert (tmp_path / "metrics.jsonl").read_text() == ""
     assert exporter.step()
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_silent_optimiser_stays_on_the_page_for_alerts_to_see(page: FleetPage) -> None:
+    page.take(record("optimiser", {"run/progress": 0.5}, time=NOW - 1e6))
+    registry = shown(page)
+    assert registry.get_sample_value("gptrec_heard_timestamp_seconds", OPTIMISER) == NOW - 1e6
+    assert registry.get_sample_value("gptrec_run_progress_ratio", OPTIMISER) == 0.5
