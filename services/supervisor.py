@@ -29,7 +29,7 @@ from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.fleet.redis_option import redis_options
 from gptrec_rl.fleet.reporter import REPORT_EVERY_S, Reporter
 from gptrec_rl.reporting.history import RunHistory
-from gptrec_rl.reporting.holdups import Finding, standstill
+from gptrec_rl.reporting.holdups import Watchdog
 from gptrec_rl.transport import names
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.control import Control, MemoryControl, RedisControl
@@ -97,7 +97,7 @@ class Supervisor:
         self._embedded_redis = embedded_redis
         self._reporter = Reporter(stream, "supervisor", 0, every_s=heartbeat_s)
         self._history = RunHistory()
-        self._standstill: Finding | None = None
+        self._watchdog = Watchdog(self._history)
         self._hang_after_s = HANGS_AFTER * heartbeat_s
         self._clock = clock
         self._heard_at: dict[tuple[str, int], float] = {}
@@ -195,14 +195,8 @@ class Supervisor:
             self._heard_at[record.role, record.id] = self._clock()
             self._history.add(record)
             show(record)
-        self._warn_of_standstill()
+        self._watchdog.look()
         return cursor != before
-
-    def _warn_of_standstill(self) -> None:
-        """Say once, each time, that everybody waits for everybody."""
-        before, self._standstill = self._standstill, standstill(self._history)
-        if self._standstill is not None and before is None:
-            _log.warning("%s", self._standstill)
 
     def _wait_for(self, what: str, error: Exception) -> bool:
         """Say once what is waited for; who can't be heard meanwhile isn't hanging. There was no page."""

@@ -16,6 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from gptrec_rl.fleet.records import RunRecords
+from gptrec_rl.reporting.history import RunHistory
+from gptrec_rl.reporting.holdups import Watchdog
 from gptrec_rl.transport.dictionary import describe
 from gptrec_rl.transport.meaning import Kind
 from gptrec_rl.transport.metrics import START, MetricRecord, MetricsStream
@@ -92,7 +94,7 @@ class Exporter:
     Args:
         stream: what the processes write.
         page: gets every record from the start of the stream, again after a restart of the exporter.
-        records: gets every record once, ever; None where the Supervisor writes them.
+        records: gets every record once, ever; None where the Supervisor writes them, which also is the watchdog there.
     """
 
     def __init__(self, stream: MetricsStream, page: FleetPage, records: RunRecords | None = None) -> None:
@@ -101,6 +103,8 @@ class Exporter:
         self._records = records
         self._cursor = START
         self._has_room = True
+        self._history = RunHistory()
+        self._watchdog = Watchdog(self._history)
 
     def step(self, block_s: float = 0.0) -> bool:
         """Take the next page of the stream, and say whether there was anything.
@@ -141,6 +145,9 @@ class Exporter:
             self._has_room = False
             return False
         self._has_room = True
+        for record in records:
+            self._history.add(record)
+        self._watchdog.look()
         return True
 
 

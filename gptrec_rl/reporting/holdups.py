@@ -1,10 +1,11 @@
 """What holds a fleet up: who waits for what, which limit of the cache bites, and whether everybody waits for everybody.
 
-In words, from the metrics stream alone, for `watch`, `doctor`, `fleet status` and the Supervisor.
+In words, from the metrics stream alone, for `watch`, `doctor`, `fleet status`, the Supervisor and the exporter.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ NOTABLE = 0.05
 STANDSTILL_S = 45.0
 """Time without a step after which an optimiser that does nothing but wait is said to stand still."""
 MOSTLY = 0.5
+
+logger = logging.getLogger(__name__)
 
 _WAITING_FOR = {
     names.WAIT_POLICY: "a policy",
@@ -114,6 +117,24 @@ def standstill(history: RunHistory) -> Finding | None:
         return None
     edge, remedy = _why_no_batches(history, optimiser[0])
     return Finding(f"No step for {duration(since_s)}: the optimiser waits for batches; {edge}", remedy)
+
+
+class Watchdog:
+    """Says in the log once, each time, that everybody waits for everybody.
+
+    Args:
+        history: of the run; whoever has it adds records.
+    """
+
+    def __init__(self, history: RunHistory) -> None:
+        self._history = history
+        self._found: Finding | None = None
+
+    def look(self) -> None:
+        """Look at what the history has now."""
+        before, self._found = self._found, standstill(self._history)
+        if self._found is not None and before is None:
+            logger.warning("%s", self._found)
 
 
 def _why_no_batches(history: RunHistory, optimiser: Sequence[MetricRecord]) -> tuple[str, str]:

@@ -172,3 +172,13 @@ def test_a_silent_optimiser_stays_on_the_page_for_alerts_to_see(page: FleetPage)
     registry = shown(page)
     assert registry.get_sample_value("gptrec_heard_timestamp_seconds", OPTIMISER) == NOW - 1e6
     assert registry.get_sample_value("gptrec_run_progress_ratio", OPTIMISER) == 0.5
+
+
+def test_who_writes_the_records_warns_of_a_standstill_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stream = MemoryMetrics()
+    keeper, viewer = Exporter(stream, FleetPage(), RunRecords(tmp_path)), Exporter(stream, FleetPage())
+    for time_s in range(0, 120, 5):
+        stream.append(record("optimiser", {"wait/share": 1.0, "wait/batches": 1.0}, time=float(time_s)))
+        assert keeper.step()
+        assert viewer.step()
+    assert caplog.text.count("the optimiser waits for batches; no generator has said anything") == 1
