@@ -103,7 +103,7 @@ def silent(evidence: Evidence) -> Iterator[Finding]:
         return
     for (role, index), records in sorted(history.recent.items()):
         silent_s = history.heard_at - records[-1].time
-        if silent_s > SILENT_AFTER_S:
+        if silent_s > SILENT_AFTER_S and _is_missed(history, role, index):
             yield Finding(
                 f"{role}-{index} has said nothing for {duration(silent_s)} while others did",
                 f"See logs/{role}-{index}.log; a stopped or hanging process may be killed, and is started again.",
@@ -111,6 +111,21 @@ def silent(evidence: Evidence) -> Iterator[Finding]:
     for role in ROLES:
         if history.seconds > SILENT_AFTER_S and role not in {its_role for its_role, _ in history.recent}:
             yield Finding(f"No {role} has ever said anything", f"Start one, or see logs/{role}-0.log for why it can't.")
+
+
+def _is_missed(history: RunHistory, role: str, index: int) -> bool:
+    """Say whether a process that is silent should speak: generators may have been sent away.
+
+    The Supervisor wants the first ones. Without it, others start and end them, and the one heard last stands for all.
+    """
+    if role != "generator":
+        return True
+    if ("supervisor", 0) in history.recent:
+        return index < history.recent["supervisor", 0][-1].values[names.FLEET_GENERATORS_WANTED]
+    generators = {
+        its_index: said[-1].time for (its_role, its_index), said in history.recent.items() if its_role == role
+    }
+    return index == max(generators, key=generators.__getitem__)
 
 
 def waiting(evidence: Evidence) -> Iterator[Finding]:

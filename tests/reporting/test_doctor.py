@@ -48,6 +48,7 @@ class MadeUpRun:
         scores: the validator's, one every ten records.
         waits: of each generator and the validator.
         heard_until: place of the last record of a process, where it isn't the run's.
+        n_wanted: generators that the Supervisor keeps; None: there is no Supervisor.
         progress: used share of the budget.
         idle_s: since the last record.
     """
@@ -60,6 +61,7 @@ class MadeUpRun:
         default_factory=lambda: {"generator-0": 0.3, "generator-1": 0.3, "validator-0": 0.9}
     )
     heard_until: dict[str, int] = field(default_factory=dict)
+    n_wanted: int | None = 2
     progress: float = 0.5
     idle_s: float = 3.0
 
@@ -90,6 +92,8 @@ class MadeUpRun:
             return MetricRecord(role, int(index), 1, step, time, values)
 
         found = [record(name, {"wait/share": share}) for name, share in self.waits.items()]
+        if self.n_wanted is not None:
+            found.append(record("supervisor-0", {"fleet/generators_wanted": self.n_wanted}))
         progress = {"run/progress": self.progress * (place + 1) / len(self.rewards)}
         found.append(record("optimiser-0", {**self.optimiser, **progress, "reward/mean": self.rewards[place]}))
         if place % 10 == 0 and place < 10 * len(self.scores):
@@ -137,10 +141,24 @@ def test_a_run_without_records(run: MadeUpRun) -> None:
 
 
 def test_a_generator_that_fell_silent_is_named(run: MadeUpRun) -> None:
-    run.rewards *= 2
-    run.rewards.sort()
+    run.rewards = sorted(2 * run.rewards)
     run.heard_until = {"generator-1": 40}
     assert "generator-1 has said nothing for 6 min 35 s while others did" in run.finding()  # 79 records of 5 s
+
+
+@pytest.mark.parametrize("n_wanted", [1, None])
+def test_a_generator_that_was_sent_away_is_not_missed(run: MadeUpRun, n_wanted: int | None) -> None:
+    run.rewards = sorted(2 * run.rewards)
+    run.heard_until = {"generator-1": 40}
+    run.n_wanted = n_wanted
+    assert run.findings() == []
+
+
+def test_without_a_supervisor_the_last_of_silent_generators_is_named(run: MadeUpRun) -> None:
+    run.rewards = sorted(2 * run.rewards)
+    run.heard_until = {"generator-0": 40, "generator-1": 30}
+    run.n_wanted = None
+    assert "generator-0 has said nothing for 6 min 35 s while others did" in run.finding()
 
 
 def test_a_role_that_nobody_has_heard_of_is_named(run: MadeUpRun) -> None:
