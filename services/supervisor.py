@@ -126,6 +126,7 @@ class Supervisor:
                 self._follow_wishes()
             if not self._signal:
                 self._wind_down(show)
+                self._tell_others()
             self._group.stop(STOP_GRACE_S)
             while self._drain(show):
                 pass
@@ -175,6 +176,13 @@ class Supervisor:
                 _log.warning("the validator hasn't scored the last policy within %.0f s", LAST_VALIDATION_S)
                 return
             self._step(show)
+
+    def _tell_others(self) -> None:
+        """End the generators that others have started, on other machines."""
+        try:
+            self._control.stop()
+        except redis.RedisError as error:
+            _log.warning("generators on other machines were not told that the run is over: %s", error)
 
     def _drain(self, show: Callable[[MetricRecord], None]) -> bool:
         """Take a page of the stream to disk and to the viewer; say whether there was one.

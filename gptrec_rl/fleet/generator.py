@@ -19,6 +19,7 @@ from gptrec_rl.learning import state
 from gptrec_rl.learning.examples import draw_cuts
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport import names
+from gptrec_rl.transport.control import MAX_GENERATORS
 from gptrec_rl.transport.entry import Entry
 from gptrec_rl.transport.hub import Transport
 from gptrec_rl.transport.messages import RolloutBatch
@@ -36,9 +37,10 @@ class Generator:
         split: where histories come from.
         config: the run's configuration.
         transport: what the fleet shares.
-        index: which generator this is, from 0; None takes the id that the transport hands out. Its random streams
-            follow from the run's seed, that id and the optimiser's token, so that no two generators, no restarted one
-            and no resumed run sample the same lists.
+        index: which of the Supervisor's generators this is, in logs and metrics; None for one that somebody else
+            starts, which counts on from `MAX_GENERATORS` by the id that the transport hands out. Random streams follow
+            from the run's seed, that id and the optimiser's token, so that no two generators, no restarted one and no
+            resumed run sample the same lists.
     """
 
     def __init__(self, split: Split, config: TuneConfig, transport: Transport, index: int | None = 0) -> None:
@@ -47,7 +49,7 @@ class Generator:
         self._transport = transport
         self._rewards = build_rewards(parse_goal(config.goal), split, config.reward_model)
         self._identity = transport.ids.allocate("generator" if index is None else f"generator-{index}")
-        index = self._identity.id if index is None else index
+        index = MAX_GENERATORS + self._identity.id if index is None else index
         logger.info("generator-%d is generator %d of this run", index, self._identity.id)
         self._sequence_number = 0
         self._seeded_for: int | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
@@ -16,6 +15,7 @@ from gptrec_rl.transport.cache import Ledger
 from gptrec_rl.transport.control import Wishes
 from gptrec_rl.transport.metrics import MetricRecord
 
+SILENT = "silent"
 HEADER = ("process", "state", "heard", "speed", "memory", "cores", "waited")
 SILENT_S = 30.0
 """A process that said nothing for so long may have ended, or hang, or be busy with something long."""
@@ -36,7 +36,7 @@ def status(records: Iterable[MetricRecord], ledger: Ledger, wishes: Wishes, now:
     for record in records:
         history.add(record)
     last_said = {process: list(said)[-1] for process, said in sorted(history.recent.items())}
-    lines = [_process(last, now) for last in last_said.values() if _is_shown(last, wishes, now)]
+    lines = [_process(last, now) for last in last_said.values() if now - last.time < GONE_S]
     validated = f"; version {history.validations[-1].version} was validated last" if history.validations else ""
     facts = {
         "run": f"step {history.step:,}, {min(history.progress, 1.0):.0%} of the budget{validated}",
@@ -49,11 +49,6 @@ def status(records: Iterable[MetricRecord], ledger: Ledger, wishes: Wishes, now:
     if (found := standstill(history)) is not None:
         parts.append(str(found))
     return "\n\n".join(parts)
-
-
-def _is_shown(last: MetricRecord, wishes: Wishes, now: float) -> bool:
-    was_sent_away = last.role == "generator" and last.id >= (wishes.n_generators or math.inf)
-    return now - last.time < GONE_S and not was_sent_away
 
 
 def _process(last: MetricRecord, now: float) -> Sequence[str]:
@@ -75,16 +70,16 @@ def _process(last: MetricRecord, now: float) -> Sequence[str]:
 
 def _state(last: MetricRecord, silent_s: float) -> str:
     if silent_s > SILENT_S:
-        return "silent"
+        return SILENT
     if last.values.get(names.WAIT_RESUME, 0.0) > 0.5:
         return "paused"
     return "waits" if last.values.get(names.WAIT_SHARE, 0.0) > 0.5 else "works"
 
 
 def _wanted(lines: Sequence[Sequence[str]], wishes: Wishes) -> str:
-    n_there = sum(name.startswith("generator") for name, *_ in lines)
-    generators = f"{n_there} there" if wishes.n_generators is None else f"{n_there} there of {wishes.n_generators}"
-    return f"{'paused' if wishes.is_paused else 'running'}; generators: {generators}"
+    n_there = sum(name.startswith("generator") and state != SILENT for name, state, *_ in lines)
+    kept = "" if wishes.n_generators is None else f"; the Supervisor keeps {wishes.n_generators}"
+    return f"{'paused' if wishes.is_paused else 'running'}; generators: {n_there} there{kept}"
 
 
 def _ledger(ledger: Ledger) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import redis
 
 MAX_GENERATORS = 1024
+"""The Supervisor's generators have smaller numbers in logs and metrics, all others larger ones."""
 MAX_DIGITS = 9
 
 

@@ -14,6 +14,7 @@ from gptrec_rl.goals import build_rewards, parse_goal
 from gptrec_rl.learning.learner import Learner
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport import names
+from gptrec_rl.transport.control import MAX_GENERATORS
 from gptrec_rl.transport.messages import RolloutBatch
 
 if TYPE_CHECKING:
@@ -221,3 +222,10 @@ def test_it_says_that_pacing_holds_it_up(make_fleet: MakeFleet) -> None:
     generator.report()
     values = fleet.transport.metrics.last(1)[0].values
     assert values[names.WAIT_ROOM] == values[names.LIMIT_PACING] == 1
+
+
+def test_a_generator_that_nobody_numbers_is_told_apart_from_the_supervisors(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet()
+    for index in (0, 1, None, None):
+        Generator(fleet.world, fleet.config, fleet.transport, index).report()
+    assert [record.id for record in fleet.transport.metrics.read()[0]] == [0, 1, MAX_GENERATORS + 3, MAX_GENERATORS + 4]

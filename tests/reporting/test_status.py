@@ -34,19 +34,21 @@ def test_each_process_has_a_line_by_what_it_said_last() -> None:
     assert shown["run"] == ["step", "40,", "50%", "of", "the", "budget"]
 
 
-def test_who_is_paused_silent_gone_or_sent_away() -> None:
+def test_who_is_paused_silent_or_gone_wherever_it_runs() -> None:
     shown = lines(
         record("optimiser", 0, {names.WAIT_RESUME: 0.9, names.WAIT_SHARE: 0.9}),
         record("validator", 0, {}, age_s=SILENT_S + 1),
         record("generator", 0, {}, age_s=GONE_S + 1),
         record("generator", 1, {}),
-        record("generator", 2, {}),
+        record("generator", 2, {}, age_s=SILENT_S + 1),
+        record("generator", 1027, {}),
         wishes=Wishes(n_generators=2, is_paused=True),
     )
     assert shown["optimiser-0"][0] == "paused"
     assert shown["validator-0"][0] == "silent"
-    assert [name for name in shown if name.startswith("generator")] == ["generator-1"]
-    assert shown["wanted"] == ["paused;", "generators:", "1", "there", "of", "2"]
+    assert [name for name in shown if name.startswith("generator")] == [f"generator-{index}" for index in (1, 2, 1027)]
+    assert " ".join(shown["wanted"]) == "paused; generators: 2 there; the Supervisor keeps 2"
+    assert " ".join(lines(record("generator", 1, {}))["wanted"]) == "running; generators: 1 there"
 
 
 def test_the_ledger_is_said_to_balance_or_not() -> None:

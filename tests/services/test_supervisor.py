@@ -340,3 +340,14 @@ def test_sigkill_of_the_supervisor_leaves_no_process_behind(tmp_path: Path) -> N
     process.kill()
     process.wait()
     wait_until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children))
+
+
+def test_generators_of_other_machines_are_told_when_the_run_is_over_and_not_when_it_is_interrupted(
+    tmp_path: Path,
+) -> None:
+    control = MemoryControl()
+    assert Supervisor(tmp_path, fleet("exit 0"), MemoryMetrics(), control=control).run() == 0
+    assert control.wishes().n_stops == 1
+    interrupted = fleet(f"kill -TERM {os.getpid()}; exec sleep 100")
+    assert Supervisor(tmp_path, interrupted, MemoryMetrics(), control=control).run() == 128 + signal.SIGTERM
+    assert control.wishes().n_stops == 1
