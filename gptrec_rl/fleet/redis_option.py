@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
+from gptrec_rl.errors import InputError
+from gptrec_rl.transport.access import read_password
+
 _PASSWORD = "gptrec_rl.redis_password"
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,10 +41,10 @@ def redis_options(*, required: bool, help: str = "Where the fleet meets.") -> Ca
 def _read(context: click.Context, parameter: click.Parameter, file: Path | None) -> None:
     if file is None:
         return
-    password = file.read_text(encoding="utf-8").strip()
-    if not password:
-        raise click.BadParameter(f"{file} is empty; write the password of Redis into it")
-    context.meta[_PASSWORD] = password
+    try:
+        context.meta[_PASSWORD] = read_password(file)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _complete(context: click.Context, parameter: click.Parameter, url: str | None) -> str | None:

@@ -1,12 +1,17 @@
 """What a fleet may do in Redis: the ACL user whose password can't touch anything but the keys of one run.
 
-`python -m gptrec_rl.transport.access RUN_ID` prints the user's line for an ACL file or, with ACL SETUSER in front, for
-`redis-cli`; `services/prepare.py` writes the file of a fleet of containers.
+`python -m gptrec_rl.transport.access RUN_ID --password-file FILE` prints the user's line for an ACL file;
+`services/prepare.py` writes the file of a fleet of containers.
 """
 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
+
+import click
+
+from gptrec_rl.errors import InputError
 
 USER = "fleet"
 RIGHTS = (
@@ -27,15 +32,27 @@ RIGHTS = (
 """Hashes, sets, streams and strings, and the transport's own scripts; no look at other keys or clients."""
 
 
-def user_line(run_id: str, password: str | None = None) -> str:
-    """Return the ACL line of the user `fleet`.
+def read_password(file: Path) -> str:
+    """Return the password that a file holds, without white space around it.
+
+    Raises:
+        InputError: it holds none.
+    """
+    password = file.read_text(encoding="utf-8").strip()
+    if not password:
+        raise InputError(f"{file} is empty; write the password of Redis into it")
+    return password
+
+
+def user_line(run_id: str, password: str) -> str:
+    """Return the ACL line of the user `fleet`, with a hash in the place of the password.
 
     Args:
         run_id: the run's id, in the `config.toml` of its folder.
-        password: of the user, kept as a hash; None leaves a place for one.
+        password: of the user.
     """
-    secret = ">YOUR-PASSWORD" if password is None else f"#{hashlib.sha256(password.encode()).hexdigest()}"
-    return f"user {USER} on {secret} ~gptrec:{{{run_id}}}:* {' '.join(RIGHTS)}"
+    secret = hashlib.sha256(password.encode()).hexdigest()
+    return f"user {USER} on #{secret} ~gptrec:{{{run_id}}}:* {' '.join(RIGHTS)}"
 
 
 def acl_file(run_id: str, password: str) -> str:
@@ -47,7 +64,16 @@ def acl_file(run_id: str, password: str) -> str:
     return f"user default off ~* &* +@all\n{user_line(run_id, password)}\n"
 
 
-if __name__ == "__main__":
-    import sys
+@click.command()
+@click.argument("run_id")
+@click.option("--password-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
+def main(run_id: str, password_file: Path) -> None:
+    """Print the line of the user `fleet` for the ACL file of a Redis."""
+    try:
+        click.echo(user_line(run_id, read_password(password_file)))
+    except InputError as error:
+        raise click.BadParameter(str(error)) from None
 
-    print(user_line(sys.argv[1]))
+
+if __name__ == "__main__":
+    main()

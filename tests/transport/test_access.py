@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import redis
+from click.testing import CliRunner
 
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
 from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.transport import access
 from gptrec_rl.transport.access import acl_file, user_line
 from gptrec_rl.transport.cache import CacheLimits
 from gptrec_rl.transport.connection import connect, connect_patiently
@@ -155,9 +157,30 @@ def test_nobody_enters_without_the_password(url: str) -> None:
         redis.Redis(unix_socket_path=url.partition("@")[2]).ping()
 
 
-def test_the_file_holds_no_password_and_the_printed_line_a_place_for_one() -> None:
-    assert PASSWORD not in acl_file("mine", PASSWORD)
-    command = [sys.executable, "-m", "gptrec_rl.transport.access", "mine"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert printed == user_line("mine") + "\n"
-    assert " >YOUR-PASSWORD ~gptrec:{mine}:* " in printed
+@pytest.mark.integration
+def test_the_line_that_is_printed_makes_the_user_without_showing_the_password(tmp_path: Path) -> None:
+    file, socket = tmp_path / "password", tmp_path / "r.sock"
+    file.write_text(f"{PASSWORD}\n")
+    command = [sys.executable, "-m", "gptrec_rl.transport.access", "mine", "--password-file", file]
+    line = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert line == user_line("mine", PASSWORD) + "\n"
+    assert PASSWORD not in line + acl_file("mine", PASSWORD)
+    server = subprocess.Popen([find_server(), "--port", "0", "--unixsocket", socket], stdout=subprocess.DEVNULL)
+    try:
+        admin = connect_patiently(f"unix://{socket}")
+        admin.execute_command("ACL", "SETUSER", *line.split()[1:])
+        fleet = connect(f"unix://fleet:correct%20horse@{socket}")
+        assert RedisIds(fleet, "mine").allocate("generator").id == 1
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            RedisIds(fleet, "other").allocate("generator")
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_an_empty_password_file_makes_no_user(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("\n")
+    refused = CliRunner().invoke(access.main, ["mine", "--password-file", str(file)])
+    assert refused.exit_code == 2
+    assert "is empty; write the password" in refused.output
