@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from gptrec_rl.config import Settings
 from gptrec_rl.config_files import read_config
@@ -19,6 +19,8 @@ class Published(Settings):
     """Key of `sources`."""
     values: dict[str, float]
     """By metric name."""
+    next_k: dict[int, float] = Field(default_factory=dict)
+    """By cutoff K: the change of NDCG@K from Top-K to Next-K, as a share of Top-K's."""
 
 
 class PublishedNumbers(Settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from gptrec_rl.config import RerankMethod
 from gptrec_rl.experiments.evidence import Evidence, Line
 from gptrec_rl.experiments.goal_values import measured_goal
+from gptrec_rl.experiments.next_k import asked_both_ways
 from gptrec_rl.experiments.store import Result
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.metrics import metric, ndcg_of_ranks
@@ -81,7 +83,7 @@ def draw_figures(evidence: Evidence, folder: Path) -> dict[str, Path]:
     dataset = evidence.study.experiments.dataset
     where = f"{dataset.title}, budget {evidence.study.budget}"
     figures: dict[str, Path] = {}
-    both = [line for line in evidence.run if set(line.made[0].tables) == set(STRATEGIES)]
+    both = asked_both_ways(evidence)
     if both:
         figures["Figure 3: Top-K and Next-K from one checkpoint"] = folder / "figure-3.png"
         _strategies(both, folder / "figure-3.png", where)
@@ -110,7 +112,7 @@ def _strategies(lines: Sequence[Line], path: Path, title: str) -> None:
         for (strategy, name), colour, marker in zip(STRATEGIES.items(), COLOURS, "os", strict=False):
             panel.plot(cutoffs, curves[strategy], color=colour, marker=marker, markersize=3, label=name)
         _draw_gap(panel, cutoffs[-1], curves["top-k"][-1], curves["next-k"][-1])
-        panel.set_title(line.row.name, fontsize=10)
+        panel.set_title(textwrap.fill(line.row.name, 32), fontsize=10)
         panel.set_xlabel("cutoff K")
         panel.set_ylim(bottom=0)
         panel.locator_params(axis="x", integer=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gptrec_rl.experiments.evidence import Evidence
+from gptrec_rl.experiments.next_k import Gap, gaps
 from gptrec_rl.experiments.store import Result
 from gptrec_rl.experiments.trade_offs import GOAL, Contender, Contest
 from gptrec_rl.metrics import beyond_at, metric
@@ -59,6 +60,12 @@ def contest_grid(contest: Contest, k: int) -> Grid:
         "p",
     ]
     return Grid(header, [_contender(each, [*names, GOAL]) for each in contest.contenders])
+
+
+def next_k_cost(evidence: Evidence) -> Grid:
+    """Return what Figure 3 shows: NDCG by both strategies, and the change from Top-K to Next-K."""
+    header = ["Model", "NDCG", "Top-K", "Next-K", "difference", "95 % interval", "change", "published"]
+    return Grid(header, [_gap(each) for each in gaps(evidence)])
 
 
 def winner(contest: Contest) -> str:
@@ -218,6 +225,17 @@ def _contender(contender: Contender, names: list[str]) -> list[str]:
     if test is not None:
         compared = [f"{test.difference:+.4f}", f"{test.low:+.4f} to {test.high:+.4f}", _p(test.p)]
     return [contender.name, *(f"{contender.values[name]:.4f}" for name in names), *compared]
+
+
+def _gap(gap: Gap) -> list[str]:
+    test = gap.comparison
+    published = "" if gap.published is None else f"{gap.published:+.1%}"
+    change = f"{gap.next_k / gap.top_k - 1:+.1%}" if gap.top_k else ""
+    interval = f"{test.low:+.4f} to {test.high:+.4f}"
+    return [
+        *(gap.model, f"@{gap.k}", f"{gap.top_k:.4f}", f"{gap.next_k:.4f}"),
+        *(f"{test.difference:+.4f}", interval, change, published),
+    ]
 
 
 def _made(result: Result) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from gptrec_rl.experiments.evidence import Evidence
 from gptrec_rl.experiments.trade_offs import contests
 from gptrec_rl.reporting.grids import Grid
-from gptrec_rl.reporting.paper_notes import beyond, contest_grid, differences, making, notes, winner
+from gptrec_rl.reporting.paper_notes import beyond, contest_grid, differences, making, next_k_cost, notes, winner
 from gptrec_rl.reporting.paper_table import paper_table
 from gptrec_rl.reporting.results import Section, write_section
 
@@ -49,6 +49,8 @@ def tables(evidence: Evidence) -> list[tuple[str, str, Grid]]:
         (f"Who wins on {each.goal}: {each.tuned} and its rivals", winner(each), contest_grid(each, k))
         for each in contests(evidence)
     ]
+    paired = "Intervals are of the paired differences between users. Students of rerankers are left out."
+    found.append(("What Next-K costs: NDCG of both strategies from one checkpoint", paired, next_k_cost(evidence)))
     found.append(("Beyond the paper's metrics", "", beyond(evidence)))
     if evidence.baseline is not None:
         found.append((f"Differences to {evidence.baseline.row.name}", "", differences(evidence)))

@@ -91,3 +91,12 @@ def test_hypervolume_of_popularity_bias_counts_from_one() -> None:
     assert popularity.is_goal("ndcg=1,pcount=3")
     assert popularity.is_goal("ndcg=1")
     assert not popularity.is_goal("ndcg=1,ild=1")
+
+
+def test_long_names_are_wrapped_above_their_panel(evidence: Evidence, drawn: dict[str, Figure], tmp_path: Path) -> None:
+    name = "GPTRec-Supervised (a teacher with a long name)"
+    (base, *others) = evidence.lines
+    renamed = replace(base, row=base.row.model_copy(update={"name": name}))
+    draw_figures(replace(evidence, lines=[renamed, *others]), tmp_path)
+    (panel,) = drawn["figure-3"].axes
+    assert panel.get_title().split("\n") == ["GPTRec-Supervised (a teacher", "with a long name)"]

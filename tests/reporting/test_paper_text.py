@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gptrec_rl.experiments.evidence import Evidence
 from gptrec_rl.experiments.trade_offs import GOAL, Contender, Contest
-from gptrec_rl.reporting.paper_notes import beyond, differences, making, notes, winner
+from gptrec_rl.reporting.paper_notes import beyond, differences, making, next_k_cost, notes, winner
 from gptrec_rl.reporting.paper_text import markdown, text, write_report
 from gptrec_rl.significance import Comparison
 
@@ -96,6 +96,20 @@ def test_grids_have_a_line_for_each_row_that_was_run(evidence: Evidence) -> None
     assert made.lines[0][1:4] == ["1,234", "1 min 30 s", "2 s"]
 
 
+def test_what_next_k_costs_stands_beside_the_published_change_at_each_cutoff(evidence: Evidence) -> None:
+    at_1, at_2 = next_k_cost(evidence).lines  # the published one of 3 is beyond the lists of 2
+    assert at_2[:5] == ["Base", "@2", "0.5000", "0.2500", "-0.2500"]
+    low, _, high = at_2[5].split()
+    assert float(low) < -0.25 < float(high) < 0
+    assert at_2[6:] == ["-50.0%", ""]
+    assert at_1[:2] + at_1[6:] == ["Base", "@1", "-50.0%", "-25.0%"]
+
+
+def test_students_of_rerankers_show_no_cost_of_next_k(evidence: Evidence) -> None:
+    assert len(next_k_cost(rewrite(evidence, "base", settings={"rerank": None})).lines) == 2
+    assert next_k_cost(rewrite(evidence, "base", settings={"rerank": {"method": "mmr"}})).lines == []
+
+
 def contender(name: str, value: float, difference: float | None = None, p: float = 1.0) -> Contender:
     """Return a contender that is `difference` better than the tuned model, give or take 0.05."""
     if difference is None:
@@ -129,6 +143,7 @@ def test_text_and_markdown_hold_all_parts(evidence: Evidence) -> None:
     for whole in (text(evidence), markdown(evidence)):
         assert "By hand, budget cpu" in whole
         assert "Who wins on ndcg=1,ild=1" in whole
+        assert "What Next-K costs" in whole
         assert "Beyond the paper's metrics" in whole
         assert "Differences to Base" in whole
     assert "How each row was made" in markdown(evidence)
