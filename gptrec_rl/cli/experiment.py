@@ -65,6 +65,7 @@ def run(
     if not is_row:
         study.require_split(split)
     jobs = study.jobs(path.stem if is_row else None, seed, with_dependencies)
+    study.require_bases(jobs)
     for place, (row_id, own_seed) in enumerate(jobs, start=1):
         click.echo(f"[{place}/{len(jobs)}] {row_id}, seed {own_seed}, budget {budget}")
         result = make_row(study, split, row_id, own_seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,6 +147,20 @@ class Study:
     def _can_be_built_on(self, row_id: str, seed: int) -> bool:
         has_model = not self.experiments.rows[row_id].is_trained or self.run_dir(row_id, seed).is_dir()
         return has_model and self.is_made(row_id, seed)
+
+    def require_bases(self, jobs: Sequence[tuple[str, int]]) -> None:
+        """Refuse jobs that would find what they build on neither made before them nor among the jobs before them.
+
+        Args:
+            jobs: rows and seeds, in their order.
+
+        Raises:
+            InputError: as in `model`.
+        """
+        for place, (row_id, seed) in enumerate(jobs):
+            for name in self.experiments.rows[row_id].needs:
+                if (name, self.seed_of(name, seed)) not in jobs[:place]:
+                    self.model(name, seed)
 
     def model(self, name: str, seed: int) -> str:
         """Return what commands call a model that others build on: its built-in name, or its run folder.

@@ -225,6 +225,17 @@ def test_a_set_of_another_split_is_refused_before_anything_is_trained(made: Path
     assert "[1/1]" not in result.output
 
 
+def test_a_set_whose_weights_are_not_here_is_refused_before_its_first_row(made: Path, tmp_path: Path) -> None:
+    folder = copied(made, tmp_path, "popularity", "sasrec", "mmr")
+    shutil.rmtree(tmp_path / "runs")
+    for name in ("popularity", "mmr"):
+        (tmp_path / "results" / "tiny-cpu" / f"{name}.json").unlink()
+    result = experiment(folder, "run", folder)
+    assert result.exit_code == 2
+    assert "sasrec comes first" in result.output
+    assert "popularity, seed" not in result.output
+
+
 def copied(made: Path, target: Path, *row_ids: str) -> Path:
     """Copy some rows, their runs and results, for a test to change; return the copied set."""
     folder = target / made.name

@@ -43,6 +43,17 @@ def test_a_row_is_made_alone_or_with_what_it_lacks(study: Study, make_up) -> Non
     assert study.jobs("student", None, True) == [("student", 0)]
 
 
+def test_jobs_are_refused_together_when_one_lacks_what_it_builds_on(study: Study, make_up) -> None:
+    study.require_bases(study.jobs(None, None, False))  # each is made by an earlier one
+    for row_id in ("sasrec", "student"):
+        make_up(row_id)
+    jobs = study.jobs(None, None, False)
+    assert jobs[0] == ("popularity", 0)
+    with pytest.raises(InputError, match=r"student comes first, and its model in .* isn't finished; run `"):
+        study.require_bases(jobs)
+    study.require_bases(study.jobs(None, None, True))
+
+
 def test_a_seed_that_the_row_has_not_is_refused(study: Study) -> None:
     with pytest.raises(InputError, match=r"diverse\.toml has no seed 7, but 0, 1; add it there"):
         study.jobs("diverse", 7, False)
