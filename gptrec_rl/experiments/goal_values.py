@@ -20,11 +20,14 @@ def measured_goal(goal: str) -> str:
     """Return what tables judge a goal by: the NDCG that comes true, where it was tuned for the expected one.
 
     Example:
-        >>> measured_goal("expected_ndcg=1,ild=0.5")
-        'ndcg=1,ild=0.5'
+        >>> measured_goal("ndcg=0.5,expected_ndcg=0.5,ild=1")
+        'ndcg=1,ild=1'
     """
-    weights = parse_goal(goal).weights
-    return str(Goal({"ndcg" if name == "expected_ndcg" else name: weight for name, weight in weights.items()}))
+    weights: dict[str, float] = {}
+    for reward, weight in parse_goal(goal).weights.items():
+        name = "ndcg" if reward == "expected_ndcg" else reward
+        weights[name] = weights.get(name, 0.0) + weight
+    return str(Goal(weights))
 
 
 def is_measured(goal: str) -> bool:

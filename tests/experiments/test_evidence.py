@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from gptrec_rl.experiments.evidence import Evidence
-from gptrec_rl.experiments.goal_values import goal_value
+from gptrec_rl.experiments.goal_values import goal_value, measured_goal
 from gptrec_rl.experiments.sets import read_set
 from gptrec_rl.experiments.study import Study
 from gptrec_rl.experiments.trade_offs import GOAL, contests
@@ -72,6 +72,11 @@ def test_goal_values_by_hand() -> None:
     assert goal_value("ndcg=2,pcount=6", means, 3) == pytest.approx(0.4 - 0.06)  # PCOUNT is a cost
     values = {"NDCG@3": np.array([1.0, 0.0]), "ILD@3": np.array([0.1, 0.2])}
     np.testing.assert_allclose(goal_value("ndcg=1,ild=1", values, 3), [1.1, 0.2])
+
+
+def test_expected_ndcg_is_judged_by_the_ndcg_that_comes_true() -> None:
+    assert measured_goal("expected_ndcg=1,ild=0.5") == "ndcg=1,ild=0.5"
+    assert measured_goal("ndcg=0.5,expected_ndcg=0.5,ild=1") == "ndcg=1,ild=1"
 
 
 def test_a_goal_without_a_metric_has_no_contest(tiny: Path, study: Study, make_up) -> None:
