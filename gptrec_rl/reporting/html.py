@@ -11,8 +11,8 @@ from pathlib import Path
 from gptrec_rl.experiments.evidence import Evidence
 from gptrec_rl.reporting.grids import Grid
 from gptrec_rl.reporting.paper_notes import making, notes
-from gptrec_rl.reporting.paper_table import paper_table
-from gptrec_rl.reporting.paper_text import tables, title_of
+from gptrec_rl.reporting.paper_table import paper_table, title_of
+from gptrec_rl.reporting.paper_text import tables
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }

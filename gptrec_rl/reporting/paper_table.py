@@ -20,8 +20,8 @@ Format = Literal["text", "markdown", "latex", "html", "csv"]
 NOT_RUN = "not run"
 MARKS = {"better": "*+", "worse": "*-", None: ""}
 CSV_COLUMNS = (
-    "type", "model", "metric", "value", "standard_error", "published", "difference", "against_baseline", "low", "high",
-    "p", "verdict",
+    "type", "model", "state", "metric", "value", "standard_error", "published", "difference", "against_baseline", "low",
+    "high", "p", "verdict",
 )  # fmt: skip
 
 
@@ -51,11 +51,23 @@ def paper_table(evidence: Evidence, style: Format) -> str:
         case "markdown":
             return _markdown(header, _cells(evidence))
         case "latex":
-            return _latex(header, _cells(evidence))
+            return f"{_origin(evidence)}\n{_latex(header, _cells(evidence))}"
         case "html":
             return _html(header, _cells(evidence))
         case "csv":
             return _csv(evidence)
+
+
+def title_of(evidence: Evidence) -> str:
+    """Return what a study's tables and documents are headed by."""
+    return f"{evidence.study.experiments.dataset.title}, budget {evidence.study.budget}"
+
+
+def _origin(evidence: Evidence) -> str:
+    """Say in a LaTeX comment what the table is of, and what its stars are against."""
+    baseline = evidence.baseline
+    stars = "no stars, without a baseline" if baseline is None else f"stars against {baseline.row.name}"
+    return f"% {title_of(evidence)}; {stars}"
 
 
 def _cells(evidence: Evidence) -> list[tuple[Line, list[Cell]]]:
@@ -177,7 +189,8 @@ def _csv(evidence: Evidence) -> str:
             value, known = values.get(name), published.get(name)
             difference = value - known if value is not None and known is not None else None
             facts = [value, errors.get(name), known, difference, *_facts(line.comparisons.get(name))]
-            writer.writerow([line.row.type, line.row.name, name, *("" if fact is None else fact for fact in facts)])
+            words = [line.row.type, line.row.name, "run" if line.made else NOT_RUN, name]
+            writer.writerow([*words, *("" if fact is None else fact for fact in facts)])
     return out.getvalue()
 
 

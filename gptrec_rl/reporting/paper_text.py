@@ -9,16 +9,11 @@ from gptrec_rl.experiments.evidence import Evidence
 from gptrec_rl.experiments.trade_offs import contests
 from gptrec_rl.reporting.grids import Grid
 from gptrec_rl.reporting.paper_notes import beyond, contest_grid, differences, making, next_k_cost, notes, winner
-from gptrec_rl.reporting.paper_table import paper_table
+from gptrec_rl.reporting.paper_table import paper_table, title_of
 from gptrec_rl.reporting.results import Section, write_section
 
 FIGURES = "figures"
 """Folder of a study's figures, in that of its results."""
-
-
-def title_of(evidence: Evidence) -> str:
-    """Return what a study's tables and documents are headed by."""
-    return f"{evidence.study.experiments.dataset.title}, budget {evidence.study.budget}"
 
 
 def text(evidence: Evidence) -> str:

@@ -57,6 +57,13 @@ def test_latex_has_one_cell_a_column_and_escapes(evidence: Evidence) -> None:
     assert r"NDCG@2 $\uparrow$" in text
 
 
+def test_latex_names_its_budget_and_baseline_in_a_comment(evidence: Evidence) -> None:
+    assert paper_table(evidence, "latex").startswith("% By hand, budget cpu; stars against Base\n\\begin{tabular}")
+    evidence.study.result_file("base", 0).unlink()
+    without = paper_table(Evidence.of(evidence.study), "latex")
+    assert without.startswith("% By hand, budget cpu; no stars, without a baseline\n")
+
+
 def test_csv_has_a_line_a_row_and_metric(evidence: Evidence) -> None:
     rows = list(csv.DictReader(io.StringIO(paper_table(evidence, "csv"))))
     assert tuple(rows[0]) == CSV_COLUMNS
@@ -67,7 +74,8 @@ def test_csv_has_a_line_a_row_and_metric(evidence: Evidence) -> None:
     assert float(weak["low"]) <= 0.1 <= float(weak["high"]) + 1e-6
     assert weak["verdict"] == "better"
     absent = next(row for row in rows if row["model"] == "Absent" and row["metric"] == "NDCG@2")
-    assert (absent["value"], absent["published"], absent["p"]) == ("", "0.3", "")
+    assert (absent["state"], absent["value"], absent["published"], absent["p"]) == ("not run", "", "0.3", "")
+    assert weak["state"] == "run"
 
 
 def test_html_escapes_names(evidence: Evidence) -> None:
