@@ -53,8 +53,8 @@ def gaps(evidence: Evidence) -> Iterator[Gap]:
         for k in sorted({longest, *(k for k in published if k <= longest)}):
             top_k, next_k = (_at(line.made[0].tables[strategy], k) for strategy in ("top-k", "next-k"))
             (comparison,) = compare([next_k], top_k, [f"NDCG@{k}"])
-            means = (table.summary()[f"NDCG@{k}"] for table in (top_k, next_k))
-            yield Gap(line.row.name, k, *means, comparison, published.get(k))
+            means = [table.summary()[f"NDCG@{k}"] for table in (top_k, next_k)]
+            yield Gap(line.row.name, k, means[0], means[1], comparison, published.get(k))
 
 
 def _at(table: EvaluationTable, k: int) -> EvaluationTable:
