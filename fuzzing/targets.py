@@ -11,11 +11,13 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 
 import torch
 
 from benchmarks.work import rollout
+from fuzzing.learner_states import learner_state_readers
 from gptrec_rl.config import ModelConfig, TuneConfig
 from gptrec_rl.config_files import read_config, write_config
 from gptrec_rl.data import Histories
@@ -25,7 +27,7 @@ from gptrec_rl.fleet.recording import Recording
 from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.network import CONFIG_FILE, WEIGHTS_FILE
-from gptrec_rl.transport.checkpoints import BEST, LATEST, CheckpointStore
+from gptrec_rl.transport.checkpoints import BEST, HOLDS, LATEST, CheckpointStore
 from gptrec_rl.transport.entry import CheckpointError, Origin, parse_manifest, seal, verify
 from gptrec_rl.transport.messages import SCHEMA_VERSION, MessageError, decode, encode, pack
 from gptrec_rl.transport.metrics import MetricRecord, decode_record, encode_record, parse_record
@@ -92,6 +94,12 @@ def targets(folder: Path) -> list[Target]:
             _pointer_reader(policy, f"memory://{folder.name}"),
             (),
         ),
+        Target(
+            "holds",
+            (b'{"folder": "policies/v00000001", "until": 1e12}',),
+            _hold_reader(f"memory://{folder.name}-held"),
+            (),
+        ),
         Target("weights", (policy[WEIGHTS_FILE],), lambda data: _load(policy, WEIGHTS_FILE, data), (InputError,)),
         Target(
             "a model's config.json",
@@ -113,6 +121,10 @@ def targets(folder: Path) -> list[Target]:
             _payloads(frames[1:]),
             lambda data: read_recording(_framed(frames[0]) + _framed(_sealed(data))),
             (InputError,),
+        ),
+        *(
+            Target(f"a learner state's {name}", (seed,), read, (InputError,))
+            for name, seed, read in learner_state_readers(f"memory://{folder.name}-states")
         ),
     ]
 
@@ -154,6 +166,17 @@ def _pointer_reader(files: dict[str, bytes], root: str) -> Callable[[bytes], Non
         policy, best = store.latest_policy(), store.best()
         assert policy is not None, "a damaged pointer hid the policy"
         assert best is None or best[0] == policy, "a pointer led out of the store"
+
+    return read
+
+
+def _hold_reader(root: str) -> Callable[[bytes], None]:
+    store, storage, versions = CheckpointStore(root, keep_policies=1), open_storage(root), count(1)
+
+    def read(data: bytes) -> None:
+        storage.replace(f"{HOLDS}/validator", data)
+        newest = store.publish_policy({}, Origin(1, next(versions), 0, "c", "s", {}))
+        assert store.policies()[-1] == newest, "a hold hid the policy"
 
     return read
 

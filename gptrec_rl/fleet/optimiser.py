@@ -23,7 +23,7 @@ from gptrec_rl.learning.learner import Learner, UpdateStats
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport import names
 from gptrec_rl.transport.cache import Ledger
-from gptrec_rl.transport.entry import Origin
+from gptrec_rl.transport.entry import Entry, Origin
 from gptrec_rl.transport.hub import Transport
 from gptrec_rl.transport.messages import MessageError, RolloutBatch
 
@@ -82,11 +82,11 @@ class Optimiser:
         self._saved_at = time.monotonic()
         self.reporter = Reporter(transport.metrics, "optimiser", 0, every_s=config.fleet.heartbeat_s)
 
-    def start(self) -> Mapping[str, bytes]:
+    def start(self) -> tuple[Entry, Mapping[str, bytes]] | None:
         """Take the lease, go on from the newest learner state if there is one, and publish the policy.
 
         Returns:
-            The files of that learner state, none for a new run.
+            That learner state with its files, None for a new run.
 
         Raises:
             LeaseHeldError: another optimiser is at work on this run.
@@ -95,21 +95,24 @@ class Optimiser:
         store = self._transport.store
         self.token = self._transport.lease.acquire(self._holder, above=store.highest_token())
         saved = store.read_latest_learner()
-        files: Mapping[str, bytes] = {}
         if saved is not None:
             entry, files = saved
             with state.refusals(entry.folder):
-                self.learner.resume(files)
-                counters = json.loads(files[COUNTERS_FILE])
-                self._elapsed_s = float(counters["elapsed_s"])
-                self._rng = state.numpy_rng_from_json(counters["rng"])
+                self.resume(files)
             logger.info("goes on from %s", entry.folder)
         if store.latest_policy() is not None:
             self._version = store.highest_version()
         if self._recorder is not None:
             self._recorder.start(self.token, self.learner.step)
         self._publish()
-        return files
+        return saved
+
+    def resume(self, files: Mapping[str, bytes]) -> None:
+        """Go on from what `save` wrote."""
+        self.learner.resume(files)
+        counters = json.loads(files[COUNTERS_FILE])
+        self._elapsed_s = float(counters["elapsed_s"])
+        self._rng = state.numpy_rng_from_json(counters["rng"])
 
     def lease_kept(self) -> AbstractContextManager[None]:
         """Keep the lease while a step or a checkpoint takes longer than it lasts."""

@@ -15,6 +15,7 @@ from gptrec_rl.fleet.generator import STATE_FILE, Generator
 from gptrec_rl.fleet.optimiser import Optimiser
 from gptrec_rl.fleet.recorder import Recorder
 from gptrec_rl.fleet.validator import Validator
+from gptrec_rl.learning import state
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport.hub import Transport
 from gptrec_rl.transport.memory_cache import MemoryCache
@@ -94,9 +95,12 @@ class SerialFleet:
         show_new(self.transport.metrics, cursor, on_record)
 
     def _start(self) -> None:
-        files = self.optimiser.start()
-        if STATE_FILE in files:  # else it is a new run, or one of a fleet of processes
-            assert isinstance(self.transport.cache, MemoryCache)
+        saved = self.optimiser.start()
+        if saved is None or STATE_FILE not in saved[1]:  # a new run, or one of a fleet of processes
+            return
+        entry, files = saved
+        assert isinstance(self.transport.cache, MemoryCache)
+        with state.refusals(entry.folder):
             self.transport.cache.resume(files)
             self.generator.resume(files, self.optimiser.token)
 

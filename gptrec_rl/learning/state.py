@@ -22,7 +22,7 @@ def refusals(name: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (LookupError, OverflowError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, OverflowError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise InputError(
             f"the learner state {name} can't be resumed ({error!r}); use the version and settings that saved it, or "
             "start a new run from this one with --student"
@@ -46,11 +46,20 @@ def optimiser_to_bytes(optimiser: torch.optim.Optimizer) -> bytes:
 
 
 def optimiser_from_bytes(optimiser: torch.optim.Optimizer, data: bytes) -> None:
-    """Restore what `optimiser_to_bytes` wrote into an optimiser over the same parameters."""
+    """Restore what `optimiser_to_bytes` wrote into an Adam or AdamW over the same parameters.
+
+    Raises:
+        ValueError: a parameter's moments are not of its shape: the fused step would go beyond their end.
+    """
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors_from_bytes(data).items():
         place, _, key = name.partition(".")
         state.setdefault(int(place), {})[key] = tensor
+    for index, moments in state.items():
+        of_parameter = {"step": torch.Size(), **dict.fromkeys(("exp_avg", "exp_avg_sq"), parameters[index].shape)}
+        if {key: tensor.shape for key, tensor in moments.items()} != of_parameter:
+            raise ValueError(f"the moments of parameter {index} are not of its shape")
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 
 from gptrec_rl.transport.cache import CacheLimits, Head, Ledger, RecommendationCache
@@ -108,14 +108,15 @@ class MemoryCache(RecommendationCache):
         Batches are as many versions behind the newest policy as they were, and of the token that is now at work.
         """
         state = json.loads(files[STATE_FILE])
-        self._counts = Counter(state["ledger"])
-        self._last_sent = {int(generator): number for generator, number in state["last_sent"].items()}
-        self._quarantined = set(state["quarantined"])
+        ledger = Ledger(**{column: int(n) for column, n in state["ledger"].items()})
+        self._counts = Counter(asdict(ledger))
+        self._last_sent = {int(generator): int(number) for generator, number in state["last_sent"].items()}
+        self._quarantined = set(map(int, state["quarantined"]))
         for place, draws in enumerate(state["draws"]):
             batch = decode(files[_batch_file(place)])
             version = batch.policy_version + self._version - state["version"]
             batch = replace(batch, token=self._token, policy_version=version)
-            self._entries[next(self._entry_ids)] = _Entry(Head.of(batch), encode(batch), draws)
+            self._entries[next(self._entry_ids)] = _Entry(Head.of(batch), encode(batch), int(draws))
 
     def _is_lost(self, head: Head) -> bool:
         return any(head.token < token and head.learner_step > step for token, step in self._resumed_steps.items())

@@ -20,6 +20,7 @@ from gptrec_rl.fleet.optimiser import COUNTERS_FILE
 from gptrec_rl.fleet.serial import SerialFleet
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport import names
+from gptrec_rl.transport.entry import Origin
 from gptrec_rl.transport.hub import Transport
 from gptrec_rl.transport.metrics import MetricRecord
 
@@ -210,3 +211,28 @@ def test_nan_from_the_users_own_reward_names_it_and_loses_nothing(
     with pytest.raises(InputError, match="'my_rewards:fails_at_the_third_call' returned nan for list"):
         serial(fleet).run()
     assert [state.step for state in fleet.transport.store.learner_states()] == [1]  # calls: version 0, step 1, step 2
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("cache.json", b"{}"),
+        ("cache.json", b"[]"),
+        ("cache.json", b'{"ledger": {"odd": 1}, "last_sent": {}, "quarantined": [], "draws": [], "version": 0}'),
+        ("cache.json", b'{"ledger": {}, "last_sent": [], "quarantined": [], "draws": [], "version": 0}'),
+        ("generator.json", b'{"sequence_number": null}'),
+        ("generator.safetensors", b""),
+    ],
+)
+def test_a_state_whose_cache_or_generator_is_of_another_version_is_refused_by_name(
+    file: str, content: bytes, make_fleet: MakeFleet
+) -> None:
+    fleet = make_fleet(steps=2)
+    serial(fleet).run()
+    read = fleet.transport.store.read_latest_learner()
+    assert read is not None
+    entry, files = read
+    changed = Origin(9, entry.version, 1, entry.catalogue_hash, entry.split_hash, {})
+    fleet.transport.store.save_learner({**files, file: content}, changed)
+    with pytest.raises(InputError, match="the learner state learner/step_00000001-token_9 can't be resumed"):
+        serial(make_fleet(steps=4)).run()

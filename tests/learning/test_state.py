@@ -47,6 +47,21 @@ def test_an_optimiser_without_steps_round_trips() -> None:
     assert not optimiser.state_dict()["state"]
 
 
+@pytest.mark.parametrize(
+    "moments",
+    [
+        {"step": torch.tensor(1.0), "exp_avg": torch.zeros(1, 2), "exp_avg_sq": torch.zeros(1)},
+        {"step": torch.tensor(1.0), "exp_avg": torch.zeros(1, 2)},
+    ],
+    ids=["shorter", "missing"],
+)
+def test_moments_that_are_not_those_of_the_parameters_are_refused(moments: dict[str, torch.Tensor]) -> None:
+    optimiser = torch.optim.AdamW(torch.nn.Linear(2, 1).parameters(), fused=True)
+    saved = state.tensors_to_bytes({f"0.{key}": value for key, value in moments.items()})
+    with pytest.raises(ValueError, match="moments of parameter 0"):
+        state.optimiser_from_bytes(optimiser, saved)
+
+
 def test_the_settings_of_an_optimiser_come_from_its_maker() -> None:
     model = torch.nn.Linear(2, 1)
     old, new = torch.optim.AdamW(model.parameters(), lr=0.5), torch.optim.AdamW(model.parameters(), lr=0.1)
