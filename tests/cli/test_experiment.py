@@ -55,6 +55,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     },
     "mmr": reranked("mmr", "raw", "ndcg=1,ild=1"),
     "pcount": reranked("pcount", "min-max", "ndcg=1,pcount=3"),
+    "ild": reranked("ild", "softmax", "ndcg=1,ild=1"),
     "taught-by-mmr": {
         "pretrain": {"teacher": "sasrec", "start": "student"},
         "settings": MMR_TEACHER,
@@ -136,7 +137,7 @@ def test_a_result_names_its_weights_and_those_that_it_builds_on(made: Path) -> N
 
 def test_a_reranker_that_gives_the_score_all_weight_is_its_base(made: Path) -> None:
     base = result_of(made, "sasrec")["points"]["top-k"]["means"]
-    for curve in ("mmr", "pcount"):
+    for curve in ("mmr", "pcount", "ild"):
         assert result_of(made, curve)["points"]["1"]["means"] == pytest.approx(base)
 
 
