@@ -149,17 +149,17 @@ class Study:
         return has_model and self.is_made(row_id, seed)
 
     def require_bases(self, jobs: Sequence[tuple[str, int]]) -> None:
-        """Refuse jobs that would find what they build on neither made before them nor among the jobs before them.
+        """Refuse jobs when what one of them builds on is neither made yet nor among them.
 
         Args:
-            jobs: rows and seeds, in their order.
+            jobs: rows and seeds, as `jobs` orders them.
 
         Raises:
             InputError: as in `model`.
         """
-        for place, (row_id, seed) in enumerate(jobs):
+        for row_id, seed in jobs:
             for name in self.experiments.rows[row_id].needs:
-                if (name, self.seed_of(name, seed)) not in jobs[:place]:
+                if (name, self.seed_of(name, seed)) not in jobs:
                     self.model(name, seed)
 
     def model(self, name: str, seed: int) -> str:
