@@ -47,7 +47,9 @@ def test_steps_go_on_and_nothing_published_is_lost(fleet: Fleet, kind: str, role
         newest, best_now = after.latest_policy(), after.best()
         assert newest is not None
         assert newest.version >= published.version
-        assert newest.step >= state.step
+        assert after.learner_states()[-1].step >= state.step
+        # A resumed optimiser publishes first; one that was not killed may have saved since its last policy.
+        assert newest.step >= (published.step if newest.token == published.token else state.step)
         assert best is None or (best_now is not None and best_now[1] >= best[1])
         assert newest.token == published.token or (kind.startswith("kill") and role in (OPTIMISER, SUPERVISOR))
 
