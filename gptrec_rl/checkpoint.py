@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from gptrec_rl.data import Catalogue
 from gptrec_rl.errors import InputError
+from gptrec_rl.kinds import KINDS, part
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.network import CONFIG_FILE, Network
 from gptrec_rl.transport.checkpoints import CheckpointStore
@@ -21,16 +21,6 @@ MODEL = "model"
 """The model in the run folder of `train`."""
 STORE = "store"
 """The checkpoint store in the run folder of `tune`."""
-
-
-NETWORKS = {
-    "gptrec": "gptrec_rl.models.gptrec:GPTRec",
-    "sasrec": "gptrec_rl.models.sasrec:SASRec",
-    "shifting": "gptrec_rl.models.shifting:GPTRecShifting",
-    "bert4rec": "gptrec_rl.models.bert4rec:Bert4Rec",
-    "bpr": "gptrec_rl.models.bpr:MatrixFactorization",
-}
-"""What a model's `config.json` calls itself under "recommender" -> its class; imported only when loaded."""
 
 
 def load_model(path: Path, catalogue: Catalogue) -> Network:
@@ -63,13 +53,12 @@ def load_policy(path: Path, catalogue: Catalogue) -> GPTRec:
 
 def _class_of(path: Path, files: Mapping[str, bytes]) -> type[Network]:
     try:
-        kind = json.loads(files[CONFIG_FILE]).get("recommender", "gptrec")
-        module, name = NETWORKS[kind].split(":")
+        kind = KINDS[json.loads(files[CONFIG_FILE]).get("recommender", "gptrec")]
     except (KeyError, ValueError, AttributeError, TypeError):
         raise InputError(
-            f"{path} holds no model of a known kind ({', '.join(NETWORKS)}); train or fetch it again"
+            f"{path} holds no model of a known kind ({', '.join(KINDS)}); train or fetch it again"
         ) from None
-    network: type[Network] = getattr(import_module(module), name)
+    network: type[Network] = part(kind.network)
     return network
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from gptrec_rl.data.split import SPLIT_SEED
 
@@ -12,8 +12,18 @@ Precision = Literal["auto", "bf16", "fp32"]
 Correction = Literal["clip", "truncated", "vtrace", "decoupled"]
 Size = Annotated[int, Field(gt=0, le=2**16)]
 """How many of what takes memory there are."""
-RerankMethod = Literal["mmr", "ild", "pcount"]
-"""`mmr` and `ild` for diverse genres, `pcount` against popular items."""
+
+
+def _is_a_reranker(method: str) -> str:
+    from gptrec_rl.rerank import RERANKERS
+
+    if method not in RERANKERS:
+        raise ValueError(f"it is none of {', '.join(RERANKERS)}")
+    return method
+
+
+RerankMethod = Annotated[str, AfterValidator(_is_a_reranker)]
+"""One of `gptrec_rl.rerank.RERANKERS`."""
 RerankScaling = Literal["raw", "min-max", "softmax"]
 """`raw`: the model's scores and shares of the interactions, as in the paper; `min-max`: both brought to 0..1;
 `softmax`: the model's probabilities and shares of the interactions."""
@@ -168,15 +178,6 @@ class BprConfig(TrainingConfig):
     regularisation: float = Field(0.01, ge=0)
     validate_every: PositiveInt = 5
     patience: PositiveInt = 10
-
-
-TRAINED_MODELS: dict[str, type[TrainingConfig]] = {
-    "sasrec": SASRecConfig,
-    "shifting": ShiftingConfig,
-    "bert4rec": Bert4RecConfig,
-    "bpr": BprConfig,
-}
-"""What `gptrec-rl train` trains."""
 
 
 class PpoConfig(Settings):

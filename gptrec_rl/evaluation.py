@@ -40,11 +40,11 @@ class EvaluationTable:
         k: length of the lists.
         split_hash: which split it was measured on; tables of different splits don't compare.
         user_ids: external ids, [B] str.
-        per_user: values by metric name, each [B] float64: those of the paper (`gptrec_rl.metrics.metrics_at`), MIUF
-            and Tail. ILD is NaN for a list with an item without genres.
+        per_user: values by metric name, each [B] float64, of those in `gptrec_rl.metrics.DEFINITIONS` that every list
+            has; ILD is NaN for a list with an item without genres.
         ranks: rank of the held-out item, 1..K, or 0 where it isn't in the list, [B] int64; NDCG at every cutoff up to K
             follows (`gptrec_rl.metrics.ndcg_of_ranks`).
-        overall: Coverage and Gini by metric name, which all lists have together.
+        overall: metrics that all lists have together, such as Coverage, by name.
         n_invalid: recommended items that the history holds or that the list already has; 0 for a right recommender.
     """
 
@@ -144,21 +144,25 @@ def measure(items: np.ndarray, cases: Cases, split: Split, *, name: str) -> Eval
     if not len(items):
         raise InputError(f"there is no user to measure {name} on; give one or more")
     k = items.shape[1]
-    popular = _lists(PopularityRecommender(split), cases.histories, split, "popularity", k)
-    popularity_pcounts = metrics.pcount(popular, split.frequencies, k)
-    n_items = split.catalogue.n_items
+    lists = metrics.Lists(
+        items=items,
+        ground_truth=cases.ground_truth,
+        popular=_lists(PopularityRecommender(split), cases.histories, split, "popularity", k),
+        genres=split.catalogue.genres,
+        frequencies=split.frequencies,
+        n_users_of_item=split.training.contains(split.catalogue.n_items).sum(axis=0),
+        n_users=len(split.training),
+    )
+    values = {each.name: _measured(each.name, lists) for each in (*metrics.metrics_at(k), *metrics.beyond_at(k))}
     return EvaluationTable(
         name=name,
         k=k,
         split_hash=split.hash,
         user_ids=split.interactions.user_ids[cases.users],
-        per_user=_per_user(items, cases.ground_truth, popularity_pcounts, split, k),
+        per_user={name: value for name, value in values.items() if isinstance(value, np.ndarray)},
         ranks=metrics.ranks(items, cases.ground_truth),
-        overall={
-            f"Coverage@{k}": metrics.coverage(items, n_items, k),
-            f"Gini@{k}": metrics.gini(items, n_items, k),
-        },
-        n_invalid=count_invalid(items, cases.histories, n_items),
+        overall={name: value for name, value in values.items() if not isinstance(value, np.ndarray)},
+        n_invalid=count_invalid(items, cases.histories, split.catalogue.n_items),
     )
 
 
@@ -211,21 +215,10 @@ def count_invalid(items: np.ndarray, histories: Histories, n_items: int) -> int:
     return int((seen | repeated).sum())
 
 
-def _per_user(
-    items: np.ndarray, ground_truth: np.ndarray, popularity_pcounts: np.ndarray, split: Split, k: int
-) -> dict[str, np.ndarray]:
-    pcounts = metrics.pcount(items, split.frequencies, k)
-    n_users_of_item = split.training.contains(split.catalogue.n_items).sum(axis=0)
-    return {
-        "Recall@1": metrics.recall(items, ground_truth, 1),
-        f"Recall@{k}": metrics.recall(items, ground_truth, k),
-        f"NDCG@{k}": metrics.ndcg(items, ground_truth, k),
-        f"ILD@{k}": metrics.ild(items, split.catalogue.genres, k),
-        f"PCOUNT@{k}": pcounts,
-        f"nPCOUNT@{k}": metrics.npcount(pcounts, popularity_pcounts),
-        f"MIUF@{k}": metrics.miuf(items, n_users_of_item, len(split.training), k),
-        f"Tail@{k}": metrics.tail(items, metrics.short_head(n_users_of_item), k),
-    }
+def _measured(name: str, lists: metrics.Lists) -> np.ndarray | float:
+    """Measure what a name such as `NDCG@10` says."""
+    definition, _, k = name.partition("@")
+    return metrics.DEFINITIONS[definition].measure(lists, int(k))
 
 
 def write_per_user(table: EvaluationTable, path: Path) -> None:

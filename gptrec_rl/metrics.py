@@ -7,6 +7,7 @@ coverage and Gini describe all lists together.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,24 +26,13 @@ class Metric:
         return "↑" if self.higher_is_better else "↓"
 
 
-HIGHER_IS_BETTER = {
-    "Recall": True,
-    "NDCG": True,
-    "ILD": True,
-    "PCOUNT": False,
-    "nPCOUNT": False,
-    "MIUF": True,
-    "Tail": True,
-    "Coverage": True,
-    "Gini": False,
-}
 HEAD_SHARE = 0.8
 """The short head is the most popular items that have this share of the training interactions."""
 
 
 def metric(name: str) -> Metric:
     """Return the metric of a name such as `NDCG@10`."""
-    return Metric(name, HIGHER_IS_BETTER[name.partition("@")[0]])
+    return Metric(name, DEFINITIONS[name.partition("@")[0]].higher_is_better)
 
 
 def metrics_at(k: int) -> tuple[Metric, ...]:
@@ -52,12 +42,9 @@ def metrics_at(k: int) -> tuple[Metric, ...]:
 
 
 def beyond_at(k: int) -> tuple[Metric, ...]:
-    """Return the metrics beyond the paper: per user MIUF and Tail, of all lists together Coverage and Gini."""
-    return tuple(metric(f"{name}@{k}") for name in ("MIUF", "Tail", "Coverage", "Gini"))
-
-
-METRICS = metrics_at(10)
-BEYOND = beyond_at(10)
+    """Return the metrics of `DEFINITIONS` that the paper's Table 3 doesn't have."""
+    of_paper = {each.name.partition("@")[0] for each in metrics_at(k)}
+    return tuple(metric(f"{name}@{k}") for name in DEFINITIONS if name not in of_paper)
 
 
 def recall(items: np.ndarray, ground_truth: np.ndarray, k: int) -> np.ndarray:
@@ -355,3 +342,60 @@ def gini(items: np.ndarray, n_items: int, k: int) -> float:
     counts = np.sort(np.bincount(items[:, :k].ravel(), minlength=n_items + 1)[1:])  # [I]
     places = np.arange(1, n_items + 1)
     return float((2 * places - n_items - 1) @ counts / (n_items * counts.sum()))
+
+
+@dataclass(frozen=True)
+class Lists:
+    """All that a metric may look at.
+
+    Attributes:
+        items: recommended items of all users, best first, [B, K] int in 1..I.
+        ground_truth: the held-out item of each user, [B] int.
+        popular: the popularity model's lists for the same users, [B, K] int.
+        genres: [I, n_genres] bool.
+        frequencies: each item's share of the training interactions, [I] float.
+        n_users_of_item: users with the item in training, [I] int.
+        n_users: users in training.
+    """
+
+    items: np.ndarray
+    ground_truth: np.ndarray
+    popular: np.ndarray
+    genres: np.ndarray
+    frequencies: np.ndarray
+    n_users_of_item: np.ndarray
+    n_users: int
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A metric as tables measure it.
+
+    Attributes:
+        measure: function of the lists and k; a value a user [B] float64, or one of all lists together.
+        higher_is_better: its direction.
+    """
+
+    measure: Callable[[Lists, int], np.ndarray | float]
+    higher_is_better: bool
+
+
+def _npcount(of: Lists, k: int) -> np.ndarray:
+    return npcount(pcount(of.items, of.frequencies, k), pcount(of.popular, of.frequencies, k))
+
+
+DEFINITIONS = {
+    "Recall": Definition(lambda of, k: recall(of.items, of.ground_truth, k), True),
+    "NDCG": Definition(lambda of, k: ndcg(of.items, of.ground_truth, k), True),
+    "ILD": Definition(lambda of, k: ild(of.items, of.genres, k), True),
+    "PCOUNT": Definition(lambda of, k: pcount(of.items, of.frequencies, k), False),
+    "nPCOUNT": Definition(_npcount, False),
+    "MIUF": Definition(lambda of, k: miuf(of.items, of.n_users_of_item, of.n_users, k), True),
+    "Tail": Definition(lambda of, k: tail(of.items, short_head(of.n_users_of_item), k), True),
+    "Coverage": Definition(lambda of, k: coverage(of.items, len(of.frequencies), k), True),
+    "Gini": Definition(lambda of, k: gini(of.items, len(of.frequencies), k), False),
+}
+"""By their names in tables; a new one is a function and a line here (docs/extending.md)."""
+
+METRICS = metrics_at(10)
+BEYOND = beyond_at(10)

@@ -7,7 +7,9 @@ probabilities (`softmax`), give the weights the same meaning for any model, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy import special
@@ -164,3 +166,26 @@ def greedy_ild(candidates: Candidates, genres: np.ndarray, weight: float, k: int
         relevance[rows, chosen] = -np.inf
         total += directions[items[:, step] - 1]
     return items, values
+
+
+@dataclass(frozen=True)
+class Reranker:
+    """A way to rerank.
+
+    Attributes:
+        choose: from at least k candidates a row, what they are weighed against, the weight of the score and k, the
+            items [B, K] int64 and the values that they were chosen by [B, K] float64.
+        against: what `choose` gets: `genres`, [I, n_genres] bool, or `popularity`, the items' share of the training
+            interactions [I] float64, which min-max scaling divides by the largest.
+    """
+
+    choose: Callable[[Candidates, np.ndarray, float, int], tuple[np.ndarray, np.ndarray]]
+    against: Literal["genres", "popularity"]
+
+
+RERANKERS = {
+    "mmr": Reranker(mmr, "genres"),
+    "ild": Reranker(greedy_ild, "genres"),
+    "pcount": Reranker(greedy_pcount, "popularity"),
+}
+"""By what settings call them; a new one is a function and a line here (docs/extending.md)."""

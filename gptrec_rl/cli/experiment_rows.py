@@ -16,7 +16,7 @@ import click
 
 from gptrec_rl.checkpoint import read_model
 from gptrec_rl.cli.models import ModelChoice
-from gptrec_rl.config import TRAINED_MODELS, PretrainConfig, TrainingConfig, TuneConfig
+from gptrec_rl.config import PretrainConfig, TrainingConfig, TuneConfig
 from gptrec_rl.config_files import changed_settings, read_config
 from gptrec_rl.data import Split, statistics
 from gptrec_rl.errors import InputError
@@ -26,6 +26,7 @@ from gptrec_rl.experiments.goal_values import goal_value
 from gptrec_rl.experiments.store import Checked, Point, Result, per_user_file, point_of, sha256_of, write_result
 from gptrec_rl.experiments.study import Study
 from gptrec_rl.fleet.run_folder import CONFIG
+from gptrec_rl.kinds import KINDS, part
 from gptrec_rl.models.network import WEIGHTS_FILE
 from gptrec_rl.models.recommender import Recommender, ScoringRecommender
 from gptrec_rl.reporting.progress import ProgressBar
@@ -195,7 +196,7 @@ def _weights(place: str) -> str:
 def _train(study: Study, run_dir: Path, model: str, settings: Mapping[str, Any]) -> Trained:
     from gptrec_rl.cli.train import train_model
 
-    config = read_config(TRAINED_MODELS[model], None, base=settings)
+    config = read_config(part(KINDS[model].config), None, base=settings)
     _require_same_settings(run_dir, config)
     train_model(study.data_file, run_dir, model, config, "resume", None, None)
     return _finished(run_dir, config)

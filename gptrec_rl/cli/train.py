@@ -15,15 +15,14 @@ from gptrec_rl.cli.options import (
     settings_of,
     threads_option,
 )
+from gptrec_rl.kinds import KINDS, part, trained_kinds
 
 if TYPE_CHECKING:
     from gptrec_rl.config import TrainingConfig
 
-MODELS = ("sasrec", "shifting", "bert4rec", "bpr")
-
 
 @click.command()
-@click.argument("model", type=click.Choice(MODELS))
+@click.argument("model", type=click.Choice(trained_kinds()))
 @data_option
 @click.option("--run-dir", type=click.Path(path_type=Path), required=True, help="Gets the model and the log.")
 @click.option("--max-minutes", type=float, help="Time budget; the learning rate falls to 0 over it.")
@@ -50,10 +49,9 @@ def train(
     '--on-existing resume' goes on. SASRec has three losses: '--set loss=softmax' makes the strongest teacher.
     """
     from gptrec_rl.cli.training import read_training_config
-    from gptrec_rl.config import TRAINED_MODELS
 
     settings = [*settings_of(options), *overrides]
-    config = read_training_config(TRAINED_MODELS[model], run_dir, on_existing, config_file, settings)
+    config = read_training_config(part(KINDS[model].config), run_dir, on_existing, config_file, settings)
     train_model(data, run_dir, model, config, on_existing, threads, report)
 
 
@@ -66,7 +64,7 @@ def train_model(
     threads: int | None,
     report: Path | None,
 ) -> Path:
-    """Train one of `TRAINED_MODELS` with a progress bar; return the model's folder."""
+    """Train one of `gptrec_rl.kinds` with a progress bar; return the model's folder."""
     from gptrec_rl.checkpoint import MODEL
     from gptrec_rl.cli.training import run_training
     from gptrec_rl.learning.recipes import training_of

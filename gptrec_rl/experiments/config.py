@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from gptrec_rl.config import TRAINED_MODELS, RerankMethod, RerankScaling, Settings, SplitConfig
+from gptrec_rl.config import RerankMethod, RerankScaling, Settings, SplitConfig
 from gptrec_rl.config_files import merged
 from gptrec_rl.experiments.goal_values import is_measured
 from gptrec_rl.goals import parse_goal
+from gptrec_rl.kinds import trained_kinds
 from gptrec_rl.models.recommender import Strategy
 
 BuiltInModel = Literal["popularity", "markov"]
@@ -61,8 +62,8 @@ class Train(Settings):
     @field_validator("model")
     @classmethod
     def _can_be_trained(cls, model: str) -> str:
-        if model not in TRAINED_MODELS:
-            raise ValueError(f"it is none of {', '.join(TRAINED_MODELS)}")
+        if model not in trained_kinds():
+            raise ValueError(f"it is none of {', '.join(trained_kinds())}")
         return model
 
 

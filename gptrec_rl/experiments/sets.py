@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptrec_rl.config import TRAINED_MODELS, PretrainConfig, TrainingConfig, TuneConfig
+from gptrec_rl.config import PretrainConfig, TrainingConfig, TuneConfig
 from gptrec_rl.config_files import read_config
 from gptrec_rl.errors import InputError
 from gptrec_rl.experiments.config import BUILT_IN, DatasetConfig, Pretrain, Rerank, RowConfig, Train, Tune
 from gptrec_rl.experiments.published import PUBLISHED, Published, read_published
+from gptrec_rl.kinds import KINDS, part
 
 DATASET = "dataset.toml"
 
@@ -137,7 +138,7 @@ def _check_settings(row: RowConfig) -> None:
     """Read the training's settings under each budget, so that what is wrong shows before anything is trained."""
     match row.how:
         case Train(model=name):
-            kind: type[TrainingConfig] | type[TuneConfig] = TRAINED_MODELS[name]
+            kind: type[TrainingConfig] | type[TuneConfig] = part(KINDS[name].config)
         case Pretrain():
             kind = PretrainConfig
         case Tune():

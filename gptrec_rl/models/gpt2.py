@@ -28,7 +28,8 @@ class Gpt2Config(BaseModel):
     n_head: PositiveInt
     history_length: NonNegativeInt
     """n; not one of Hugging Face's, nor is the next."""
-    recommender: Literal["gptrec", "sasrec", "shifting"] = "gptrec"
+    recommender: str = "gptrec"
+    """Its kind (`gptrec_rl.kinds`); each class knows its own."""
     activation_function: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
     n_inner: PositiveInt | None = None
     """Width of the feed-forward network; None: four times that of the model."""

@@ -29,15 +29,16 @@ class Reranked:
             split: gives genres and training frequencies.
 
         Raises:
-            InputError: an item lacks the genres that `mmr` and `ild` compare.
+            InputError: an item lacks the genres that the method weighs scores against.
         """
-        if config.method != "pcount":
+        reranker, frequencies = rerank.RERANKERS[config.method], split.frequencies
+        if reranker.against == "genres":
             split.catalogue.require_genres()
         self._base = base
         self._config = config
-        self._genres = split.catalogue.genres
-        frequencies = split.frequencies
-        self._popularity = frequencies / frequencies.max() if config.scaling == "min-max" else frequencies
+        self._choose = reranker.choose
+        popularity = frequencies / frequencies.max() if config.scaling == "min-max" else frequencies
+        self._against = split.catalogue.genres if reranker.against == "genres" else popularity
 
     def recommend(self, histories: HistoriesLike, k: int, allowed: np.ndarray | None = None) -> Slates:
         """Recommend K items a history, scored by the values that they were chosen by; see `Recommender`.
@@ -50,14 +51,10 @@ class Reranked:
 
     def choose(self, among: Candidates, k: int) -> Slates:
         """Choose the lists from candidates that are known already, at least K a row."""
-        method, scaling, weight = self._config.method, self._config.scaling, self._config.weight
+        scaling = self._config.scaling
         if scaling != "raw":
             among = rerank.min_max(among) if scaling == "min-max" else rerank.softmax(among)
-        if method == "pcount":
-            items, values = rerank.greedy_pcount(among, self._popularity, weight, k)
-        else:
-            choose = rerank.mmr if method == "mmr" else rerank.greedy_ild
-            items, values = choose(among, self._genres, weight, k)
+        items, values = self._choose(among, self._against, self._config.weight, k)
         return Slates(items, values.astype(np.float32))
 
 

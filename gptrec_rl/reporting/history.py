@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gptrec_rl.errors import InputError
-from gptrec_rl.metrics import HIGHER_IS_BETTER
+from gptrec_rl.metrics import DEFINITIONS
 from gptrec_rl.reporting.figures import Validation
 from gptrec_rl.transport import names
 from gptrec_rl.transport.messages import MessageError
@@ -20,7 +20,7 @@ LONGEST_PAUSE_S = 60.0
 N_RECENT = 12
 """So many records of a process are recent: about the last minute."""
 
-_NAMES = {name.lower(): name for name in HIGHER_IS_BETTER}
+_NAMES = {name.lower(): name for name in DEFINITIONS}
 
 
 @dataclass(frozen=True, kw_only=True)

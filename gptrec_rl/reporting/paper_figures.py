@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptrec_rl.config import RerankMethod
 from gptrec_rl.experiments.evidence import Evidence, Line
 from gptrec_rl.experiments.goal_values import measured_goal
 from gptrec_rl.experiments.next_k import asked_both_ways
@@ -27,6 +26,7 @@ from gptrec_rl.reporting.figures import (
     validation_path,
 )
 from gptrec_rl.reporting.tables import Row
+from gptrec_rl.rerank import RERANKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ class Trade:
         number: of the figure.
         meaning: in words.
         reward: of the goals whose models are shown.
-        methods: of the rerankers that are.
+        against: what the rerankers that are shown weigh scores against.
         metric: on the axis across.
         reference: value of the metric from which the hypervolume is counted; NDCG is counted from 0.
         accuracy: the metric upwards.
@@ -51,7 +51,7 @@ class Trade:
     number: int
     meaning: str
     reward: str
-    methods: tuple[RerankMethod, ...]
+    against: str
     metric: str
     reference: float
     accuracy: str
@@ -73,8 +73,8 @@ class Trade:
 def trades(k: int) -> tuple[Trade, Trade]:
     """Return what Figures 4 and 5 show, for lists of k items."""
     return (
-        Trade(4, "diversity", "ild", ("mmr", "ild"), f"ILD@{k}", 0.0, f"NDCG@{k}"),
-        Trade(5, "popularity bias", "pcount", ("pcount",), f"nPCOUNT@{k}", 1.0, f"NDCG@{k}"),
+        Trade(4, "diversity", "ild", "genres", f"ILD@{k}", 0.0, f"NDCG@{k}"),
+        Trade(5, "popularity bias", "pcount", "popularity", f"nPCOUNT@{k}", 1.0, f"NDCG@{k}"),
     )
 
 
@@ -141,7 +141,8 @@ def _draw_gap(panel: Axes, k: int, top_k: float, next_k: float) -> None:
 
 def _trade_off(evidence: Evidence, trade: Trade, path: Path, title: str) -> bool:
     """Draw Figure 4 or 5: GPTRec's points and the rerankers' curves; return whether there was anything to draw."""
-    curves = [curve for curve in evidence.curves if curve.points and curve.rerank.method in trade.methods]
+    drawn = [method for method, reranker in RERANKERS.items() if reranker.against == trade.against]
+    curves = [curve for curve in evidence.curves if curve.points and curve.rerank.method in drawn]
     tuned = [line for line in evidence.run if line.row.tune is not None and trade.is_goal(line.row.tune.goal)]
     if not curves and not tuned:
         return False

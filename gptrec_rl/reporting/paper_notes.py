@@ -26,14 +26,15 @@ def notes(evidence: Evidence) -> list[str]:
 
 
 def beyond(evidence: Evidence) -> Grid:
-    """Return the metrics that the paper doesn't have."""
+    """Return the metrics that the paper doesn't have; nothing where a result was made before there was such a one."""
     metrics = beyond_at(evidence.study.experiments.dataset.k)
     header = ["Model", *(f"{each.name} {each.arrow}" for each in metrics)]
     lines = []
     for line in evidence.run:
         assert line.table is not None
         summary = line.table.summary()
-        lines.append([line.row.name, *(f"{summary[each.name]:.4f}" for each in metrics)])
+        values = [f"{summary[each.name]:.4f}" if each.name in summary else "" for each in metrics]
+        lines.append([line.row.name, *values])
     return Grid(header, lines)
 
 

@@ -14,7 +14,7 @@ import tomli_w
 from click.testing import CliRunner, Result
 
 from gptrec_rl.cli import main
-from gptrec_rl.config import TRAINED_MODELS
+from gptrec_rl.kinds import KINDS, part, trained_kinds
 
 Run = Callable[..., Result]
 
@@ -30,7 +30,7 @@ BOTH = ["top-k", "next-k"]
 
 
 def trained(model: str) -> dict[str, Any]:
-    if "batch_size" not in TRAINED_MODELS[model].model_fields:  # factors, which have no sequence to append to
+    if "batch_size" not in part(KINDS[model].config).model_fields:  # factors, which have no sequence to append to
         return {"train": {"model": model}, "strategies": ["top-k"], "budgets": {"cpu": {"max_steps": 3}}}
     return {"train": {"model": model}, "strategies": BOTH, "budgets": {"cpu": {**TRAINING, "model": MODEL}}}
 
@@ -63,7 +63,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     },
     "student": {"pretrain": {"teacher": "markov"}, "strategies": BOTH[::-1], "budgets": {"cpu": STUDENT}},
     "popularity": {"built_in": {"model": "popularity"}, "strategies": ["top-k"]},
-    **{model: trained(model) for model in TRAINED_MODELS},
+    **{model: trained(model) for model in trained_kinds()},
 }
 
 
@@ -142,7 +142,7 @@ def test_a_reranker_that_gives_the_score_all_weight_is_its_base(made: Path) -> N
 
 
 def test_next_k_agrees_with_top_k_on_the_first_item(made: Path) -> None:
-    for row_id in ("student", *TRAINED_MODELS):
+    for row_id in ("student", *trained_kinds()):
         points = result_of(made, row_id)["points"]
         assert len({point["means"]["Recall@1"] for point in points.values()}) == 1
 

@@ -14,8 +14,7 @@ from click.testing import Result
 
 from gptrec_rl.checkpoint import load_model, load_policy, read_model
 from gptrec_rl.cli.models import ModelChoice
-from gptrec_rl.cli.train import MODELS
-from gptrec_rl.config import TRAINED_MODELS
+from gptrec_rl.kinds import trained_kinds
 from gptrec_rl.models.bert4rec import Bert4Rec
 from gptrec_rl.models.bpr import MatrixFactorization
 from gptrec_rl.models.sasrec import SASRec
@@ -30,7 +29,7 @@ SMALL_TRANSFORMER = (
 )
 SMALL = dict.fromkeys(("sasrec", "shifting", "bert4rec"), (*SMALL_TRANSFORMER, "--set", "validate_every=2"))
 SMALL["bpr"] = ("--set", "model.n_factors=4", "--set", "validate_every=2")
-each = pytest.mark.parametrize("model", MODELS)
+each = pytest.mark.parametrize("model", trained_kinds())
 
 
 @pytest.fixture
@@ -41,10 +40,6 @@ def train(run: Run, tmp_path: Path) -> Run:
 
 def counters_of(run_dir: Path) -> dict[str, Any]:
     return json.loads((run_dir / "state/counters.json").read_text())
-
-
-def test_the_command_knows_every_model_that_has_settings() -> None:
-    assert set(MODELS) == set(TRAINED_MODELS)
 
 
 @each

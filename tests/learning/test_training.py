@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from gptrec_rl.config import (
-    TRAINED_MODELS,
     Bert4RecConfig,
     BprConfig,
     PretrainConfig,
@@ -17,6 +16,7 @@ from gptrec_rl.config import (
 )
 from gptrec_rl.data import Split
 from gptrec_rl.errors import InputError
+from gptrec_rl.kinds import KINDS, part, trained_kinds
 from gptrec_rl.learning.recipes import training_of
 from gptrec_rl.learning.training import Progress, Training
 from gptrec_rl.models.bert4rec import Bert4Rec
@@ -44,9 +44,9 @@ def start(name: str, split: Split, seed: int = 0, **settings: object) -> Trainin
     return training_of(SETTINGS[name].model_copy(update=settings), split)
 
 
-@pytest.mark.parametrize("name", TRAINED_MODELS)
+@pytest.mark.parametrize("name", trained_kinds())
 def test_settings_train_their_model(name: str, wide_ring: Split) -> None:
-    assert type(SETTINGS[name]) is TRAINED_MODELS[name]
+    assert type(SETTINGS[name]) is part(KINDS[name].config)
     assert type(start(name, wide_ring).network) is CLASSES[name]
 
 

@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from gptrec_rl.config import RerankConfig, RerankMethod, RerankScaling
+from gptrec_rl.config import RerankConfig, RerankScaling
 from gptrec_rl.data import Catalogue, Histories, Interactions, Split
 from gptrec_rl.data.sources.ml1m import read_sequences
 from gptrec_rl.errors import InputError
@@ -18,9 +18,10 @@ from gptrec_rl.models.markov import MarkovChain
 from gptrec_rl.models.popularity import PopularityRecommender
 from gptrec_rl.models.recommender import Recommender
 from gptrec_rl.models.reranker import Reranked, sweep
+from gptrec_rl.rerank import RERANKERS
 
 N_ITEMS = 30
-METHODS, SCALINGS = get_args(RerankMethod), get_args(RerankScaling)
+METHODS, SCALINGS = tuple(RERANKERS), get_args(RerankScaling)
 COMBINATIONS = [(method, scaling) for method in METHODS for scaling in SCALINGS]
 
 
@@ -41,9 +42,7 @@ def chain(split: Split) -> MarkovChain:
 
 
 @pytest.mark.parametrize(("method", "scaling"), COMBINATIONS)
-def test_lists_obey_the_protocol(
-    split: Split, chain: MarkovChain, method: RerankMethod, scaling: RerankScaling
-) -> None:
+def test_lists_obey_the_protocol(split: Split, chain: MarkovChain, method: str, scaling: RerankScaling) -> None:
     recommender: Recommender = Reranked(chain, RerankConfig(method=method, weight=0.4, scaling=scaling), split)
     cases = split.test
     allowed = np.arange(1, N_ITEMS + 1) % 7 != 0
@@ -55,9 +54,7 @@ def test_lists_obey_the_protocol(
 
 
 @pytest.mark.parametrize(("method", "scaling"), COMBINATIONS)
-def test_weight_one_is_the_base_model(
-    split: Split, chain: MarkovChain, method: RerankMethod, scaling: RerankScaling
-) -> None:
+def test_weight_one_is_the_base_model(split: Split, chain: MarkovChain, method: str, scaling: RerankScaling) -> None:
     histories = split.test.histories
     items = (
         Reranked(chain, RerankConfig(method=method, weight=1.0, scaling=scaling), split).recommend(histories, 6).items
@@ -102,7 +99,7 @@ def test_fewer_candidates_confine_the_list(split: Split, chain: MarkovChain) -> 
 
 @pytest.mark.parametrize(("method", "scaling"), COMBINATIONS)
 def test_a_sweep_makes_the_lists_of_each_weight(
-    split: Split, chain: MarkovChain, method: RerankMethod, scaling: RerankScaling
+    split: Split, chain: MarkovChain, method: str, scaling: RerankScaling
 ) -> None:
     seen: list[tuple[int, int]] = []
     histories, weights = split.test.histories, [0.0, 0.3, 1.0]
@@ -128,7 +125,7 @@ def test_known_figures_on_movielens_1m(shared_data: Path) -> None:
     split = Split.leave_one_out(read_sequences(shared_data / "ml-1m"))
     chain, cases = MarkovChain(split), split.test
 
-    def means(method: RerankMethod, weight: float) -> dict[str, float]:
+    def means(method: str, weight: float) -> dict[str, float]:
         config = RerankConfig(method=method, weight=weight, scaling="min-max", n_candidates=500)
         (items,) = sweep(chain, [config], split, cases.histories)
         return measure(items, cases, split, name=method).summary()
