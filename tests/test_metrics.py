@@ -1,11 +1,13 @@
-"""Metrics against hand-computed values, brute force, scipy, ir-measures and RecTools."""
+"""Metrics against hand-computed values, brute force, scipy, ir-measures, RecTools and RecBole."""
 
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -189,18 +191,39 @@ def test_gini_is_half_the_relative_mean_difference(recommended: list[int]) -> No
     assert metrics.gini(np.array(recommended)[:, None], 6, k=1) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.fixture(scope="module", params=["3", "5"])
+def oracle(request: pytest.FixtureRequest) -> tuple[int, dict[str, Any], metrics.Lists]:
+    """K, what other libraries say of lists cut there, and the lists."""
+    oracles = json.loads((Path(__file__).parent / "oracles/metrics.json").read_text())
+    users_of_item = np.bincount(np.array(oracles["training"])[:, 1], minlength=oracles["n_items"] + 1)[1:]
+    items = np.array(oracles["lists"])
+    lists = metrics.Lists(
+        items=items,
+        ground_truth=items[:, 0],
+        popular=items,
+        genres=np.zeros((oracles["n_items"], 1), dtype=bool),
+        frequencies=users_of_item / users_of_item.sum(),
+        n_users_of_item=users_of_item,
+        n_users=len({user for user, _ in oracles["training"]}),
+    )
+    return int(request.param), oracles["at"][request.param], lists
+
+
 @pytest.mark.crosscheck
-def test_popularity_novelty_and_coverage_agree_with_rectools(lists: tuple[np.ndarray, np.ndarray]) -> None:
-    rectools = pytest.importorskip("rectools.metrics")
-    items, _ = lists
-    training = pd.DataFrame(np.random.default_rng(4).integers(1, 29, (500, 2)), columns=["user_id", "item_id"])
-    training = training.drop_duplicates()  # items 29 and 30 have no user
-    users = np.bincount(training["item_id"], minlength=31)[1:]
-    rows = {"user_id": np.repeat(np.arange(300), 10), "item_id": items.ravel(), "rank": np.tile(np.arange(1, 11), 300)}
-    lists_table = pd.DataFrame(rows)
-    novelty = rectools.MeanInvUserFreq(k=7).calc_per_user(lists_table, training)
-    np.testing.assert_allclose(metrics.miuf(items, users, training["user_id"].nunique(), k=7), novelty)
-    popularity = rectools.AvgRecPopularity(k=7, normalize=True).calc_per_user(lists_table, training)
-    np.testing.assert_allclose(metrics.pcount(items, users / users.sum(), k=7), 7 * popularity)
-    covered = rectools.CatalogCoverage(k=1, normalize=True).calc(lists_table.head(100), np.arange(1, 31))
-    assert metrics.coverage(items[:10], 30, k=1) == pytest.approx(covered)
+def test_popularity_novelty_and_coverage_are_rectools(oracle: tuple[int, dict[str, Any], metrics.Lists]) -> None:
+    k, values, lists = oracle
+    of = {name: definition.measure(lists, k) for name, definition in metrics.DEFINITIONS.items()}
+    np.testing.assert_allclose(of["MIUF"], values["rectools"]["MeanInvUserFreq"])
+    np.testing.assert_allclose(of["PCOUNT"], k * np.array(values["rectools"]["AvgRecPopularity"]))  # a sum, not a mean
+    assert of["Coverage"] == pytest.approx(values["rectools"]["CatalogCoverage"])
+
+
+@pytest.mark.crosscheck
+def test_popularity_tail_coverage_and_gini_are_recboles(oracle: tuple[int, dict[str, Any], metrics.Lists]) -> None:
+    k, values, lists = oracle
+    of = {name: np.mean(definition.measure(lists, k)) for name, definition in metrics.DEFINITIONS.items()}
+    counts = k * values["recbole"]["AveragePopularity"]  # of interactions, where ours are shares
+    assert of["PCOUNT"] == pytest.approx(counts / lists.n_users_of_item.sum())
+    assert of["Tail"] == pytest.approx(values["recbole"]["TailPercentage"])  # with the short head's threshold
+    assert of["Coverage"] == pytest.approx(values["recbole"]["ItemCoverage"])
+    assert of["Gini"] == pytest.approx(values["recbole"]["GiniIndex"])
