@@ -259,7 +259,7 @@ def tail(items: np.ndarray, in_head: np.ndarray, k: int) -> np.ndarray:
     """Measure the share of a list that lies outside the short head (average percentage of long-tail items).
 
     Formula: items of the first k that are not in the short head / k. Range 0..1, higher is better. As elliot's APLT,
-    whose head has 80 % of the interactions too (`short_head`). RecBole's TailPercentage is the same when `tail_ratio` is
+    whose head has 80 % of the interactions too (`short_head`). RecBole's TailPercentage is the same if `tail_ratio` is
     the largest number of users that an item outside the head has; its default tail is the least popular tenth of items.
 
     Args:

@@ -57,7 +57,7 @@ def run(
     from gptrec_rl.experiments.study import Study
 
     is_row = path.suffix == ".toml"
-    experiments = read_set(path.parent if is_row else path)
+    experiments = read_set(path.parent if is_row else path, budget)
     if is_row:
         experiments.row(path.stem, str(path))
     study = Study(experiments, budget, runs, results, data)
@@ -144,4 +144,4 @@ def _study(folder: Path, budget: str, runs: Path, results: Path) -> Study:
     from gptrec_rl.experiments.sets import read_set
     from gptrec_rl.experiments.study import Study
 
-    return Study(read_set(folder), budget, runs, results)
+    return Study(read_set(folder, budget), budget, runs, results)

@@ -142,7 +142,7 @@ class RowConfig(Settings):
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of the training, as its command's `--config` takes them."""
     budgets: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Settings of each budget, which win over the others."""
+    """Settings of each budget, which win over the others; of a tuned row also the `student` that it starts from."""
 
     @model_validator(mode="after")
     def _is_made_in_one_way(self) -> RowConfig:
@@ -150,7 +150,17 @@ class RowConfig(Settings):
             raise ValueError("a row has exactly one of the tables built_in, train, pretrain, tune and rerank")
         if self.is_trained and not self.budgets:
             raise ValueError("a row that is trained needs a budget, such as [budgets.cpu] with max_minutes = 30")
+        for budget, own in self.budgets.items():
+            if self.tune is not None and not isinstance(own.get("student", ""), str):
+                raise ValueError(f"budgets.{budget}.student = {own['student']!r} is not the name of a row")
         return self
+
+    def under(self, budget: str) -> RowConfig:
+        """Return the row as it is made under a budget: from the student that this one names, if it does."""
+        student = self.budgets.get(budget, {}).get("student")
+        if self.tune is None or student is None:
+            return self
+        return self.model_copy(update={"tune": self.tune.model_copy(update={"student": student})})
 
     @property
     def _ways(self) -> list[How]:
@@ -182,7 +192,10 @@ class RowConfig(Settings):
 
     def settings_of(self, budget: str) -> dict[str, Any]:
         """Return the settings of the training under a budget."""
-        return merged(self.settings, self.budgets.get(budget, {}))
+        own = self.budgets.get(budget, {})
+        if self.tune is not None:
+            own = {name: value for name, value in own.items() if name != "student"}
+        return merged(self.settings, own)
 
     def makes_otherwise(self, other: RowConfig, budget: str) -> bool:
         """Tell whether another configuration would make the row in another way under a budget."""

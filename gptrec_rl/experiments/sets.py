@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gptrec_rl.config import PretrainConfig, TrainingConfig, TuneConfig
@@ -58,14 +58,17 @@ class ExperimentSet:
         return self.rows[row_id]
 
 
-def read_set(folder: Path) -> ExperimentSet:
-    """Read a set of experiments and check that its rows fit together.
+def read_set(folder: Path, budget: str) -> ExperimentSet:
+    """Read a set of experiments and check that its rows fit together, under this budget and all that they have.
+
+    Args:
+        folder: of the set.
+        budget: under which the rows are to be made.
 
     Raises:
         InputError: the folder has no `dataset.toml` or no row, a file or one of its settings is wrong, two rows have
-            one name, a row builds on
-            one that isn't there, is of another kind than it needs, or builds on the row itself, or what it calls
-            published isn't in the file of published numbers.
+            one name, a row builds on one that isn't there, is of another kind than it needs, or builds on the row
+            itself, or what it calls published isn't in the file of published numbers.
     """
     if not (folder / DATASET).is_file():
         raise InputError(f"{folder} is no set of experiments: it has no {DATASET}; give one such as experiments/ml1m")
@@ -85,10 +88,21 @@ def read_set(folder: Path) -> ExperimentSet:
     published = {row_id: _published(of_set, row, folder / f"{row_id}.toml") for row_id, row in ordered.items()}
     known = {row_id: found for row_id, found in published.items() if found is not None}
     experiments = ExperimentSet(folder, dataset, ordered, known, numbers.sources)
-    for row_id in ordered:
+    for each in {own for row in rows.values() for own in row.budgets}:
+        _require_fit(_under(experiments, each))
+    experiments = _under(experiments, budget)
+    _require_fit(experiments)
+    return experiments
+
+
+def _under(experiments: ExperimentSet, budget: str) -> ExperimentSet:
+    return replace(experiments, rows={row_id: row.under(budget) for row_id, row in experiments.rows.items()})
+
+
+def _require_fit(experiments: ExperimentSet) -> None:
+    for row_id in experiments.rows:
         lineage(experiments, row_id)
         _require_models(experiments, row_id)
-    return experiments
 
 
 def lineage(experiments: ExperimentSet, row_id: str, above: tuple[str, ...] = ()) -> list[str]:

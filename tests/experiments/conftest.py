@@ -78,7 +78,7 @@ def tiny(tmp_path: Path) -> Path:
 @pytest.fixture
 def study(tiny: Path, tmp_path: Path) -> Study:
     """Return the tiny set's study, without results."""
-    return Study(read_set(tiny), "cpu", tmp_path / "runs", tmp_path / "results")
+    return Study(read_set(tiny, "cpu"), "cpu", tmp_path / "runs", tmp_path / "results")
 
 
 MakeUp = Callable[..., dict[str, EvaluationTable]]

@@ -83,7 +83,7 @@ def test_a_goal_without_a_metric_has_no_contest(tiny: Path, study: Study, make_u
     file = tiny / "diverse.toml"
     file.write_text(file.read_text().replace("ild=1", "my_rewards:new_genres=1"))
     make_up("diverse")
-    assert contests(Evidence.of(replace(study, experiments=read_set(tiny)))) == []
+    assert contests(Evidence.of(replace(study, experiments=read_set(tiny, "cpu")))) == []
 
 
 def test_a_contest_has_the_tuned_model_what_it_came_from_and_the_best_point_of_each_reranker(

@@ -17,7 +17,7 @@ from gptrec_rl.experiments.study import Study
 def test_a_set_is_made_in_an_order_in_which_each_row_finds_what_it_builds_on(tiny: Path, study: Study) -> None:
     text = (tiny / "sasrec.toml").read_text().replace("place = 1", "place = 99")
     (tiny / "sasrec.toml").write_text(text)
-    study = dataclasses.replace(study, experiments=read_set(tiny))
+    study = dataclasses.replace(study, experiments=read_set(tiny, "cpu"))
     assert next(reversed(study.experiments.rows)) == "sasrec"
     assert study.jobs(None, None, False) == [
         *[("popularity", 0), ("sasrec", 0), ("student", 0), ("diverse", 0), ("diverse", 1), ("mmr", 0)]
@@ -96,7 +96,7 @@ def test_other_data_are_refused(tiny: Path, study: Study) -> None:
     text = (tiny / "dataset.toml").read_text().replace('"synthetic"\n', '"ml-1m"\n')
     (tiny / "dataset.toml").write_text(text)
     with pytest.raises(InputError, match=r"holds 'synthetic' and .* is about 'ml-1m'"):
-        dataclasses.replace(study, experiments=read_set(tiny)).split()
+        dataclasses.replace(study, experiments=read_set(tiny, "cpu")).split()
 
 
 def test_a_set_that_makes_its_data_needs_no_file(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_set_that_makes_its_data_needs_no_file(tmp_path: Path) -> None:
     (folder / "dataset.toml").write_text(tomli_w.dumps(dataset))
     row = {"name": "n", "type": "t", "place": 1, "built_in": {"model": "markov"}}
     (folder / "markov.toml").write_text(tomli_w.dumps(row))
-    study = Study(read_set(folder), "cpu", data=tmp_path / "another.npz")
+    study = Study(read_set(folder, "cpu"), "cpu", data=tmp_path / "another.npz")
     assert study.split().interactions.n_users == 30
     assert (tmp_path / "made.npz").exists()
 
@@ -127,7 +127,7 @@ def test_results_of_lists_of_another_length_are_refused(tiny: Path, study: Study
     make_up("popularity")
     study.require_split(study.split())
     (tiny / "dataset.toml").write_text((tiny / "dataset.toml").read_text().replace("k = 3", "k = 2"))
-    study = dataclasses.replace(study, experiments=read_set(tiny))
+    study = dataclasses.replace(study, experiments=read_set(tiny, "cpu"))
     for refuse in (study.made, lambda: study.require_split(study.split())):
         with pytest.raises(InputError, match=r"popularity\.json has lists of 3 and .*dataset\.toml says k = 2"):
             refuse()
