@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,38 @@ def test_a_row_that_is_made_again_trains_no_further(made: Path) -> None:
     assert experiment(made, "run", made / "sasrec.toml").exit_code == 0
     after = result_of(made, "sasrec")
     assert (after["steps"], after["points"]) == (before["steps"], before["points"])
+
+
+def shrunk(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a shipped row as it is, but for its sizes and budgets."""
+    if "tune" in row:
+        return {**row, "tune": {**row["tune"], "serial": True}, "budgets": {"cpu": TUNING}}
+    if "pretrain" in row:
+        return {**row, "budgets": {"cpu": STUDENT}}
+    return {**row, "budgets": trained(row["train"]["model"])["budgets"]} if "train" in row else row
+
+
+def test_every_row_curve_and_figure_of_the_built_in_set_comes_out(folder: Path, tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[2] / "experiments" / "synthetic"
+    small = tmp_path / "synthetic"
+    small.mkdir()
+    dataset = tomllib.loads((shipped / "dataset.toml").read_text())
+    world = tomllib.loads((folder / "dataset.toml").read_text())["synthetic"]
+    dataset |= {"k": 3, "data": str(tmp_path / "data.npz"), "synthetic": world}
+    (small / "dataset.toml").write_text(tomli_w.dumps(dataset))
+    rows = {file.stem: tomllib.loads(file.read_text()) for file in shipped.glob("*.toml") if file.stem != "dataset"}
+    for row_id, row in rows.items():
+        (small / f"{row_id}.toml").write_text(tomli_w.dumps(shrunk(row)))
+    made = experiment(small, "run", small)
+    assert made.exit_code == 0, made.output
+    table = experiment(small, "table", small)
+    assert "not run" not in table.output
+    assert all(row["name"] in table.output for row in rows.values() if "rerank" not in row)
+    figures = experiment(small, "figures", small)
+    assert figures.exit_code == 0, figures.output
+    drawn = {file.stem for file in (tmp_path / "results" / "synthetic-cpu" / "figures").glob("*.png")}
+    paths = {f"{row_id}-path" for row_id, row in rows.items() if "tune" in row}
+    assert drawn >= {"figure-3", "figure-4", "figure-5", *paths}
 
 
 @pytest.mark.parametrize("style", ["text", "markdown", "latex", "csv"])
