@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from gptrec_rl.models.gptrec import GPTRec
     from gptrec_rl.models.network import Network
 
+# Scripts that write what tests compare with; they need libraries that the tests don't, so none is collected.
+collect_ignore = ["oracles"]
+
 # Read when torch and numpy are first imported, here and in child processes; torch itself stays unimported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
