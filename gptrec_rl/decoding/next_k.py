@@ -24,7 +24,7 @@ BLOCK = 64
 LISTS_TOGETHER = 128
 """Histories are run in parts, and about so many lists grow together: small products are slow."""
 FEW = 8
-"""Fewer lists than these grow in fp32: products of so few rows are as fast in it, and need no conversions."""
+"""Fewer lists than these, if greedy, are guessed and checked."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,6 @@ class Writer:
         self.slate_length = policy.slate_length
         self._policy = policy
         self._backbone = policy.backbone(product_dtype(precision, policy.device))
-        self._backbone_of_few = policy.backbone(torch.float32)
         spare = -policy.n_items % BLOCK
         self._item_weights = functional.pad(policy.item_weights.T, (0, spare)).contiguous()  # [D, I + spare]
 
@@ -123,8 +122,7 @@ class Writer:
         generator: torch.Generator | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write one item after the other; items and log-probabilities, both [b, G, K]."""
-        few = len(taken) * n_lists < FEW
-        branches = Branches(self._backbone_of_few if few else self._backbone, encoded, n_lists, k - 1)
+        branches = Branches(self._backbone, encoded, n_lists, k - 1)
         chosen, log_prob = self.choose(encoded.states, taken, temperature, n_lists, generator)
         items, log_probs = [chosen], [log_prob]
         taken = taken.repeat_interleave(n_lists, dim=0)
@@ -142,31 +140,34 @@ class Writer:
         """Write the most probable lists of few histories in fewer passes; items and log-probabilities, both [b, 1, K].
 
         One item takes as long as ten, because the weights have to be read. So the list is guessed, at first as the
-        Top-K, and one pass tells what would follow each of its items: up to the first difference the guess was right,
-        and what would follow is the next guess. At the latest after K - 1 passes, mostly after a third of them, nothing
-        differs, and the list is the one that is written item by item.
+        Top-K, and one pass tells what follows each of its items: up to the first difference the guess was right, and
+        the rest is guessed anew. At the latest after K - 1 passes, mostly after a third of them, nothing differs, and
+        the list is the one that is written item by item.
         """
-        branches = Branches(self._backbone_of_few, encoded, 1, k - 1)
-        logits = self._logits(encoded.states, taken, temperature)[:, None]  # [b, 1, I + spare]
-        items = logits[:, 0].topk(k).indices + 1  # [b, K]
-        items[:, 0] = logits[:, 0].argmax(dim=-1) + 1  # of equal logits `topk` takes any
-        log_probs = logits.log_softmax(dim=-1).gather(-1, items[:, None, :1] - 1)[:, 0].repeat(1, k)  # [b, K]
-        n_right = 1
-        while n_right < k:
+        branches = Branches(self._backbone, encoded, 1, k - 1)
+        columns = np.full((len(taken), k), -1)  # the items, counted from 0: those that are known, then a guess
+        log_probs = np.empty(columns.shape, dtype=np.float32)
+        n_known, logits = 0, self._logits(encoded.states, taken, temperature)
+        while True:
+            scores = logits.cpu().numpy().reshape(len(columns), -1, logits.shape[-1])  # [b, S, I + spare]
+            n_new = scores.shape[1]
+            places = slice(n_known, n_known + n_new)
+            chances = _hide_earlier(scores, columns[:, places])
+            best = chances.argmax(axis=-1)
+            n_right = n_known + 1 + (best == columns[:, places]).cumprod(axis=-1).sum(axis=-1)  # [b]
+            columns[:, places] = best
+            log_softmax = torch.from_numpy(chances).log_softmax(dim=-1).numpy()
+            log_probs[:, places] = np.take_along_axis(log_softmax, best[..., None], axis=-1)[..., 0]
+            _guess(columns, n_right, scores, n_known)
+            n_known = int(n_right.min())
+            if n_known >= k:
+                return torch.from_numpy(columns + 1)[:, None], torch.from_numpy(log_probs)[:, None]
+            items = torch.from_numpy(columns).to(taken.device) + 1
+            taken.scatter_(-1, items[:, :n_known] - 1, float("-inf"))
             states = branches.replace(
-                n_right - 1, items[:, n_right - 1 : -1], self._policy.positions(n_right - 1, k - 1)
+                n_known - 1, items[:, n_known - 1 : -1], self._policy.positions(n_known - 1, k - 1)
             )
-            logits = self._logits(states.flatten(0, 1), taken.repeat_interleave(k - n_right, dim=0), temperature)
-            logits = logits.view(len(taken), k - n_right, -1)  # [b, S, I + spare]
-            guess = items[:, n_right:].clone()
-            for place in range(n_right, k):
-                choices = logits[:, place - n_right].scatter_(-1, items[:, :place] - 1, float("-inf"))
-                items[:, place] = choices.argmax(dim=-1) + 1
-            chances = logits.log_softmax(dim=-1).gather(-1, items[:, n_right:, None] - 1)
-            log_probs[:, n_right:] = chances.squeeze(-1)
-            n_same = (items[:, n_right:] == guess).cumprod(dim=-1).sum(dim=-1).min()
-            n_right += int(n_same) + 1
-        return items[:, None], log_probs[:, None]
+            logits = self._logits(states.flatten(0, 1), taken.repeat_interleave(k - n_known, dim=0), temperature)
 
     def taken(self, may: np.ndarray) -> torch.Tensor:
         """Return minus infinity at what may not be recommended and 0 elsewhere, [b, I + spare]."""
@@ -213,6 +214,34 @@ def _together(parts: Iterable[np.ndarray], n_rows: int) -> Iterator[list[np.ndar
         together.append(part)
     if together:
         yield together
+
+
+def _hide_earlier(scores: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return scores [b, S, I + spare] with minus infinity in the columns [b, S] of earlier places."""
+    later, earlier = np.tril_indices(scores.shape[1], -1)
+    hidden = scores.copy()
+    hidden[np.arange(len(scores))[:, None], later, columns[:, earlier]] = -np.inf
+    return hidden
+
+
+def _guess(columns: np.ndarray, n_right: np.ndarray, scores: np.ndarray, first: int) -> None:
+    """Guess what follows the items that are right, in place.
+
+    What was likely at a place of the last guess, behind items of which one was wrong, is likely there, and likelier at
+    the next place: the right item came between.
+
+    Args:
+        columns: of the items of lists, [b, K].
+        n_right: how many items of each list are right, [b].
+        scores: of places `first`, `first` + 1, ... under the last guess, [b, S, I + spare].
+        first: at most as many as are right in all lists.
+    """
+    for row, start in enumerate(n_right):
+        for place in range(start, columns.shape[1]):
+            here, before = (scores[row, min(place - back - first, scores.shape[1] - 1)] for back in (0, 1))
+            likely = here + 2 * before
+            likely[columns[row, :place]] = -np.inf
+            columns[row, place] = likely.argmax()
 
 
 def _sample(probabilities: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:

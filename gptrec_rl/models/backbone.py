@@ -17,8 +17,7 @@ With b rows of width w in a bucket, H heads, width D and d = D / H, what lives w
 | hidden states, N tokens in buckets | [N, D] | fp32 |
 | queries, keys, values of a bucket | [b H, w, d] | of the products |
 | learning: scores of a bucket | [b H, w, w] | of the products |
-| decoding: keys and values, with room for K items of G lists, `(place, list)` | [b H, w + K G, d] | of the products |
-| decoding: scores | [b H, G, w + K G] | of the products |
+| decoding: keys and values, with room for K items of G lists, `(place, list)` | [b, H, w + K G, d] | of the products |
 
 Matrix products run in bf16 or fp32 (`precision.product_dtype`), residual stream and norms in fp32, as do the head and
 its softmax (`decoding`). Attention of histories alone is PyTorch's fused one, which is the fastest forward on
@@ -28,7 +27,7 @@ one takes several times as long.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,16 +36,11 @@ from torch import nn
 from torch.nn import functional
 
 from gptrec_rl.models.gpt2 import Gpt2, Gpt2Config
+from gptrec_rl.models.product import Product
 from gptrec_rl.models.sequence import Bucket, Sequences
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
-ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "gelu": functional.gelu,
-    "gelu_new": partial(functional.gelu, approximate="tanh"),
-    "gelu_pytorch_tanh": partial(functional.gelu, approximate="tanh"),
-    "relu": functional.relu,
-}
 KEYS_STEP = 32
 """Room for keys is a multiple of so many: processors take a softmax in steps of that size."""
 
@@ -112,7 +106,7 @@ class Backbone:
         attended = []
         for bucket, (keys, values) in zip(buckets, layers[-1], strict=True):
             (own,) = layer.split(queries[bucket.rows], bucket.n_rows, 1)  # [b, H, 1, d]
-            attended.append(layer.attend_fused(own, keys, values, ~bucket.is_padding[:, None, None]))
+            attended.append(layer.attend_fused(own, keys, values, self.additive(bucket.is_padding[:, None, None])))
         return Encoded(self.last_norm(layer.finish(hidden[separators], _join(attended))), buckets, layers)
 
     def states(self, sequences: Sequences) -> torch.Tensor:
@@ -136,7 +130,7 @@ class Backbone:
             return self.encode(sequences).states[:, None, None].expand(-1, n_lists, -1, -1)
         hidden = self.embed(sequences.tokens, sequences.positions)
         hides = [_hides(bucket, sequences) for bucket in buckets]
-        masks = [self.additive(is_hidden) for is_hidden in hides]
+        masks = [self._for_heads(is_hidden) for is_hidden in hides]
         for layer in self.layers[:-1]:
             *parts, spare = layer.project(layer.normed(hidden), 0, 3).split(sequences.sizes)
             split = [layer.heads(part, bucket.n_rows, 3) for part, bucket in zip(parts, buckets, strict=True)]
@@ -150,7 +144,7 @@ class Backbone:
         for bucket, is_hidden, part, own in zip(buckets, hides, parts, queries, strict=True):
             from_separator = bucket.is_padding.clone()[:, None]
             from_separator[:, :, -n_own:] = True
-            mask = self.additive(torch.cat([from_separator, is_hidden[:, -n_own:]], dim=1))
+            mask = self._for_heads(torch.cat([from_separator, is_hidden[:, -n_own:]], dim=1))
             (queries_here,) = layer.heads(own, bucket.n_rows, 1)
             keys, values = layer.heads(part, bucket.n_rows, 2)
             attended.append(layer.attend(queries_here, keys, values, mask))
@@ -167,9 +161,13 @@ class Backbone:
         return torch.layer_norm(hidden, *self._last_norm)
 
     def additive(self, is_hidden: torch.Tensor) -> torch.Tensor:
-        """Return minus infinity where something is hidden, [b, Q, S] -> [b H, Q, S]; [1, Q, S] stays."""
+        """Return minus infinity where something is hidden and 0 elsewhere, in the precision of the products."""
         mask = torch.zeros(is_hidden.shape, dtype=self.dtype, device=is_hidden.device)
-        mask.masked_fill_(is_hidden, float("-inf"))
+        return mask.masked_fill_(is_hidden, float("-inf"))
+
+    def _for_heads(self, is_hidden: torch.Tensor) -> torch.Tensor:
+        """[b, Q, S] bool -> [b H, Q, S], additive; [1, Q, S] stays."""
+        mask = self.additive(is_hidden)
         return mask.repeat_interleave(self.layers[0].n_heads, dim=0) if len(mask) > 1 else mask
 
 
@@ -181,7 +179,7 @@ class Branches:
 
     Args:
         backbone: the engine.
-        encoded: the histories; their keys and values may be in another precision.
+        encoded: the histories.
         n_lists: G.
         k: how many items are appended to each list at most.
     """
@@ -194,20 +192,20 @@ class Branches:
         room = [n_lists * k + -(bucket.width + n_lists * k) % KEYS_STEP for bucket in encoded.buckets]
         self._layers = [
             [self._with_room(both, more) for both, more in zip(layer, room, strict=True)] for layer in encoded.layers
-        ]  # keys and values together, [2, b H, w + K G, d]
-        self._masks = []  # [b H, G, w + K G]
+        ]  # keys and values together, [2, b, H, w + K G, d]
+        self._masks = []  # what is hidden, [b, 1, G, w + K G]
         for bucket, more in zip(encoded.buckets, room, strict=True):
-            own = torch.ones(bucket.n_rows, n_lists, more, dtype=torch.bool, device=encoded.states.device)
-            prefix = bucket.is_padding[:, None].expand(bucket.n_rows, n_lists, -1)
-            self._masks.append(backbone.additive(torch.cat([prefix, own], dim=-1)).contiguous())
+            own = torch.ones(bucket.n_rows, 1, n_lists, more, dtype=torch.bool, device=encoded.states.device)
+            prefix = bucket.is_padding[:, None, None].expand(bucket.n_rows, -1, n_lists, -1)
+            self._masks.append(backbone.additive(torch.cat([prefix, own], dim=-1)))
 
     def _with_room(self, keys_values: KeysValues, room: int) -> torch.Tensor:
-        """[b, H, w, d] of keys and values -> [2, b H, w + room, d], with zeros behind."""
+        """[b, H, w, d] of keys and values -> [2, b, H, w + room, d], with zeros behind."""
         n_rows, n_heads, width, size = keys_values[0].shape
-        both = keys_values[0].new_zeros(2, n_rows, n_heads, width + room, size, dtype=self._backbone.dtype)
+        both = keys_values[0].new_zeros(2, n_rows, n_heads, width + room, size)
         for place, kept in enumerate(keys_values):
             both[place, :, :, :width] = kept
-        return both.flatten(1, 2)
+        return both
 
     def append(self, items: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
         """Append an item to each list.
@@ -220,7 +218,7 @@ class Branches:
             The states from which the next items are chosen, [B, G, D] float32.
         """
         for mask, start in zip(self._masks, self._starts(self._n_appended), strict=True):
-            mask[:, :, start : start + self._n_lists].diagonal(dim1=1, dim2=2).zero_()  # a list sees its own new item
+            mask[:, 0, :, start : start + self._n_lists].diagonal(dim1=1, dim2=2).zero_()  # a list sees its own item
         states = self._run(items, position, self._n_appended, self._masks)
         self._n_appended += 1
         return states
@@ -237,10 +235,10 @@ class Branches:
             The states from which the items behind each of them are chosen, [B, S, D] float32.
         """
         n_new = items.shape[1]
-        masks = [mask.repeat(1, n_new, 1) for mask in self._masks]
+        masks = [mask.repeat(1, 1, n_new, 1) for mask in self._masks]
         own = torch.ones(n_new, place + n_new, dtype=torch.bool, device=items.device).tril(place)
         for mask, start in zip(masks, self._starts(0), strict=True):
-            mask[:, :, start : start + place + n_new].masked_fill_(own, 0.0)
+            mask[..., start : start + place + n_new].masked_fill_(own, 0.0)
         return self._run(items, positions.repeat(len(items)), place, masks)
 
     def _starts(self, place: int) -> list[int]:
@@ -250,7 +248,7 @@ class Branches:
     def _run(
         self, items: torch.Tensor, positions: torch.Tensor, place: int, masks: Sequence[torch.Tensor]
     ) -> torch.Tensor:
-        """Run new tokens [B, Q] that are written from a place on, under masks [b H, Q, w + room]; [B, Q, D]."""
+        """Run new tokens [B, Q] that are written from a place on, under masks [b, 1, Q, w + room]; [B, Q, D]."""
         hidden = self._backbone.embed(items.flatten(), positions)
         n_new, starts = items.shape[1], self._starts(place)
         sizes = [bucket.n_rows * n_new for bucket in self._buckets]
@@ -258,9 +256,9 @@ class Branches:
             parts = layer.project(layer.normed(hidden), 0, 3).split(sizes)
             attended = []
             for bucket, start, part, mask, both in zip(self._buckets, starts, parts, masks, kept, strict=True):
-                new = layer.heads(part, bucket.n_rows, 3)  # [3, b H, Q, d]
-                both[:, :, start : start + n_new] = new[1:]
-                attended.append(layer.attend(new[0], both[0], both[1], mask))
+                new = layer.split(part, bucket.n_rows, 3)  # [3, b, H, Q, d]
+                both[..., start : start + n_new, :] = new[1:]
+                attended.append(layer.attend_fused(new[0], both[0], both[1], mask))
             hidden = layer.finish(hidden, _join(attended))
         return self._backbone.last_norm(hidden).view(*items.shape, -1)
 
@@ -273,14 +271,15 @@ class Layer:
         self._scale = (config.n_embd // config.n_head) ** -0.5
         self._dtype = dtype
         self._norm_1, self._norm_2 = (_norm(block.get_submodule(name), config) for name in ("ln_1", "ln_2"))
-        self._activation = ACTIVATIONS[config.activation_function]
         self._drop = _dropout(config.resid_pdrop, block.training)
         self._drop_attention = _dropout(config.attn_pdrop, block.training)
         self._attention_dropout = config.attn_pdrop if block.training else 0.0
-        self._in, self._out, self._up, self._down = (
+        self._in, out, up, down = (
             (block.get_parameter(f"{name}.bias").to(dtype), block.get_parameter(f"{name}.weight").to(dtype))
             for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
         )
+        self._projections: dict[tuple[int, int], Product] = {}
+        self._out, self._up, self._down = Product(*out), Product(*up, config.activation_function), Product(*down)
 
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return what the projections see, [N, D]."""
@@ -288,11 +287,13 @@ class Layer:
 
     def project(self, normed: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         """Return queries (0), keys (1) and values (2) start..stop-1, [N, (stop - start) D]; GPT-2 keeps them as one."""
-        bias, matrix = self._in
-        if stop - start < 3:
-            columns = slice(start * normed.shape[-1], stop * normed.shape[-1])
-            bias, matrix = bias[columns], matrix[:, columns]
-        return torch.addmm(bias, normed, matrix)
+        if (start, stop) not in self._projections:
+            bias, matrix = self._in
+            if stop - start < 3:
+                columns = slice(start * normed.shape[-1], stop * normed.shape[-1])
+                bias, matrix = bias[columns], matrix[:, columns]
+            self._projections[start, stop] = Product(bias, matrix)
+        return self._projections[start, stop](normed)
 
     def split(self, projected: torch.Tensor, n_rows: int, n_parts: int) -> torch.Tensor:
         """[b S, parts D] -> [parts, b, H, S, d], without a copy."""
@@ -304,11 +305,11 @@ class Layer:
         return self.split(projected, n_rows, n_parts).flatten(1, 2)
 
     def attend_fused(
-        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sees: torch.Tensor | None = None
+        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Attend from [b, H, Q, d] to [b, H, S, d], to what is seen ([b or 1, 1, Q, S] bool) or causally; [b Q, D]."""
+        """Attend from [b, H, Q, d] to [b, H, S, d] under an additive mask ([b or 1, 1, Q, S]) or causally; [b Q, D]."""
         mixed = functional.scaled_dot_product_attention(
-            queries, keys, values, sees, dropout_p=self._attention_dropout, is_causal=sees is None
+            queries, keys, values, mask, dropout_p=self._attention_dropout, is_causal=mask is None
         )
         return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
 
@@ -323,10 +324,9 @@ class Layer:
 
     def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """Add attention and feed-forward network to the residual stream, [N, D]; without gradients in place."""
-        hidden = _sum(hidden, self._drop(torch.addmm(self._out[0], attended, self._out[1])))
+        hidden = _sum(hidden, self._drop(self._out(attended)))
         normed = torch.layer_norm(hidden, *self._norm_2).to(self._dtype)
-        inner = self._activation(torch.addmm(self._up[0], normed, self._up[1]))
-        return _sum(hidden, self._drop(torch.addmm(self._down[0], inner, self._down[1])))
+        return _sum(hidden, self._drop(self._down(self._up(normed))))
 
 
 def _sum(hidden: torch.Tensor, more: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from scipy.stats import chisquare
 
 from gptrec_rl.data import Histories
 from gptrec_rl.decoding.masking import slate_log_probs
-from gptrec_rl.decoding.next_k import Generation, NextK, Writer, _first_above, _sample, _together, generate
+from gptrec_rl.decoding.next_k import Generation, NextK, Writer, _first_above, _guess, _sample, _together, generate
 from gptrec_rl.decoding.top_k import TopK
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.gptrec import GPTRec
@@ -191,6 +191,21 @@ def test_few_and_many_lists_are_written_alike_in_fp32(
         outcomes.append(generate(policy, histories, 8, 4, 1.5, generator))
     assert torch.equal(outcomes[0].items, outcomes[1].items)
     torch.testing.assert_close(outcomes[0].log_probs, outcomes[1].log_probs, atol=1e-5, rtol=0)
+
+
+def test_the_first_guess_is_the_top_k() -> None:
+    columns = np.array([[2, 0, 0, 0], [0, 0, 0, 0]])
+    _guess(columns, np.array([1, 1]), np.array([[[0.0, 2.0, 9.0, 1.0, 5.0]], [[9.0, -1.0, 3.0, -2.0, 0.0]]]), 0)
+    assert columns.tolist() == [[2, 4, 1, 3], [0, 2, 4, 1]]
+
+
+def test_behind_a_corrected_item_comes_what_was_likely_there() -> None:
+    columns = np.array([[6, 2, 0, 0], [6, 3, 4, 0]])  # guessed were 6, 3, 4, 5; item 2 came before item 3
+    likely_second = [0.0, 0.0, 9.0, 8.0, 0.0, 0.0, -np.inf]
+    likely_third = [1.0, 4.0, 7.0, 0.0, 6.0, 0.0, -np.inf]
+    likely_fourth = [1.0, 0.0, 7.0, 0.0, 0.0, 6.0, -np.inf]
+    _guess(columns, np.array([2, 3]), np.array([[likely_second, likely_third, likely_fourth]] * 2), 1)
+    assert columns.tolist() == [[6, 2, 3, 4], [6, 3, 4, 2]]
 
 
 @pytest.mark.parametrize("few", [0, 1_000], ids=["many", "few"])

@@ -144,18 +144,6 @@ def test_items_that_are_replaced_leave_no_trace(lengths: list[int], make_policy:
     torch.testing.assert_close(rest, expected[:, 2:], atol=1e-5, rtol=0)
 
 
-def test_lists_grow_in_fp32_behind_histories_in_bf16(make_policy: MakePolicy) -> None:
-    policy, histories = make_policy(history_length=40), Histories.of(draw_histories(UNSORTED))
-    slates = draw_slates(len(UNSORTED), 2, 3)
-    exact, rough = policy.backbone(torch.float32), policy.backbone(torch.bfloat16)
-    with torch.no_grad():
-        expected = grow(exact, policy, exact.encode(policy.lay_out(histories)), slates)
-        encoded = rough.encode(policy.lay_out(histories))
-        assert encoded.layers[0][0][0].dtype == torch.bfloat16
-        errors = [(grow(backbone, policy, encoded, slates) - expected).abs().mean() for backbone in (exact, rough)]
-    assert 0 < errors[0] < errors[1] < 0.05 * expected.abs().mean()
-
-
 def test_a_list_sees_neither_its_later_items_nor_other_lists(make_policy: MakePolicy) -> None:
     policy = make_policy()
     histories = Histories.of([[1, 2]])
