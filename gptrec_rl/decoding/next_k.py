@@ -23,8 +23,6 @@ BLOCK = 64
 """Sampling looks for an item among the sums of so many items, then among these."""
 LISTS_TOGETHER = 128
 """Histories are run in parts, and about so many lists grow together: small products are slow."""
-FEW = 8
-"""Fewer lists than these, if greedy, are guessed and checked."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class Writer:
             encoded = Encoded.of([self._backbone.encode(policy.lay_out(histories.take(part))) for part in together])
             rows = np.concatenate(together)
             taken = self.taken(may[rows])
-            if generator is None and len(rows) < FEW:
+            if generator is None and len(rows) == 1:
                 items[rows], log_probs[rows] = self._guess_and_check(encoded, taken, k, temperature)
             else:
                 items[rows], log_probs[rows] = self._in_turn(encoded, taken, k, n_lists, temperature, generator)
@@ -137,7 +135,7 @@ class Writer:
     def _guess_and_check(
         self, encoded: Encoded, taken: torch.Tensor, k: int, temperature: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the most probable lists of few histories in fewer passes; items and log-probabilities, both [b, 1, K].
+        """Write the most probable list of one history in fewer passes; items and log-probabilities, both [K].
 
         One item takes as long as ten, because the weights have to be read. So the list is guessed, at first as the
         Top-K, and one pass tells what follows each of its items: up to the first difference the guess was right, and
@@ -145,29 +143,21 @@ class Writer:
         the list is the one that is written item by item.
         """
         branches = Branches(self._backbone, encoded, 1, k - 1)
-        columns = np.full((len(taken), k), -1)  # the items, counted from 0: those that are known, then a guess
-        log_probs = np.empty(columns.shape, dtype=np.float32)
-        n_known, logits = 0, self._logits(encoded.states, taken, temperature)
+        columns, log_probs = np.full(k, -1), np.zeros(k, dtype=np.float32)  # right items, counted from 0, then guesses
+        first, logits = 0, self._logits(encoded.states, taken, temperature).expand(k, -1)
         while True:
-            scores = logits.cpu().numpy().reshape(len(columns), -1, logits.shape[-1])  # [b, S, I + spare]
-            n_new = scores.shape[1]
-            places = slice(n_known, n_known + n_new)
-            chances = _hide_earlier(scores, columns[:, places])
-            best = chances.argmax(axis=-1)
-            n_right = n_known + 1 + (best == columns[:, places]).cumprod(axis=-1).sum(axis=-1)  # [b]
-            columns[:, places] = best
-            log_softmax = torch.from_numpy(chances).log_softmax(dim=-1).numpy()
-            log_probs[:, places] = np.take_along_axis(log_softmax, best[..., None], axis=-1)[..., 0]
-            _guess(columns, n_right, scores, n_known)
-            n_known = int(n_right.min())
-            if n_known >= k:
-                return torch.from_numpy(columns + 1)[:, None], torch.from_numpy(log_probs)[:, None]
-            items = torch.from_numpy(columns).to(taken.device) + 1
-            taken.scatter_(-1, items[:, :n_known] - 1, float("-inf"))
-            states = branches.replace(
-                n_known - 1, items[:, n_known - 1 : -1], self._policy.positions(n_known - 1, k - 1)
-            )
-            logits = self._logits(states.flatten(0, 1), taken.repeat_interleave(k - n_known, dim=0), temperature)
+            scores = logits.cpu().numpy().copy()  # of place `first` and those behind it, [K - first, I + spare]
+            n_right = _check(columns, scores, first)
+            new = slice(first, n_right)
+            log_softmax = torch.from_numpy(scores[: n_right - first]).log_softmax(dim=-1).numpy()
+            log_probs[new] = np.take_along_axis(log_softmax, columns[new, None], axis=-1)[:, 0]
+            if n_right == k:
+                return torch.from_numpy(columns + 1), torch.from_numpy(log_probs)
+            columns[n_right:] = _guess(columns[:n_right], scores[n_right - first - 1 :])
+            taken[:, columns[new]] = float("-inf")
+            items = torch.from_numpy(columns[None, :-1] + 1).to(taken.device)
+            states = branches.whole(items, self._policy.positions(0, k - 1))[0, n_right - 1 :]
+            first, logits = n_right, self._logits(states, taken, temperature)
 
     def taken(self, may: np.ndarray) -> torch.Tensor:
         """Return minus infinity at what may not be recommended and 0 elsewhere, [b, I + spare]."""
@@ -216,32 +206,46 @@ def _together(parts: Iterable[np.ndarray], n_rows: int) -> Iterator[list[np.ndar
         yield together
 
 
-def _hide_earlier(scores: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return scores [b, S, I + spare] with minus infinity in the columns [b, S] of earlier places."""
-    later, earlier = np.tril_indices(scores.shape[1], -1)
-    hidden = scores.copy()
-    hidden[np.arange(len(scores))[:, None], later, columns[:, earlier]] = -np.inf
-    return hidden
-
-
-def _guess(columns: np.ndarray, n_right: np.ndarray, scores: np.ndarray, first: int) -> None:
-    """Guess what follows the items that are right, in place.
-
-    What was likely at a place of the last guess, behind items of which one was wrong, is likely there, and likelier at
-    the next place: the right item came between.
+def _check(columns: np.ndarray, scores: np.ndarray, first: int) -> int:
+    """Choose items in place, from place `first` on, until one is not what was guessed.
 
     Args:
-        columns: of the items of lists, [b, K].
-        n_right: how many items of each list are right, [b].
-        scores: of places `first`, `first` + 1, ... under the last guess, [b, S, I + spare].
-        first: at most as many as are right in all lists.
+        columns: of the items of the list, [K]; from place `first` on they are guesses.
+        scores: of places `first`, `first` + 1, ... behind the guess, [K - first, I + spare]; become minus infinity at
+            the items that are chosen before.
+
+    Returns:
+        how many items of the list are right.
     """
-    for row, start in enumerate(n_right):
-        for place in range(start, columns.shape[1]):
-            here, before = (scores[row, min(place - back - first, scores.shape[1] - 1)] for back in (0, 1))
-            likely = here + 2 * before
-            likely[columns[row, :place]] = -np.inf
-            columns[row, place] = likely.argmax()
+    for place, at_place in enumerate(scores, start=first):
+        at_place[columns[first:place]] = -np.inf
+        guess, columns[place] = columns[place], at_place.argmax()
+        if columns[place] != guess:
+            return place + 1
+    return len(columns)
+
+
+def _guess(right: np.ndarray, scores: np.ndarray) -> list[int]:
+    """Guess what follows the items that are right.
+
+    What was likely at a place behind the last guess, of which an item was wrong, is likely there, and likelier at the
+    next place: the right item came between.
+
+    Args:
+        right: columns of the items that are right, [n].
+        scores: of the place of the last of them, and of all places behind it, under the last guess, [K - n + 1, I +
+            spare].
+
+    Returns:
+        columns, K - n of them.
+    """
+    likely = scores[1:] + 2 * scores[:-1]
+    likely[:, right] = -np.inf
+    guess: list[int] = []
+    for at_place in likely:
+        at_place[guess] = -np.inf
+        guess.append(int(at_place.argmax()))
+    return guess
 
 
 def _sample(probabilities: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:

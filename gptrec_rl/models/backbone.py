@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import nn
@@ -186,7 +186,7 @@ class Branches:
 
     def __init__(self, backbone: Backbone, encoded: Encoded, n_lists: int, k: int) -> None:
         self._backbone = backbone
-        self._n_lists = n_lists
+        self._n_lists, self._k = n_lists, k
         self._n_appended = 0
         self._buckets = encoded.buckets
         room = [n_lists * k + -(bucket.width + n_lists * k) % KEYS_STEP for bucket in encoded.buckets]
@@ -223,23 +223,26 @@ class Branches:
         self._n_appended += 1
         return states
 
-    def replace(self, place: int, items: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Put S items at once, from a place on, into the only list of each history (G = 1); earlier ones stay.
+    def whole(self, items: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Write the only list of each history (G = 1) as a whole, in the place of what there was.
 
         Args:
-            place: of the first, counted from 0.
-            items: [B, S] int64.
-            positions: their position ids, [S] int64.
+            items: [B, K] int64.
+            positions: their position ids, [K] int64.
 
         Returns:
-            The states from which the items behind each of them are chosen, [B, S, D] float32.
+            The states from which the items behind each of them are chosen, [B, K, D] float32.
         """
-        n_new = items.shape[1]
-        masks = [mask.repeat(1, 1, n_new, 1) for mask in self._masks]
-        own = torch.ones(n_new, place + n_new, dtype=torch.bool, device=items.device).tril(place)
+        return self._run(items, positions.repeat(len(items)), 0, self._masks_of_whole)
+
+    @cached_property
+    def _masks_of_whole(self) -> Sequence[torch.Tensor]:
+        """What is hidden where a list is written as a whole, [b, 1, K, w + room]."""
+        masks = [mask.repeat(1, 1, self._k, 1) for mask in self._masks]
+        own = torch.ones(self._k, self._k, dtype=torch.bool, device=masks[0].device).tril()
         for mask, start in zip(masks, self._starts(0), strict=True):
-            mask[..., start : start + place + n_new].masked_fill_(own, 0.0)
-        return self._run(items, positions.repeat(len(items)), place, masks)
+            mask[..., start : start + self._k].masked_fill_(own, 0.0)
+        return masks
 
     def _starts(self, place: int) -> list[int]:
         """Return where the items of a place are among the keys of each bucket."""

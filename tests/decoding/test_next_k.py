@@ -14,9 +14,20 @@ from scipy.stats import chisquare
 
 from gptrec_rl.data import Histories
 from gptrec_rl.decoding.masking import slate_log_probs
-from gptrec_rl.decoding.next_k import Generation, NextK, Writer, _first_above, _guess, _sample, _together, generate
+from gptrec_rl.decoding.next_k import (
+    Generation,
+    NextK,
+    Writer,
+    _check,
+    _first_above,
+    _guess,
+    _sample,
+    _together,
+    generate,
+)
 from gptrec_rl.decoding.top_k import TopK
 from gptrec_rl.errors import InputError
+from gptrec_rl.models.backbone import Branches
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.recommender import candidates
 
@@ -178,41 +189,58 @@ def test_lists_behind_histories_of_many_lengths_are_those_of_a_plain_gpt2(
                 assert chances[place] == pytest.approx(float(expected[item - 1]), abs=1e-4)
 
 
-@pytest.mark.parametrize("sampled", [False, True])
-def test_few_and_many_lists_are_written_alike_in_fp32(
-    sampled: bool, make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("temperature", [1.0, 1.5])
+def test_a_list_that_is_guessed_and_checked_is_the_one_written_item_by_item(
+    temperature: float, make_policy: MakePolicy
 ) -> None:
     policy, rng = make_policy(n_items=60, history_length=40, slate_length=8), np.random.default_rng(0)
-    histories = Histories.of([rng.permutation(52)[:length] + 1 for length in (3, 50, 0, 17, 2, 40, 0, 16, 31)])
-    outcomes = []
-    for few in (0, 1_000):
-        monkeypatch.setattr("gptrec_rl.decoding.next_k.FEW", few)
-        generator = torch.Generator().manual_seed(4) if sampled else None
-        outcomes.append(generate(policy, histories, 8, 4, 1.5, generator))
-    assert torch.equal(outcomes[0].items, outcomes[1].items)
-    torch.testing.assert_close(outcomes[0].log_probs, outcomes[1].log_probs, atol=1e-5, rtol=0)
+    histories = [rng.permutation(52)[:length] + 1 for length in (3, 50, 0, 17, 2, 40, 0, 16, 31)]
+    for k in (1, 2, 8):
+        in_turn = generate(policy, Histories.of(histories), k, 2, temperature)
+        for row, history in enumerate(histories):
+            alone = generate(policy, Histories.of([history]), k, 2, temperature)
+            assert torch.equal(alone.items[0], in_turn.items[row])
+            torch.testing.assert_close(alone.log_probs[0], in_turn.log_probs[row], atol=1e-5, rtol=0)
+
+
+def test_a_list_that_is_guessed_and_checked_may_take_all_items_that_are_left(make_policy: MakePolicy) -> None:
+    policy = make_policy(n_items=9, history_length=4, slate_length=8)
+    allowed = np.array([True] * 6 + [False] * 3)
+    assert sorted(generate(policy, Histories.of([[2]]), 5, allowed=allowed).items.flatten().tolist()) == [1, 3, 4, 5, 6]
+
+
+def test_a_list_that_is_guessed_right_is_written_in_one_pass(
+    make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, passes = make_policy(n_items=60, history_length=40, slate_length=8), []
+    right = generate(policy, Histories.of([[3, 4, 5], [3, 4, 5]]), 8).items[0, 0].numpy() - 1
+    whole = Branches.whole
+    monkeypatch.setattr(Branches, "whole", lambda *args: passes.append(args) or whole(*args))
+    monkeypatch.setattr("gptrec_rl.decoding.next_k._guess", lambda known, _: right[len(known) :])
+    assert generate(policy, Histories.of([[3, 4, 5]]), 8).items[0, 0].tolist() == (right + 1).tolist()
+    assert len(passes) == 1
+
+
+def test_checking_ends_behind_the_first_item_that_was_not_guessed() -> None:
+    columns = np.array([6, 3, 2, 0])
+    scores = np.array([[0.0, 1.0, 0.0, 5.0, 0.0], [0.0, 1.0, 0.0, 9.0, 2.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    assert _check(columns, scores, 1) == 3  # 3 was guessed; behind it 3 is hidden, and 4, not 2, is the best
+    assert columns.tolist() == [6, 3, 4, 0]
 
 
 def test_the_first_guess_is_the_top_k() -> None:
-    columns = np.array([[2, 0, 0, 0], [0, 0, 0, 0]])
-    _guess(columns, np.array([1, 1]), np.array([[[0.0, 2.0, 9.0, 1.0, 5.0]], [[9.0, -1.0, 3.0, -2.0, 0.0]]]), 0)
-    assert columns.tolist() == [[2, 4, 1, 3], [0, 2, 4, 1]]
+    assert _guess(np.array([2]), np.array([[0.0, 2.0, 9.0, 1.0, 5.0]] * 4)) == [4, 1, 3]
 
 
 def test_behind_a_corrected_item_comes_what_was_likely_there() -> None:
-    columns = np.array([[6, 2, 0, 0], [6, 3, 4, 0]])  # guessed were 6, 3, 4, 5; item 2 came before item 3
-    likely_second = [0.0, 0.0, 9.0, 8.0, 0.0, 0.0, -np.inf]
+    likely_second = [0.0, 0.0, 9.0, 8.0, 0.0, 0.0, -np.inf]  # guessed were 6, 3, 4, 5; item 2 came before item 3
     likely_third = [1.0, 4.0, 7.0, 0.0, 6.0, 0.0, -np.inf]
     likely_fourth = [1.0, 0.0, 7.0, 0.0, 0.0, 6.0, -np.inf]
-    _guess(columns, np.array([2, 3]), np.array([[likely_second, likely_third, likely_fourth]] * 2), 1)
-    assert columns.tolist() == [[6, 2, 3, 4], [6, 3, 4, 2]]
+    assert _guess(np.array([6, 2]), np.array([likely_second, likely_third, likely_fourth])) == [3, 4]
+    assert _guess(np.array([6, 3, 4]), np.array([likely_third, likely_fourth])) == [2]
 
 
-@pytest.mark.parametrize("few", [0, 1_000], ids=["many", "few"])
-def test_bf16_stays_near_the_log_probabilities_of_fp32(
-    few: int, make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gptrec_rl.decoding.next_k.FEW", few)
+def test_bf16_stays_near_the_log_probabilities_of_fp32(make_policy: MakePolicy) -> None:
     policy, histories = make_policy(), Histories.of(HISTORIES)
     written = generate(policy, histories, 3, 8, 1.0, torch.Generator().manual_seed(3), precision="bf16")
     with torch.no_grad():

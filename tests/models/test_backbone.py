@@ -129,19 +129,16 @@ def test_growing_item_by_item_equals_growing_at_once(n_lists: int, lengths: list
 
 
 @pytest.mark.parametrize("lengths", [UNSORTED, [40], [7, 7, 7, 7]], ids=["many", "one", "alike"])
-def test_items_that_are_replaced_leave_no_trace(lengths: list[int], make_policy: MakePolicy) -> None:
+def test_a_list_that_is_written_anew_leaves_no_trace(lengths: list[int], make_policy: MakePolicy) -> None:
     policy = make_policy(history_length=40, slate_length=5)
     histories, slates = Histories.of(draw_histories(lengths)), draw_slates(len(lengths), 1, 5)
-    wrong, right, positions = slates[:, 0, 1:].flip(1), slates[:, 0], policy.positions(0, 4)
     backbone = policy.backbone(torch.float32)
     with torch.no_grad():
         expected = backbone.slate_states(policy.lay_out(histories, slates.numpy()))[:, 0, 1:]
         branches = Branches(backbone, backbone.encode(policy.lay_out(histories)), 1, 4)
-        branches.replace(0, wrong, positions)
-        first = branches.replace(0, torch.cat([right[:, :2], wrong[:, 2:]], dim=1), positions)
-        rest = branches.replace(2, right[:, 2:4], positions[2:])
-    torch.testing.assert_close(first[:, :2], expected[:, :2], atol=1e-5, rtol=0)
-    torch.testing.assert_close(rest, expected[:, 2:], atol=1e-5, rtol=0)
+        branches.whole(slates[:, 0, 1:].flip(1), policy.positions(0, 4))
+        states = branches.whole(slates[:, 0, :-1], policy.positions(0, 4))
+    torch.testing.assert_close(states, expected, atol=1e-5, rtol=0)
 
 
 def test_a_list_sees_neither_its_later_items_nor_other_lists(make_policy: MakePolicy) -> None:
