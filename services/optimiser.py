@@ -6,14 +6,13 @@ import os
 import secrets
 import socket
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from gptrec_rl.fleet.processes import stop_event
+from gptrec_rl.fleet.processes import StopEvent, stop_event
 from gptrec_rl.fleet.service import IDLE_S, Orders, service_options, start_service
 from gptrec_rl.transport.lease import LeaseHeldError
 
@@ -59,7 +58,7 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
         sys.exit(orders.exit_code)  # before the end, to be resumed
 
 
-def _start(optimiser: Optimiser, patience_s: float, stop: threading.Event, orders: Orders) -> None:
+def _start(optimiser: Optimiser, patience_s: float, stop: StopEvent, orders: Orders) -> None:
     """Start, if need be when the lease of a predecessor that was killed has run out; a living one renews its own."""
     deadline = time.monotonic() + patience_s
     while True:

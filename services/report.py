@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from gptrec_rl.cli import BadInput
 from gptrec_rl.cli.options import FOLDER
 from gptrec_rl.decoding import NextK
 from gptrec_rl.errors import InputError
-from gptrec_rl.fleet.processes import TERMINATED, stop_event
+from gptrec_rl.fleet.processes import TERMINATED, StopEvent, stop_event
 from gptrec_rl.fleet.redis_option import redis_options
 from gptrec_rl.fleet.run_folder import CONFIG, Run
 from gptrec_rl.models.markov import MarkovChain
@@ -58,7 +57,7 @@ def main(run_dir: Path, redis_url: str) -> None:
     click.echo(f"Picture: {run_dir / 'trade-off.png'}")
 
 
-def _wait_for_the_end(run: Run, control: RedisControl, stop: threading.Event) -> RunHistory:
+def _wait_for_the_end(run: Run, control: RedisControl, stop: StopEvent) -> RunHistory:
     """Follow the records until the budget is used and the last policy is scored, or somebody stops the run.
 
     What the optimiser said before the run was last prepared was about an earlier budget.
@@ -78,7 +77,7 @@ def _wait_for_the_end(run: Run, control: RedisControl, stop: threading.Event) ->
         bar.close()
 
 
-def _stop_latecomers(run: Run, control: Control, stop: threading.Event) -> None:
+def _stop_latecomers(run: Run, control: Control, stop: StopEvent) -> None:
     """Repeat the stop until nobody is heard any more: who was just being started has missed it."""
     follower, is_heard = RunFollower(run.folder), True
     while is_heard and not stop.is_set():

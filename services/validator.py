@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gptrec_rl.fleet.processes import stop_event
+from gptrec_rl.fleet.processes import StopEvent, stop_event
 from gptrec_rl.fleet.service import IDLE_S, Orders, service_options, start_service
 from gptrec_rl.transport import names
 from gptrec_rl.transport.control import Control
@@ -55,7 +55,7 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
 
 def _score_the_last(validator: Validator, control: Control) -> None:
     """Score the newest policy; that this process is to stop doesn't keep it from waiting for room, for a while."""
-    is_over, is_scored = threading.Event(), False
+    is_over, is_scored = StopEvent(), False
     orders = Orders(is_over, control)
     timer = threading.Timer(LAST_ROOM_S, is_over.set)
     timer.daemon = True

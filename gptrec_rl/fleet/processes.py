@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -301,13 +301,40 @@ class ProcessGroup:
         return next(runner for runner in self._runners if runner.child == child)
 
 
-def stop_event() -> threading.Event:
+class StopEvent:
+    """A `threading.Event` that a signal handler may set: a counter of the kernel's, which nobody takes back to zero.
+
+    Python runs handlers in the main thread, between two of its operations. One that sets a `threading.Event` for which
+    that thread just begins or ceases to wait waits for the event's lock, held by the thread that it interrupts: for
+    ever.
+    """
+
+    def __init__(self) -> None:
+        self._counter = os.eventfd(0)
+
+    def __del__(self) -> None:
+        os.close(self._counter)
+
+    def set(self) -> None:
+        """Let all waiting end, now and later."""
+        os.eventfd_write(self._counter, 1)
+
+    def is_set(self) -> bool:
+        """Say whether it was set."""
+        return self.wait(0.0)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until it is set, for so long at most (None: no limit); say whether it is."""
+        return bool(select.select([self._counter], [], [], seconds)[0])
+
+
+def stop_event() -> StopEvent:
     """Return an event that SIGTERM or SIGINT sets; the first thing in a service's `main`, in the main thread.
 
     A child is started with SIGTERM held back, so that one which comes while it still imports isn't lost but sets
     the event as soon as this is called.
     """
-    stop = threading.Event()
+    stop = StopEvent()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

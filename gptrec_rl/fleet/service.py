@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import click
 
 from gptrec_rl.errors import InputError
-from gptrec_rl.fleet.processes import BAD_INPUT, TERMINATED
+from gptrec_rl.fleet.processes import BAD_INPUT, TERMINATED, StopEvent
 from gptrec_rl.fleet.redis_option import redis_options
 from gptrec_rl.fleet.reporter import Reporter
 from gptrec_rl.transport import names
@@ -78,7 +77,7 @@ class Orders:
         control: of the run; what it said before this process started is over.
     """
 
-    def __init__(self, stop: threading.Event, control: Control) -> None:
+    def __init__(self, stop: StopEvent, control: Control) -> None:
         self._stop = stop
         self._control = control
         self._n_stops = control.wishes().n_stops

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from gptrec_rl.fleet import service
+from gptrec_rl.fleet.processes import StopEvent
 from gptrec_rl.fleet.service import Orders
 from gptrec_rl.transport import names
 from gptrec_rl.transport.entry import DiskFullError
@@ -60,7 +60,7 @@ def test_a_process_waits_for_room_and_says_so_unless_it_is_to_stop(
     make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(service, "FULL_DISK_S", 0.01)
-    fleet, stop = make_fleet(), threading.Event()
+    fleet, stop = make_fleet(), StopEvent()
     generator, orders = fleet.generator(), Orders(stop, fleet.transport.control)
     with orders.full_disk_waited_for(generator):
         raise DiskFullError("no room")

@@ -283,6 +283,22 @@ def test_a_child_whose_parent_died_before_it_was_tied_does_not_start(tmp_path: P
     assert marker.exists()
 
 
+INTERRUPTED_ANYWHERE = """
+import signal
+from gptrec_rl.fleet.processes import StopEvent
+signal.signal(signal.SIGALRM, lambda *_: stop.set())
+for n in range(5000):
+    stop = StopEvent()
+    signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + n % 100))
+    while not stop.wait(5e-6):
+        pass
+"""
+
+
+def test_a_signal_may_set_the_event_at_any_moment_of_a_wait_for_it() -> None:
+    subprocess.run([sys.executable, "-c", INTERRUPTED_ANYWHERE], check=True, timeout=60)
+
+
 def test_a_role_gets_new_children_and_loses_others_while_the_rest_runs_on(tmp_path: Path) -> None:
     first, second, third = (python(WAITS_FOR_SIGTERM, index=index) for index in range(3))
     with group_of(tmp_path, first, second) as group:

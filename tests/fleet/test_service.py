@@ -6,7 +6,7 @@ import time
 import pytest
 
 from gptrec_rl.fleet import service
-from gptrec_rl.fleet.processes import TERMINATED
+from gptrec_rl.fleet.processes import TERMINATED, StopEvent
 from gptrec_rl.fleet.reporter import Reporter
 from gptrec_rl.fleet.service import Orders
 from gptrec_rl.transport import names
@@ -31,7 +31,7 @@ def control() -> MemoryControl:
 
 
 def test_work_goes_on_until_a_signal_which_is_no_end_of_its_own(control: MemoryControl) -> None:
-    stop = threading.Event()
+    stop = StopEvent()
     orders = Orders(stop, control)
     assert orders.go_on(Worker())
     stop.set()
@@ -40,7 +40,7 @@ def test_work_goes_on_until_a_signal_which_is_no_end_of_its_own(control: MemoryC
 
 
 def test_a_stop_that_is_wished_ends_with_code_0_so_that_nobody_starts_it_again(control: MemoryControl) -> None:
-    orders = Orders(threading.Event(), control)
+    orders = Orders(StopEvent(), control)
     control.stop()
     assert not orders.go_on(Worker())
     assert orders.exit_code == 0
@@ -48,7 +48,7 @@ def test_a_stop_that_is_wished_ends_with_code_0_so_that_nobody_starts_it_again(c
 
 def test_a_stop_before_its_start_is_not_meant(control: MemoryControl) -> None:
     control.stop()
-    assert Orders(threading.Event(), control).go_on(Worker())
+    assert Orders(StopEvent(), control).go_on(Worker())
 
 
 @pytest.mark.parametrize("ends_by", ["resume", "stop", "signal"])
@@ -56,7 +56,7 @@ def test_a_paused_process_waits_and_reports_that_it_does(
     control: MemoryControl, monkeypatch: pytest.MonkeyPatch, ends_by: str
 ) -> None:
     monkeypatch.setattr(service, "PAUSED_S", 0.01)
-    stop, worker, went_on = threading.Event(), Worker(), list[bool]()
+    stop, worker, went_on = StopEvent(), Worker(), list[bool]()
     orders = Orders(stop, control)
     control.pause()
     waiting = threading.Thread(target=lambda: went_on.append(orders.go_on(worker)))

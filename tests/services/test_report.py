@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import write_config
 from gptrec_rl.data.sources.synthetic import generate
+from gptrec_rl.fleet.processes import StopEvent
 from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.fleet.run_folder import Run, prepare_run
 from gptrec_rl.fleet.serial import SerialFleet
@@ -68,7 +69,7 @@ def test_the_end_of_an_earlier_budget_is_not_the_end(run: Run) -> None:
     control, waited = MemoryControl(), threading.Event()
 
     def wait() -> None:
-        _wait_for_the_end(run, control, threading.Event())
+        _wait_for_the_end(run, control, StopEvent())
         waited.set()
 
     threading.Thread(target=wait, daemon=True).start()
@@ -79,7 +80,7 @@ def test_the_end_of_an_earlier_budget_is_not_the_end(run: Run) -> None:
 
 def test_who_is_heard_after_the_stop_is_told_again(run: Run) -> None:
     control, records = MemoryControl(), RunRecords(run.folder)
-    ending = threading.Thread(target=_stop_latecomers, args=[run, control, threading.Event()])
+    ending = threading.Thread(target=_stop_latecomers, args=[run, control, StopEvent()])
     ending.start()
     deadline = time.monotonic() + 60
     while control.wishes().n_stops < 3:
