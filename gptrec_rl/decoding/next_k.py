@@ -16,6 +16,7 @@ from gptrec_rl.errors import InputError
 from gptrec_rl.models.backbone import Branches, Encoded
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.precision import product_dtype
+from gptrec_rl.models.product import Product
 from gptrec_rl.models.recommender import HistoriesLike, Slates, candidates
 from gptrec_rl.models.sequence import SCORES_PER_PART, parts_of
 
@@ -54,8 +55,9 @@ class Writer:
         self.slate_length = policy.slate_length
         self._policy = policy
         self._backbone = policy.backbone(product_dtype(precision, policy.device))
-        spare = -policy.n_items % BLOCK
-        self._item_weights = functional.pad(policy.item_weights.T, (0, spare)).contiguous()  # [D, I + spare]
+        self._n_columns = policy.n_items + -policy.n_items % BLOCK  # I + spare
+        padded = functional.pad(policy.item_weights, (0, 0, 0, self._n_columns - policy.n_items))
+        self._head = Product(None, padded.T)  # [S, D] -> [S, I + spare]
 
     @torch.inference_mode()
     def write(
@@ -161,13 +163,13 @@ class Writer:
 
     def taken(self, may: np.ndarray) -> torch.Tensor:
         """Return minus infinity at what may not be recommended and 0 elsewhere, [b, I + spare]."""
-        taken = torch.full((len(may), self._item_weights.shape[1]), float("-inf"), device=self._policy.device)
+        taken = torch.full((len(may), self._n_columns), float("-inf"), device=self._policy.device)
         taken[:, : may.shape[1]].masked_fill_(torch.from_numpy(may).to(taken.device), 0.0)
         return taken
 
     def _logits(self, states: torch.Tensor, taken: torch.Tensor, temperature: float) -> torch.Tensor:
         """[S, D] and [S, I + spare] -> [S, I + spare] float32."""
-        logits = torch.addmm(taken, states, self._item_weights)
+        logits = self._head(states).add_(taken)
         return logits if temperature == 1 else logits / temperature
 
     def choose(

@@ -59,9 +59,18 @@ def test_a_build_without_onednn_multiplies_too(activation: str) -> None:
     assert torch.equal(result, ACTIVATIONS[activation][0](torch.addmm(bias, rows, matrix)))
 
 
-@pytest.mark.skipif(not has_bf16(torch.device("cpu")), reason="the processor has no bf16 units")
-def test_matrices_are_packed_where_nothing_changes_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    bias, matrix, rows = draw(torch.bfloat16, 20)
+@pytest.mark.parametrize("inference", [False, True])
+def test_there_need_not_be_a_bias(inference: bool) -> None:
+    bias, matrix, rows = draw(torch.float32, 20)
+    with torch.inference_mode(inference):
+        torch.testing.assert_close(Product(None, matrix)(rows), Product(bias.zero_(), matrix)(rows))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_matrices_are_packed_where_nothing_changes_them(dtype: torch.dtype) -> None:
+    if dtype == torch.bfloat16 and not has_bf16(torch.device("cpu")):
+        pytest.skip("the processor has no bf16 units")
+    bias, matrix, rows = draw(dtype, 20)
     with torch.inference_mode():
         packed = Product(bias, matrix)
         matrix.zero_()
