@@ -17,11 +17,12 @@ import torch
 from gptrec_rl.data import Histories
 
 PADDING = 0
-ROWS_STEP = 4
-"""Rows are padded in fours, widths and numbers of tokens in the steps below, so that few shapes recur: processors
-prepare a matrix product anew for each new shape, which takes longer than a small product itself."""
 WIDTH_STEP = 16
+"""Widths of rows come in such steps, numbers of tokens in those below, so that few shapes recur: processors prepare a
+matrix product anew for each new shape, which takes longer than a small product itself."""
 TOKENS_STEP = 256
+PADDING_PER_BUCKET = 96
+"""Rows join the bucket of longer ones while that pads them by so many tokens in all: another bucket costs as much."""
 TOKENS_PER_PART = 4096
 """Batches are cut into parts of so many tokens at most: what a part needs stays in a processor's caches."""
 SCORES_PER_PART = 2**24
@@ -145,15 +146,20 @@ def lay_out(
 
 
 def _widths(sizes: np.ndarray) -> np.ndarray:
-    """Return the width that each row is padded to, [B]: that of the longest of its four, rounded up."""
-    if not len(sizes):
-        return sizes
-    longest = np.maximum.reduceat(sizes, np.arange(0, len(sizes), ROWS_STEP))
-    steps = np.where(longest <= 2 * WIDTH_STEP, WIDTH_STEP // 2, WIDTH_STEP)
-    return np.repeat(-(-longest // steps) * steps, ROWS_STEP)[: len(sizes)]
+    """Return the width that each row is padded to, [B]: that of the longest of its bucket, rounded up."""
+    steps = np.where(sizes <= 2 * WIDTH_STEP, WIDTH_STEP // 2, WIDTH_STEP)
+    widths, which, n_rows = np.unique(-(-sizes // steps) * steps, return_inverse=True, return_counts=True)
+    padding = 0
+    for place in range(len(widths) - 2, -1, -1):  # from the second longest
+        padding += int(n_rows[place] * (widths[place + 1] - widths[place]))
+        if padding <= PADDING_PER_BUCKET:
+            widths[place] = widths[place + 1]
+        else:
+            padding = 0
+    return widths[which]
 
 
-def parts_of(lengths: np.ndarray, n_scores: int = 0, rows_step: int = ROWS_STEP) -> Iterator[np.ndarray]:
+def parts_of(lengths: np.ndarray, n_scores: int = 0, rows_step: int = 4) -> Iterator[np.ndarray]:
     """Cut a batch into parts of rows of about equal length, the longest first.
 
     Args:
