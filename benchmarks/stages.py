@@ -74,12 +74,12 @@ def _generation() -> list[Stage]:
     n_lists, n_steps = size.n_histories * size.n_lists, size.k - 1
     with torch.inference_mode():
         encoded = backbone.encode(sequences)
-        items = torch.ones(size.n_histories, size.n_lists, dtype=torch.int64)
+        items, own = torch.ones(size.n_histories, size.n_lists, dtype=torch.int64), torch.eye(size.n_lists).bool()
 
         def grow() -> None:
-            branches = Branches(backbone, encoded, size.n_lists, n_steps)
+            branches = Branches(backbone, encoded, size.n_lists, size.n_lists * n_steps)
             for place in range(n_steps):
-                branches.append(items, policy.positions(place, place + 1))
+                branches.append(items, policy.positions(place, place + 1), own.repeat(1, place + 1))
 
         states, taken = torch.randn(n_lists, size.model.width), writer.taken(np.ones((n_lists, size.n_items), bool))
         encoding = seconds_of(lambda: backbone.encode(sequences), repeats=9)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from gptrec_rl.config import Precision
 from gptrec_rl.data import Histories
+from gptrec_rl.decoding.guessing import GUESSES, SHORTLIST, Tree
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.backbone import Branches, Encoded
 from gptrec_rl.models.gptrec import GPTRec
@@ -122,13 +123,15 @@ class Writer:
         generator: torch.Generator | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write one item after the other; items and log-probabilities, both [b, G, K]."""
-        branches = Branches(self._backbone, encoded, n_lists, k - 1)
+        branches = Branches(self._backbone, encoded, n_lists, n_lists * (k - 1))
+        own = torch.eye(n_lists, dtype=torch.bool, device=taken.device).repeat(1, k - 1)  # [G, (K - 1) G]
         chosen, log_prob = self.choose(encoded.states, taken, temperature, n_lists, generator)
         items, log_probs = [chosen], [log_prob]
         taken = taken.repeat_interleave(n_lists, dim=0)
         for place in range(k - 1):
             taken.scatter_(-1, chosen.view(-1, 1) - 1, float("-inf"))
-            states = branches.append(chosen.view(-1, n_lists), self._policy.positions(place, place + 1))
+            sees = own[:, : n_lists * (place + 1)]
+            states = branches.append(chosen.view(-1, n_lists), self._policy.positions(place, place + 1), sees)
             chosen, log_prob = self.choose(states.flatten(0, 1), taken, temperature, 1, generator)
             items.append(chosen.view(-1, n_lists))
             log_probs.append(log_prob.view(-1, n_lists))
@@ -139,27 +142,41 @@ class Writer:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the most probable list of one history in fewer passes; items and log-probabilities, both [K].
 
-        One item takes as long as ten, because the weights have to be read. So the list is guessed, at first as the
-        Top-K, and one pass tells what follows each of its items: up to the first difference the guess was right, and
-        the rest is guessed anew. At the latest after K - 1 passes, mostly after a third of them, nothing differs, and
-        the list is the one that is written item by item.
+        One item takes as long as some, because the weights have to be read. So what follows is guessed, and one pass
+        tells what follows each of the guesses: where they were right the list goes on, up to one item more than was
+        guessed. At the latest after K - 1 passes, mostly after a third of them, the list is there, and it is the one
+        that is written item by item.
         """
-        branches = Branches(self._backbone, encoded, 1, k - 1)
-        columns, log_probs = np.full(k, -1), np.zeros(k, dtype=np.float32)  # right items, counted from 0, then guesses
-        first, logits = 0, self._logits(encoded.states, taken, temperature).expand(k, -1)
-        while True:
-            scores = logits.cpu().numpy().copy()  # of place `first` and those behind it, [K - first, I + spare]
-            n_right = _check(columns, scores, first)
-            new = slice(first, n_right)
-            log_softmax = torch.from_numpy(scores[: n_right - first]).log_softmax(dim=-1).numpy()
-            log_probs[new] = np.take_along_axis(log_softmax, columns[new, None], axis=-1)[:, 0]
-            if n_right == k:
-                return torch.from_numpy(columns + 1), torch.from_numpy(log_probs)
-            columns[n_right:] = _guess(columns[:n_right], scores[n_right - first - 1 :])
-            taken[:, columns[new]] = float("-inf")
-            items = torch.from_numpy(columns[None, :-1] + 1).to(taken.device)
-            states = branches.whole(items, self._policy.positions(0, k - 1))[0, n_right - 1 :]
-            first, logits = n_right, self._logits(states, taken, temperature)
+        n_guesses, positions = GUESSES[self._backbone.dtype], self._policy.positions(0, k - 1)
+        branches = Branches(self._backbone, encoded, n_guesses, n_guesses * (k - 1))
+        behind = self._logits(encoded.states, taken, temperature).cpu().numpy()  # [1, I + spare]
+        right, exact = [int(behind.argmax())], [behind]
+        shortlist = np.argpartition(behind[0], -SHORTLIST)[-SHORTLIST:]
+        likely = behind[:, shortlist].repeat(k, axis=0)  # at each place, behind what was right or guessed before it
+        kept: list[int] = []  # which of the tokens that were run are right
+        n_run = 0
+        while (n := len(right)) < k:
+            tree = Tree.guess(right, shortlist, likely[n - 1 : k - 1], n_guesses)
+            nodes = np.repeat(np.arange(len(tree.paths)), [len(path) for path in tree.paths])
+            on_path = np.array([node for path in tree.paths for node in path])  # of each node its path, one by one
+            sees = np.zeros((len(tree.paths), n_run + len(tree.paths)), dtype=bool)
+            sees[:, kept] = sees[nodes, n_run + on_path] = True
+            places = torch.tensor([n - 2 + len(path) for path in tree.paths], device=taken.device)
+            items = torch.tensor([tree.columns], device=taken.device) + 1
+            states = branches.append(items, positions[places], torch.from_numpy(sees).to(taken.device))[0]
+            behind = self._logits(states, taken, temperature).cpu().numpy()  # [Q, I + spare]
+            of_shortlist = behind[:, shortlist]
+            behind[:, right] = behind[nodes, np.array(tree.columns)[on_path]] = -np.inf
+            best = behind.argmax(axis=-1).tolist()
+            path = tree.check(best)
+            longest = tree.longest(path)
+            likely[n : n + len(longest)] = of_shortlist[longest]
+            right += [best[node] for node in path]
+            exact.append(behind[path])
+            kept += [n_run + node for node in path]
+            n_run += len(tree.paths)
+        log_probs = torch.from_numpy(np.concatenate(exact)).log_softmax(dim=-1)  # [K, I + spare]
+        return (torch.tensor(right) + 1).to(taken.device), log_probs[range(k), right].to(taken.device)
 
     def taken(self, may: np.ndarray) -> torch.Tensor:
         """Return minus infinity at what may not be recommended and 0 elsewhere, [b, I + spare]."""
@@ -206,48 +223,6 @@ def _together(parts: Iterable[np.ndarray], n_rows: int) -> Iterator[list[np.ndar
         together.append(part)
     if together:
         yield together
-
-
-def _check(columns: np.ndarray, scores: np.ndarray, first: int) -> int:
-    """Choose items in place, from place `first` on, until one is not what was guessed.
-
-    Args:
-        columns: of the items of the list, [K]; from place `first` on they are guesses.
-        scores: of places `first`, `first` + 1, ... behind the guess, [K - first, I + spare]; become minus infinity at
-            the items that are chosen before.
-
-    Returns:
-        how many items of the list are right.
-    """
-    for place, at_place in enumerate(scores, start=first):
-        at_place[columns[first:place]] = -np.inf
-        guess, columns[place] = columns[place], at_place.argmax()
-        if columns[place] != guess:
-            return place + 1
-    return len(columns)
-
-
-def _guess(right: np.ndarray, scores: np.ndarray) -> list[int]:
-    """Guess what follows the items that are right.
-
-    What was likely at a place behind the last guess, of which an item was wrong, is likely there, and likelier at the
-    next place: the right item came between.
-
-    Args:
-        right: columns of the items that are right, [n].
-        scores: of the place of the last of them, and of all places behind it, under the last guess, [K - n + 1, I +
-            spare].
-
-    Returns:
-        columns, K - n of them.
-    """
-    likely = scores[1:] + 2 * scores[:-1]
-    likely[:, right] = -np.inf
-    guess: list[int] = []
-    for at_place in likely:
-        at_place[guess] = -np.inf
-        guess.append(int(at_place.argmax()))
-    return guess
 
 
 def _sample(probabilities: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:

@@ -6,30 +6,31 @@ earlier item of a list, changes while the list grows. Three things follow, and a
 - **A history is run once** (`encode`), and what is kept of it are its keys and values. Of the last layer these are all
   that anything needs, but for the separator, from whose state the first item is chosen.
 - **Lists are branches** behind the history that they share: a token sees the history and the earlier items of its own
-  list, and a mask hides the other lists. When decoding, lists grow an item at a time behind the history's keys and
-  values (`Branches`); when learning, a history and all its lists are one row (`slate_states`).
+  list, and a mask hides the other lists. When decoding, lists grow an item at a time, or a tree of guesses, behind the
+  history's keys and values (`Branches`); when learning, a history and all its lists are one row (`slate_states`).
 - **Only the separator and the first K - 1 items of a list choose an item.** No other state leaves the last layer.
 
 With b rows of width w in a bucket, H heads, width D and d = D / H, what lives where:
 
 | tensor | shape | precision |
 |---|---|---|
-| hidden states, N tokens in buckets | [N, D] | fp32 |
+| hidden states, N tokens in buckets | [N, D] | fp32; of the products in inference mode on processors |
 | queries, keys, values of a bucket | [b H, w, d] | of the products |
 | learning: scores of a bucket | [b H, w, w] | of the products |
-| decoding: keys and values, with room for K items of G lists, `(place, list)` | [b, H, w + K G, d] | of the products |
+| decoding: keys and values, with room for tokens behind the history | [b, H, w + room, d] | of the products |
 
-Matrix products run in bf16 or fp32 (`precision.product_dtype`), residual stream and norms in fp32, as do the head and
-its softmax (`decoding`). Attention of histories alone is PyTorch's fused one, which is the fastest forward on
-processors; where gradients are wanted it is written as plain matrix products, because the backward pass of the fused
-one takes several times as long.
+Matrix products run in bf16 or fp32 (`precision.product_dtype`), the last norm in fp32, as do the head and its softmax
+(`decoding`). The residual stream is fp32 where something is learned; in inference mode, on a processor, it is as
+precise as the products: half the bytes, and nothing to convert. Attention of histories alone is PyTorch's fused one,
+which is the fastest forward on processors; where gradients are wanted it is written as plain matrix products, because
+the backward pass of the fused one takes several times as long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 from torch import nn
@@ -84,6 +85,8 @@ class Backbone:
         self.dtype = dtype
         self.layers = [Layer(block, config, dtype) for block in gpt2.get_submodule("h").children()]
         self._items, self._positions = gpt2.get_parameter("wte.weight"), gpt2.get_parameter("wpe.weight")
+        is_for_inference = torch.is_inference_mode_enabled() and self._items.device.type == "cpu"
+        self._stream = dtype if is_for_inference else torch.float32
         self._last_norm = _norm(gpt2.get_submodule("ln_f"), config)
         self._drop = _dropout(config.embd_pdrop, gpt2.training)
 
@@ -154,11 +157,12 @@ class Backbone:
 
     def embed(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """[N] and [N] or [1] -> [N, D]."""
-        return self._drop(functional.embedding(tokens, self._items) + functional.embedding(positions, self._positions))
+        tokens, positions = functional.embedding(tokens, self._items), functional.embedding(positions, self._positions)
+        return self._drop(tokens + positions).to(self._stream)
 
     def last_norm(self, hidden: torch.Tensor) -> torch.Tensor:
         """[N, D] -> [N, D] float32."""
-        return torch.layer_norm(hidden, *self._last_norm)
+        return torch.layer_norm(hidden.float(), *self._last_norm)
 
     def additive(self, is_hidden: torch.Tensor) -> torch.Tensor:
         """Return minus infinity where something is hidden and 0 elsewhere, in the precision of the products."""
@@ -172,98 +176,71 @@ class Backbone:
 
 
 class Branches:
-    """G lists behind each of B histories that grow an item at a time, without gradient.
+    """Tokens behind each of B histories that grow in branches, some at a time, without gradient.
 
-    Keys and values of the lists' items are written behind those of the histories, into tensors with room for all, and a
-    mask opens what a list may see: shapes never change, at the price of scores that are masked.
+    Their keys and values are written behind those of the histories, into tensors with room for all, and a mask opens
+    what each may see.
 
     Args:
         backbone: the engine.
         encoded: the histories.
-        n_lists: G.
-        k: how many items are appended to each list at most.
+        n_together: how many tokens behind a history are appended at a time at most.
+        room: and how many in all.
     """
 
-    def __init__(self, backbone: Backbone, encoded: Encoded, n_lists: int, k: int) -> None:
-        self._backbone = backbone
-        self._n_lists, self._k = n_lists, k
-        self._n_appended = 0
-        self._buckets = encoded.buckets
-        room = [n_lists * k + -(bucket.width + n_lists * k) % KEYS_STEP for bucket in encoded.buckets]
+    def __init__(self, backbone: Backbone, encoded: Encoded, n_together: int, room: int) -> None:
+        self._backbone, self._buckets = backbone, encoded.buckets
+        rooms = [room + -(bucket.width + room) % KEYS_STEP for bucket in encoded.buckets]
         self._layers = [
-            [self._with_room(both, more) for both, more in zip(layer, room, strict=True)] for layer in encoded.layers
-        ]  # keys and values together, [2, b, H, w + K G, d]
-        self._masks = []  # what is hidden, [b, 1, G, w + K G]
-        for bucket, more in zip(encoded.buckets, room, strict=True):
-            own = torch.ones(bucket.n_rows, 1, n_lists, more, dtype=torch.bool, device=encoded.states.device)
-            prefix = bucket.is_padding[:, None, None].expand(bucket.n_rows, -1, n_lists, -1)
-            self._masks.append(backbone.additive(torch.cat([prefix, own], dim=-1)))
+            [_with_room(both, more) for both, more in zip(layer, rooms, strict=True)] for layer in encoded.layers
+        ]  # keys and values together, [2, b, H, w + room, d]
+        self._masks = []  # what is hidden, [b, 1, n_together, w + room]
+        for bucket, more in zip(encoded.buckets, rooms, strict=True):
+            is_hidden = functional.pad(bucket.is_padding, (0, more), value=True)
+            mask = backbone.additive(is_hidden[:, None, None])
+            self._masks.append(mask.repeat(bucket.n_rows // len(mask), 1, n_together, 1))
 
-    def _with_room(self, keys_values: KeysValues, room: int) -> torch.Tensor:
-        """[b, H, w, d] of keys and values -> [2, b, H, w + room, d], with zeros behind."""
-        n_rows, n_heads, width, size = keys_values[0].shape
-        both = keys_values[0].new_zeros(2, n_rows, n_heads, width + room, size)
-        for place, kept in enumerate(keys_values):
-            both[place, :, :, :width] = kept
-        return both
-
-    def append(self, items: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """Append an item to each list.
+    def append(self, items: torch.Tensor, positions: torch.Tensor, sees: torch.Tensor) -> torch.Tensor:
+        """Append tokens behind each history.
 
         Args:
-            items: [B, G] int64.
-            position: its position id, [1] int64.
+            items: [B, Q] int64.
+            positions: their position ids, [B Q] or [1] int64.
+            sees: what each of them sees of those before, in the order in which they were appended, and of each other,
+                [Q, n + Q] bool; all see the history.
 
         Returns:
-            The states from which the next items are chosen, [B, G, D] float32.
+            The states from which the items behind them are chosen, [B, Q, D] float32.
         """
-        for mask, start in zip(self._masks, self._starts(self._n_appended), strict=True):
-            mask[:, 0, :, start : start + self._n_lists].diagonal(dim1=1, dim2=2).zero_()  # a list sees its own item
-        states = self._run(items, position, self._n_appended, self._masks)
-        self._n_appended += 1
-        return states
-
-    def whole(self, items: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Write the only list of each history (G = 1) as a whole, in the place of what there was.
-
-        Args:
-            items: [B, K] int64.
-            positions: their position ids, [K] int64.
-
-        Returns:
-            The states from which the items behind each of them are chosen, [B, K, D] float32.
-        """
-        return self._run(items, positions.repeat(len(items)), 0, self._masks_of_whole)
-
-    @cached_property
-    def _masks_of_whole(self) -> Sequence[torch.Tensor]:
-        """What is hidden where a list is written as a whole, [b, 1, K, w + room]."""
-        masks = [mask.repeat(1, 1, self._k, 1) for mask in self._masks]
-        own = torch.ones(self._k, self._k, dtype=torch.bool, device=masks[0].device).tril()
-        for mask, start in zip(masks, self._starts(0), strict=True):
-            mask[..., start : start + self._k].masked_fill_(own, 0.0)
-        return masks
-
-    def _starts(self, place: int) -> list[int]:
-        """Return where the items of a place are among the keys of each bucket."""
-        return [bucket.width + place * self._n_lists for bucket in self._buckets]
-
-    def _run(
-        self, items: torch.Tensor, positions: torch.Tensor, place: int, masks: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
-        """Run new tokens [B, Q] that are written from a place on, under masks [b, 1, Q, w + room]; [B, Q, D]."""
-        hidden = self._backbone.embed(items.flatten(), positions)
-        n_new, starts = items.shape[1], self._starts(place)
+        n_new, n_own = sees.shape
+        hidden, own = self._backbone.embed(items.flatten(), positions), self._backbone.additive(~sees)
+        masks, spans = [], []
+        for bucket, mask in zip(self._buckets, self._masks, strict=True):
+            stop = bucket.width + n_own
+            mask[:, :, :n_new, bucket.width : stop] = own
+            masks.append(mask[:, :, :n_new, : stop + -stop % KEYS_STEP])
+            spans.append(slice(stop - n_new, stop))
         sizes = [bucket.n_rows * n_new for bucket in self._buckets]
         for layer, kept in zip(self._backbone.layers, self._layers, strict=True):
             parts = layer.project(layer.normed(hidden), 0, 3).split(sizes)
             attended = []
-            for bucket, start, part, mask, both in zip(self._buckets, starts, parts, masks, kept, strict=True):
+            for bucket, span, part, mask, both in zip(self._buckets, spans, parts, masks, kept, strict=True):
                 new = layer.split(part, bucket.n_rows, 3)  # [3, b, H, Q, d]
-                both[..., start : start + n_new, :] = new[1:]
-                attended.append(layer.attend_fused(new[0], both[0], both[1], mask))
+                both[..., span, :] = new[1:]
+                keys, values = both[..., : mask.shape[-1], :]
+                attended.append(layer.attend_fused(new[0], keys, values, mask))
             hidden = layer.finish(hidden, _join(attended))
         return self._backbone.last_norm(hidden).view(*items.shape, -1)
+
+
+def _with_room(keys_values: KeysValues, room: int) -> torch.Tensor:
+    """[b, H, w, d] of keys and values -> [2, b, H, w + room, d], with zeros behind."""
+    n_rows, n_heads, width, size = keys_values[0].shape
+    both = keys_values[0].new_empty(2, n_rows, n_heads, width + room, size)
+    both[..., width:, :].zero_()
+    for place, kept in enumerate(keys_values):
+        both[place, :, :, :width] = kept
+    return both
 
 
 class Layer:
@@ -333,7 +310,7 @@ class Layer:
 
 
 def _sum(hidden: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
-    """Add in fp32, the fastest way there is."""
+    """Add in the precision of the residual stream, the fastest way there is."""
     return hidden + more.float() if torch.is_grad_enabled() else hidden.add_(more)
 
 

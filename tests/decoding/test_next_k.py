@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from gptrec_rl.data import Histories
+from gptrec_rl.decoding.guessing import Tree
 from gptrec_rl.decoding.masking import slate_log_probs
 from gptrec_rl.decoding.next_k import (
     Generation,
     NextK,
     Writer,
-    _check,
     _first_above,
-    _guess,
     _sample,
     _together,
     generate,
@@ -209,35 +208,51 @@ def test_a_list_that_is_guessed_and_checked_may_take_all_items_that_are_left(mak
     assert sorted(generate(policy, Histories.of([[2]]), 5, allowed=allowed).items.flatten().tolist()) == [1, 3, 4, 5, 6]
 
 
+def passes_of(policy: GPTRec, history: list[int], k: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Write a list that is guessed and return how many tokens were run in each pass."""
+    n_tokens, append = [], Branches.append
+    with monkeypatch.context() as patches:
+        patches.setattr(Branches, "append", lambda *args: n_tokens.append(args[1].shape[1]) or append(*args))
+        generate(policy, Histories.of([history]), k)
+    return n_tokens
+
+
 def test_a_list_that_is_guessed_right_is_written_in_one_pass(
     make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy, passes = make_policy(n_items=60, history_length=40, slate_length=8), []
-    right = generate(policy, Histories.of([[3, 4, 5], [3, 4, 5]]), 8).items[0, 0].numpy() - 1
-    whole = Branches.whole
-    monkeypatch.setattr(Branches, "whole", lambda *args: passes.append(args) or whole(*args))
-    monkeypatch.setattr("gptrec_rl.decoding.next_k._guess", lambda known, _: right[len(known) :])
-    assert generate(policy, Histories.of([[3, 4, 5]]), 8).items[0, 0].tolist() == (right + 1).tolist()
-    assert len(passes) == 1
+    policy = make_policy(n_items=60, history_length=40, slate_length=8)
+    right = generate(policy, Histories.of([[3, 4, 5], [3, 4, 5]]), 8).items[0, 0].tolist()
+
+    def guess(known: list[int], *_: object) -> Tree:
+        tree = Tree(known[-1])
+        for parent, item in enumerate(right[len(known) : -1]):
+            tree.add(parent, item - 1)
+        return tree
+
+    monkeypatch.setattr(Tree, "guess", guess)
+    assert passes_of(policy, [3, 4, 5], 8, monkeypatch) == [7]
 
 
-def test_checking_ends_behind_the_first_item_that_was_not_guessed() -> None:
-    columns = np.array([6, 3, 2, 0])
-    scores = np.array([[0.0, 1.0, 0.0, 5.0, 0.0], [0.0, 1.0, 0.0, 9.0, 2.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
-    assert _check(columns, scores, 1) == 3  # 3 was guessed; behind it 3 is hidden, and 4, not 2, is the best
-    assert columns.tolist() == [6, 3, 4, 0]
+def test_wrong_guesses_cost_a_pass_an_item_and_no_more(
+    make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = make_policy(n_items=60, history_length=40, slate_length=8)
+    monkeypatch.setattr(Tree, "guess", lambda known, *_: Tree(known[-1]))
+    assert passes_of(policy, [3, 4, 5], 8, monkeypatch) == [1] * 7
 
 
-def test_the_first_guess_is_the_top_k() -> None:
-    assert _guess(np.array([2]), np.array([[0.0, 2.0, 9.0, 1.0, 5.0]] * 4)) == [4, 1, 3]
-
-
-def test_behind_a_corrected_item_comes_what_was_likely_there() -> None:
-    likely_second = [0.0, 0.0, 9.0, 8.0, 0.0, 0.0, -np.inf]  # guessed were 6, 3, 4, 5; item 2 came before item 3
-    likely_third = [1.0, 4.0, 7.0, 0.0, 6.0, 0.0, -np.inf]
-    likely_fourth = [1.0, 0.0, 7.0, 0.0, 0.0, 6.0, -np.inf]
-    assert _guess(np.array([6, 2]), np.array([likely_second, likely_third, likely_fourth])) == [3, 4]
-    assert _guess(np.array([6, 3, 4]), np.array([likely_third, likely_fourth])) == [2]
+def test_where_the_list_is_the_top_k_few_passes_are_enough(
+    make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = make_policy(n_items=60, history_length=40, slate_length=8)
+    with torch.no_grad():  # no token sees another, and no position counts: each choice is the separator's
+        for name, weights in policy.named_parameters():
+            if "attn.c_proj" in name or "mlp.c_proj" in name or name.endswith("wpe.weight"):
+                weights.zero_()
+        policy.transformer.get_parameter("wte.weight")[1:61] = policy.transformer.get_parameter("wte.weight")[61]
+        policy.transformer.get_parameter("wte.weight")[1:61] *= torch.linspace(2, 1, 60)[:, None]
+    assert generate(policy, Histories.of([[3, 4, 5]]), 8).items.flatten().tolist() == [1, 2, 6, 7, 8, 9, 10, 11]
+    assert len(passes_of(policy, [3, 4, 5], 8, monkeypatch)) <= 3
 
 
 def test_bf16_stays_near_the_log_probabilities_of_fp32(make_policy: MakePolicy) -> None:

@@ -110,9 +110,16 @@ def test_a_history_is_encoded_alike_alone_and_beside_longer_ones(make_policy: Ma
 
 def grow(backbone: Backbone, policy: GPTRec, encoded: Encoded, slates: torch.Tensor) -> torch.Tensor:
     """Return the states behind each of the lists' items but the last, grown item by item, [B, G, K - 1, D]."""
-    n, n_later = policy.history_length, slates.shape[2] - 1
-    branches = Branches(backbone, encoded, slates.shape[1], n_later)
-    return torch.stack([branches.append(slates[:, :, i], torch.tensor([n + 1 + i])) for i in range(n_later)], dim=2)
+    n_lists, n_later = slates.shape[1], slates.shape[2] - 1
+    branches = Branches(backbone, encoded, n_lists, n_lists * n_later)
+    own = torch.eye(n_lists, dtype=torch.bool)
+    return torch.stack(
+        [
+            branches.append(slates[:, :, place], policy.positions(place, place + 1), own.repeat(1, place + 1))
+            for place in range(n_later)
+        ],
+        dim=2,
+    )
 
 
 @pytest.mark.parametrize("n_lists", [1, 4])
@@ -129,16 +136,23 @@ def test_growing_item_by_item_equals_growing_at_once(n_lists: int, lengths: list
 
 
 @pytest.mark.parametrize("lengths", [UNSORTED, [40], [7, 7, 7, 7]], ids=["many", "one", "alike"])
-def test_a_list_that_is_written_anew_leaves_no_trace(lengths: list[int], make_policy: MakePolicy) -> None:
+def test_a_token_sees_of_those_before_it_what_it_is_told_to(lengths: list[int], make_policy: MakePolicy) -> None:
     policy = make_policy(history_length=40, slate_length=5)
-    histories, slates = Histories.of(draw_histories(lengths)), draw_slates(len(lengths), 1, 5)
+    histories, (first, wrong, second, third) = Histories.of(draw_histories(lengths)), (7, 3, 9, 2)
+    slates = torch.tensor([[[first, second, third, 1], [first, wrong, 4, 1]]]).repeat(len(lengths), 1, 1)
     backbone = policy.backbone(torch.float32)
     with torch.no_grad():
-        expected = backbone.slate_states(policy.lay_out(histories, slates.numpy()))[:, 0, 1:]
-        branches = Branches(backbone, backbone.encode(policy.lay_out(histories)), 1, 4)
-        branches.whole(slates[:, 0, 1:].flip(1), policy.positions(0, 4))
-        states = branches.whole(slates[:, 0, :-1], policy.positions(0, 4))
-    torch.testing.assert_close(states, expected, atol=1e-5, rtol=0)
+        expected = backbone.slate_states(policy.lay_out(histories, slates.numpy()))  # [B, 2, 4, D]
+        branches = Branches(backbone, backbone.encode(policy.lay_out(histories)), 3, 4)
+        places = policy.positions(0, 2)[[0, 1, 1]].repeat(len(lengths))
+        together = torch.tensor([[first, wrong, second]]).repeat(len(lengths), 1)
+        sees = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 0, 1]], dtype=torch.bool)
+        states = branches.append(together, places, sees)
+        last = branches.append(torch.full((len(lengths), 1), third), policy.positions(2, 3), ~torch.eye(4).bool()[1:2])
+    torch.testing.assert_close(states[:, 0], expected[:, 0, 1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(states[:, 1], expected[:, 1, 2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(states[:, 2], expected[:, 0, 2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(last[:, 0], expected[:, 0, 3], atol=1e-5, rtol=0)  # it doesn't see the wrong one
 
 
 def test_a_list_sees_neither_its_later_items_nor_other_lists(make_policy: MakePolicy) -> None:
@@ -212,3 +226,11 @@ def test_bf16_stays_near_and_its_logits_are_fp32(make_policy: MakePolicy) -> Non
     assert near.dtype == torch.float32
     assert not torch.equal(near, exact)
     torch.testing.assert_close(near, exact, atol=0.3, rtol=0)  # bf16 has 8 bits; logits reach about 10
+
+
+def test_where_nothing_is_learned_the_residual_stream_is_as_precise_as_the_products(make_policy: MakePolicy) -> None:
+    policy, tokens, positions = make_policy(), torch.tensor([1, 2]), torch.tensor([1])
+    with torch.inference_mode():
+        assert policy.backbone(torch.bfloat16).embed(tokens, positions).dtype == torch.bfloat16
+        assert policy.backbone(torch.bfloat16).encode(policy.lay_out(Histories.of([[1]]))).states.dtype == torch.float32
+    assert policy.backbone(torch.bfloat16).embed(tokens, positions).dtype == torch.float32
