@@ -12,7 +12,7 @@ import torch
 GUESSES = {torch.bfloat16: 16, torch.float32: 10}
 """Nodes of a tree at most, by the type of the matrix products: as many rows as cost little more than one."""
 SHORTLIST = 64
-"""Guesses are of so many items that are the likeliest at the first place."""
+"""Guesses are of so many items that are the likeliest at the first place; a writer has no fewer columns."""
 SHARPNESS = 2.0
 """Logits are taken times this: only the likeliest item is right, so it is likelier than a sample is."""
 

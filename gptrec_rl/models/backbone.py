@@ -85,6 +85,7 @@ class Backbone:
         self.dtype = dtype
         self.layers = [Layer(block, config, dtype) for block in gpt2.get_submodule("h").children()]
         self._items, self._positions = gpt2.get_parameter("wte.weight"), gpt2.get_parameter("wpe.weight")
+        # On a GPU it stays fp32, as nothing has been measured there.
         is_for_inference = torch.is_inference_mode_enabled() and self._items.device.type == "cpu"
         self._stream = dtype if is_for_inference else torch.float32
         self._last_norm = _norm(gpt2.get_submodule("ln_f"), config)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from gptrec_rl.data import Histories
-from gptrec_rl.decoding.guessing import Tree
+from gptrec_rl.decoding.guessing import GUESSES, Tree
 from gptrec_rl.decoding.masking import slate_log_probs
 from gptrec_rl.decoding.next_k import (
     Generation,
@@ -188,10 +188,11 @@ def test_lists_behind_histories_of_many_lengths_are_those_of_a_plain_gpt2(
                 assert chances[place] == pytest.approx(float(expected[item - 1]), abs=1e-4)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 1.5])
+@pytest.mark.parametrize(("temperature", "n_guesses"), [(1.0, 10), (1.5, 10), (1.0, 2), (1.0, 16)])
 def test_a_list_that_is_guessed_and_checked_is_the_one_written_item_by_item(
-    temperature: float, make_policy: MakePolicy
+    temperature: float, n_guesses: int, make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(GUESSES, torch.float32, n_guesses)
     policy, rng = make_policy(n_items=60, history_length=40, slate_length=8), np.random.default_rng(0)
     histories = [rng.permutation(52)[:length] + 1 for length in (3, 50, 0, 17, 2, 40, 0, 16, 31)]
     for k in (1, 2, 8):
@@ -264,6 +265,15 @@ def test_bf16_stays_near_the_log_probabilities_of_fp32(make_policy: MakePolicy) 
     exact = slate_log_probs(logits, may, written.items).gather(-1, written.items[..., None] - 1).squeeze(-1)
     assert written.log_probs.dtype == torch.float32
     assert 0 < (written.log_probs - exact).abs().mean() < 0.05  # bf16 has 8 bits; logits reach about 10
+
+
+def test_a_list_that_is_guessed_in_bf16_has_nearly_the_log_probabilities_of_fp32(make_policy: MakePolicy) -> None:
+    policy, may = make_policy(), torch.ones(1, 12, dtype=torch.bool)
+    written = generate(policy, Histories.of([[]]), 3, precision="bf16")
+    with torch.no_grad():
+        logits = policy.slate_logits(Histories.of([[]]), written.items)
+    exact = slate_log_probs(logits, may, written.items).gather(-1, written.items[..., None] - 1).squeeze(-1)
+    assert 0 < (written.log_probs - exact).abs().mean() < 0.05
 
 
 def test_a_writer_can_be_asked_again(make_policy: MakePolicy) -> None:
