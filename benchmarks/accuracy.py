@@ -138,7 +138,7 @@ def errors(policy: GPTRec, histories: Histories, precision: Precision) -> dict[s
         "ratio_rms": math.sqrt(2 * abs(stats.approx_kl)),  # of a ratio near 1: (ratio - 1)^2 / 2
         "ratio_outliers": stats.clip_fraction,
         "ratio_max": stats.ratio_error,
-        "distance": 1 - _cosine(learner.policy.network, plain_learner.policy),
+        "distance": 1 - cosine(learner.policy.network, plain_learner.policy),
     }
 
 
@@ -153,7 +153,7 @@ def sampled(policy: GPTRec, histories: Histories, n_lists: int, precision: Preci
     )
 
 
-def _cosine(one: nn.Module, other: nn.Module) -> float:
+def cosine(one: nn.Module, other: nn.Module) -> float:
     """Return the cosine of two networks' gradients."""
     mine, theirs = (
         torch.cat([weights.grad.double().flatten() for weights in each.parameters() if weights.grad is not None])

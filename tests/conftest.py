@@ -7,6 +7,7 @@ import gzip
 import lzma
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture
+def cut_into(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that has processors' work cut otherwise, by the attributes of a `Grain`."""
+    from gptrec_rl.models.grain import GRAINS
+
+    def change(**changes: int) -> None:
+        monkeypatch.setitem(GRAINS, "cpu", replace(GRAINS["cpu"], **changes))
+
+    return change
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from gptrec_rl.models.grain import grain_of
+
 ROWS_AT_ONCE = 128
-"""Logits of about so many choices are computed at a time: they stay in a processor's caches."""
+"""The logits of about so many choices, or more where the grain allows, are computed at a time."""
 NEVER = -1e30
 """Stands for minus infinity where 0 times it has to be 0."""
 
@@ -98,7 +100,8 @@ class _ChosenLogProbs(torch.autograd.Function):
         n_histories, n_lists, k = slates.shape
         log_probs, entropies = states.new_empty(slates.shape), states.new_empty(slates.shape)
         kept = states.new_empty((*slates.shape, len(item_weights)), dtype=dtype) if dtype else None
-        step = max(1, ROWS_AT_ONCE // (n_lists * k))
+        n_rows = max(ROWS_AT_ONCE, grain_of(states.device).logits_at_once // len(item_weights))
+        step = max(1, n_rows // (n_lists * k))
         for start in range(0, n_histories, step):
             part = slice(start, start + step)
             logits = torch.nn.functional.linear(states[part], item_weights)  # [b, G, K, I]

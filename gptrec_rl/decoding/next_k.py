@@ -16,15 +16,14 @@ from gptrec_rl.decoding.guessing import GUESSES, SHORTLIST, Tree
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.backbone import Branches, Encoded
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.models.grain import grain_of
 from gptrec_rl.models.precision import product_dtype
 from gptrec_rl.models.product import Product
 from gptrec_rl.models.recommender import HistoriesLike, Slates, candidates
-from gptrec_rl.models.sequence import SCORES_PER_PART, parts_of
+from gptrec_rl.models.sequence import parts_of
 
 BLOCK = 64
 """Sampling looks for an item among the sums of so many items, then among these."""
-LISTS_TOGETHER = 128
-"""Histories are run in parts, and about so many lists grow together: small products are slow."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,9 @@ class Writer:
         items = torch.empty(shape, dtype=torch.int64, device=policy.device)
         log_probs = torch.empty(shape, device=policy.device)
         lengths = np.minimum(histories.lengths, policy.history_length)
-        parts = parts_of(lengths + 1, n_scores=n_lists * policy.n_items)
-        n_rows = min(LISTS_TOGETHER, SCORES_PER_PART // policy.n_items) // n_lists
+        grain = grain_of(policy.device)
+        parts = parts_of(lengths + 1, grain, n_scores=n_lists * policy.n_items)
+        n_rows = min(grain.lists_together, grain.scores_per_part // policy.n_items) // n_lists
         for together in _together(parts, n_rows):
             encoded = Encoded.of([self._backbone.encode(policy.lay_out(histories.take(part))) for part in together])
             rows = np.concatenate(together)

@@ -8,6 +8,7 @@ import torch
 from gptrec_rl.config import Precision
 from gptrec_rl.data import Histories
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.models.grain import grain_of
 from gptrec_rl.models.next_item import NextItemTransformer
 from gptrec_rl.models.precision import product_dtype
 from gptrec_rl.models.recommender import HistoriesLike, Slates, candidates, top_k
@@ -27,7 +28,8 @@ class TopK:
         histories, model = Histories.of(histories), self._model
         scores = np.zeros((len(histories), model.n_items), dtype=np.float32)
         backbone = model.backbone(product_dtype(self._precision, model.device))
-        for rows in parts_of(np.minimum(histories.lengths, model.history_length) + 1, model.n_items):
+        lengths = np.minimum(histories.lengths, model.history_length) + 1
+        for rows in parts_of(lengths, grain_of(model.device), model.n_items):
             states = backbone.encode(model.lay_out(histories.take(rows))).states
             scores[rows] = model.item_logits(states).cpu().numpy()
         return scores

@@ -15,6 +15,7 @@ from gptrec_rl.learning.cross_entropy import softmax_cross_entropy
 from gptrec_rl.learning.examples import draw_windows
 from gptrec_rl.learning.training import AdamTraining
 from gptrec_rl.metrics import ndcg
+from gptrec_rl.models.grain import grain_of
 from gptrec_rl.models.next_item import NextItemTransformer
 from gptrec_rl.models.recommender import ScoringRecommender
 from gptrec_rl.models.sequence import PADDING, parts_of
@@ -49,7 +50,7 @@ class NextItemTraining(AdamTraining[NextItemTransformer]):
 
     def _losses(self, rng: np.random.Generator) -> Iterator[torch.Tensor]:
         users, windows = draw_windows(self._split, self.config.batch_size, self.network.history_length + 1, rng)
-        for rows in parts_of(windows.lengths):
+        for rows in parts_of(windows.lengths, grain_of(self.network.device)):
             part = windows.take(rows)
             yield self._part_loss(users[rows], part, rng) * (len(part.values) / len(windows.values))
 

@@ -15,18 +15,13 @@ import numpy as np
 import torch
 
 from gptrec_rl.data import Histories
+from gptrec_rl.models.grain import Grain, grain_of
 
 PADDING = 0
 WIDTH_STEP = 16
 """Widths of rows come in such steps, numbers of tokens in those below, so that few shapes recur: processors prepare a
 matrix product anew for each new shape, which takes longer than a small product itself."""
 TOKENS_STEP = 256
-PADDING_PER_BUCKET = 96
-"""Rows join the bucket of longer ones while that pads them by so many tokens in all: another bucket costs as much."""
-TOKENS_PER_PART = 4096
-"""Batches are cut into parts of so many tokens at most: what a part needs stays in a processor's caches."""
-SCORES_PER_PART = 2**24
-"""And of so many scores, one for each item of the catalogue, list and row: 64 MB in fp32."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +102,7 @@ def lay_out(
     n_lists, n_later = (0, 0) if slates is None else (slates.shape[1], slates.shape[2] - 1)
     n_own = n_lists * n_later
     lengths = np.minimum(histories.lengths, history_length)
-    widths = _widths(lengths + 1 + n_own)  # [B]
+    widths = _widths(lengths + 1 + n_own, grain_of(device).padding_per_bucket)  # [B]
     starts = np.cumsum(widths) - widths
     n_used = int(widths.sum())
     step = TOKENS_STEP if n_used > TOKENS_STEP else 1
@@ -145,36 +140,37 @@ def lay_out(
     )
 
 
-def _widths(sizes: np.ndarray) -> np.ndarray:
+def _widths(sizes: np.ndarray, most_padding: int) -> np.ndarray:
     """Return the width that each row is padded to, [B]: that of the longest of its bucket, rounded up."""
     steps = np.where(sizes <= 2 * WIDTH_STEP, WIDTH_STEP // 2, WIDTH_STEP)
     widths, which, n_rows = np.unique(-(-sizes // steps) * steps, return_inverse=True, return_counts=True)
     padding = 0
     for place in range(len(widths) - 2, -1, -1):  # from the second longest
         padding += int(n_rows[place] * (widths[place + 1] - widths[place]))
-        if padding <= PADDING_PER_BUCKET:
+        if padding <= most_padding:
             widths[place] = widths[place + 1]
         else:
             padding = 0
     return widths[which]
 
 
-def parts_of(lengths: np.ndarray, n_scores: int = 0, rows_step: int = 4) -> Iterator[np.ndarray]:
+def parts_of(lengths: np.ndarray, grain: Grain, n_scores: int = 0, rows_step: int = 4) -> Iterator[np.ndarray]:
     """Cut a batch into parts of rows of about equal length, the longest first.
 
     Args:
         lengths: tokens of each row, [B] int.
+        grain: how many tokens and scores a part may have.
         n_scores: how many scores a row needs at a time.
         rows_step: a part has a multiple of so many rows, unless it is the last or scores are the limit.
 
     Yields:
-        places of the rows of a part in the batch, int64; `TOKENS_PER_PART` tokens and `SCORES_PER_PART` scores at most
+        places of the rows of a part in the batch, int64; of no more tokens and scores than the grain allows,
         unless `rows_step` rows, or one row, have more.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        stop = start + max(1, TOKENS_PER_PART // (int(lengths[order[start]]) * rows_step)) * rows_step
-        stop = min(stop, start + max(1, SCORES_PER_PART // max(1, n_scores)))
+        stop = start + max(1, grain.tokens_per_part // (int(lengths[order[start]]) * rows_step)) * rows_step
+        stop = min(stop, start + max(1, grain.scores_per_part // max(1, n_scores)))
         yield order[start:stop]
         start = stop

@@ -337,12 +337,12 @@ def test_more_than_is_left_is_refused(make_policy: MakePolicy) -> None:
 
 
 def test_next_k_keeps_the_order_of_its_histories_across_parts(
-    make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
+    make_policy: MakePolicy, cut_into: Callable[..., None]
 ) -> None:
     policy = make_policy()
     histories = [HISTORIES[place] for place in (4, 0, 3, 1, 2)]
     allowed = OF_EACH[::-1]
-    monkeypatch.setattr("gptrec_rl.models.sequence.TOKENS_PER_PART", 1)  # four histories, and the last
+    cut_into(tokens_per_part=1)  # four histories, and the last
     slates = NextK(policy, "fp32").recommend(histories, 3, allowed)
     assert (slates.items.dtype, slates.scores.dtype) == (np.int64, np.float32)
     for row, history in enumerate(histories):
@@ -355,7 +355,12 @@ def test_next_k_keeps_the_order_of_its_histories_across_parts(
     ("sampled", "scores", "sizes"), [(False, 100, [4, 4, 2]), (True, 1, [1] * 10)], ids=["greedy", "sampled"]
 )
 def test_lists_are_written_a_bounded_number_of_scores_at_a_time(
-    sampled: bool, scores: int, sizes: list[int], make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
+    sampled: bool,
+    scores: int,
+    sizes: list[int],
+    make_policy: MakePolicy,
+    monkeypatch: pytest.MonkeyPatch,
+    cut_into: Callable[..., None],
 ) -> None:
     policy, histories, n_rows, lay_out = make_policy(), Histories.of(HISTORIES * 2), [], GPTRec.lay_out
 
@@ -364,7 +369,7 @@ def test_lists_are_written_a_bounded_number_of_scores_at_a_time(
         return generate(policy, histories, 3, 2, 1e-3, torch.Generator().manual_seed(0) if sampled else None)
 
     expected = written()
-    monkeypatch.setattr("gptrec_rl.models.sequence.SCORES_PER_PART", scores)  # of 2 lists and 12 items
+    cut_into(scores_per_part=scores)  # of 2 lists and 12 items
     monkeypatch.setattr(GPTRec, "lay_out", lambda self, rows: n_rows.append(len(rows)) or lay_out(self, rows))
     in_parts = written()
     assert n_rows == sizes

@@ -31,11 +31,11 @@ def test_lists_rank_a_plain_gpt2s_first_choices(
 
 
 def test_scores_keep_the_order_of_their_histories_across_parts(
-    make_policy: Callable[..., GPTRec], monkeypatch: pytest.MonkeyPatch
+    make_policy: Callable[..., GPTRec], cut_into: Callable[..., None]
 ) -> None:
     recommender = TopK(make_policy(), "fp32")
     histories = [HISTORIES[place] for place in (4, 0, 3, 1, 2)]
-    monkeypatch.setattr("gptrec_rl.models.sequence.TOKENS_PER_PART", 1)  # four histories, and the last
+    cut_into(tokens_per_part=1)  # four histories, and the last
     scores = recommender.score(histories)
     assert (scores.shape, scores.dtype) == ((5, 12), np.float32)
     for row, history in enumerate(histories):
@@ -43,11 +43,11 @@ def test_scores_keep_the_order_of_their_histories_across_parts(
 
 
 def test_scores_are_computed_a_bounded_number_at_a_time(
-    make_policy: Callable[..., GPTRec], monkeypatch: pytest.MonkeyPatch
+    make_policy: Callable[..., GPTRec], monkeypatch: pytest.MonkeyPatch, cut_into: Callable[..., None]
 ) -> None:
     policy, n_rows, lay_out = make_policy(), [], GPTRec.lay_out
     expected = TopK(policy, "fp32").score(HISTORIES)
-    monkeypatch.setattr("gptrec_rl.models.sequence.SCORES_PER_PART", 30)  # of 12 items
+    cut_into(scores_per_part=30)  # of 12 items
     monkeypatch.setattr(GPTRec, "lay_out", lambda self, rows: n_rows.append(len(rows)) or lay_out(self, rows))
     np.testing.assert_allclose(TopK(policy, "fp32").score(HISTORIES), expected, atol=1e-5)
     assert n_rows == [2, 2, 1]

@@ -19,6 +19,7 @@ from gptrec_rl.goals import Goal
 from gptrec_rl.learning import gae, losses
 from gptrec_rl.learning.learner import Learner
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.models.grain import GRAINS
 from gptrec_rl.models.recommender import candidates
 from gptrec_rl.models.value import ValueModel
 from gptrec_rl.transport.messages import RolloutBatch
@@ -101,6 +102,20 @@ def test_a_mask_left_out_shows_in_the_ratios(
 
 
 # Learning
+
+
+@pytest.mark.parametrize("baseline", ["value", "group"])
+def test_what_is_learned_does_not_depend_on_how_the_work_is_cut(
+    baseline: str, make_policy: MakePolicy, roll_out: RollOut, cut_into: Callable[..., None]
+) -> None:
+    student = make_policy()
+    batch = roll_out(student, LOW)
+    learners = [make_learner(student, baseline=baseline) for _ in range(2)]
+    fine = learners[0].update(batch)
+    cut_into(**dataclasses.asdict(GRAINS["cuda"]))
+    assert dataclasses.asdict(learners[1].update(batch)) == pytest.approx(dataclasses.asdict(fine), abs=1e-5)
+    for one, other in zip(*(learner.policy.parameters() for learner in learners), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("baseline", ["value", "group"])

@@ -46,11 +46,11 @@ def test_in_a_share_of_windows_the_last_item_alone_is_masked() -> None:
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_all_masks_of_all_parts(
-    make_network: Make, ring: Split, monkeypatch: pytest.MonkeyPatch
+    make_network: Make, ring: Split, monkeypatch: pytest.MonkeyPatch, cut_into: Callable[..., None]
 ) -> None:
     windows = Histories.of([[1, 2, 3, 4, 5], [7], [8, 9, 10], [3, 4, 5, 6, 7], [1, 2]])
     monkeypatch.setattr(masked_item, "draw_windows", lambda split, n, length, rng: (np.arange(5), windows))
-    monkeypatch.setattr("gptrec_rl.models.sequence.TOKENS_PER_PART", 1)  # four windows, and the last
+    cut_into(tokens_per_part=1)  # four windows, and the last
     is_masked = draw_masks(windows, 0.5, 0.1, np.random.default_rng(SMALL.seed))
     training = MaskedItemTraining(make_network("bert4rec"), ring, SMALL.model_copy(update={"mask_share": 0.5}))
     losses = list(training._losses(np.random.default_rng(SMALL.seed)))

@@ -46,11 +46,11 @@ def test_a_model_learns_the_way_round_the_ring(name: str, wide_ring: Split) -> N
 
 
 def test_the_softmax_loss_is_the_mean_cross_entropy_of_all_places_of_all_parts(
-    make_network: Make, ring: Split, monkeypatch: pytest.MonkeyPatch
+    make_network: Make, ring: Split, monkeypatch: pytest.MonkeyPatch, cut_into: Callable[..., None]
 ) -> None:
     windows = Histories.of([[1, 2, 3, 4, 5, 6], [7], [8, 9, 10], [3, 4, 5, 6, 7], [1, 2]])
     monkeypatch.setattr(next_item, "draw_windows", lambda split, n, length, rng: (np.arange(5), windows))
-    monkeypatch.setattr("gptrec_rl.models.sequence.TOKENS_PER_PART", 1)  # four windows, and the last
+    cut_into(tokens_per_part=1)  # four windows, and the last
     training = training_of(SETTINGS["softmax"], ring, make_network)
     losses = list(training._losses(np.random.default_rng(0)))
     assert len(losses) == 2

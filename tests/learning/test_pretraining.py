@@ -181,9 +181,9 @@ def test_validation_users_are_never_trained_on(make_policy: MakePolicy) -> None:
 
 
 def test_parts_are_of_similar_length_and_bounded(
-    make_policy: MakePolicy, ring: Split, monkeypatch: pytest.MonkeyPatch
+    make_policy: MakePolicy, ring: Split, cut_into: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr("gptrec_rl.models.sequence.TOKENS_PER_PART", 80)
+    cut_into(tokens_per_part=80)
     recorder = Recorder(PopularityRecommender(ring))
     training = Pretraining(make_policy(), recorder, ring, SMALL.model_copy(update={"max_steps": 1}))
     recorder.asked.clear()
@@ -196,11 +196,11 @@ def test_parts_are_of_similar_length_and_bounded(
 
 
 def test_parts_change_neither_loss_nor_step(
-    make_policy: MakePolicy, ring: Split, monkeypatch: pytest.MonkeyPatch
+    make_policy: MakePolicy, ring: Split, cut_into: Callable[..., None]
 ) -> None:
     outcomes: list[tuple[list[float], float]] = []
     for tokens in (4096, 1):  # the whole batch, and as few histories at a time as there may be
-        monkeypatch.setattr("gptrec_rl.models.sequence.TOKENS_PER_PART", tokens)
+        cut_into(tokens_per_part=tokens)
         training = pretraining(make_policy(), ring, learning_rate=1e-3)
         outcomes.append(([p.loss for p in run(training)], training.best_loss))
     assert outcomes[0][0] == pytest.approx(outcomes[1][0], abs=1e-3)

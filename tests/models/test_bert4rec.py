@@ -70,12 +70,10 @@ def test_what_follows_a_mask_matters(model: Bert4Rec) -> None:
     assert (one - other).abs().max() > 0.1
 
 
-def test_scores_keep_the_order_of_their_histories_across_parts(
-    model: Bert4Rec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scores_keep_the_order_of_their_histories_across_parts(model: Bert4Rec, cut_into: Callable[..., None]) -> None:
     scorer = MaskScorer(model, "fp32")
     histories = [HISTORIES[place] for place in (4, 0, 3, 1, 2)]
-    monkeypatch.setattr("gptrec_rl.models.sequence.TOKENS_PER_PART", 1)
+    cut_into(tokens_per_part=1)
     scores = scorer.score(histories)
     for row, history in zip(scores, histories, strict=True):
         np.testing.assert_allclose(row, scorer.score([history])[0], atol=1e-5)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gptrec_rl.data import Histories
-from gptrec_rl.models import sequence
+from gptrec_rl.models.grain import GRAINS
 from gptrec_rl.models.sequence import Sequences, lay_out, parts_of
 
 CPU = torch.device("cpu")
@@ -138,10 +140,8 @@ def test_no_histories_have_no_tokens() -> None:
 def test_parts_hold_every_row_once_the_longest_first(
     lengths: list[int], rows_step: int, tokens: int, n_scores: int
 ) -> None:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(sequence, "TOKENS_PER_PART", tokens)
-        monkeypatch.setattr(sequence, "SCORES_PER_PART", 100)
-        parts = list(parts_of(np.array(lengths, dtype=np.int64), n_scores, rows_step))
+    grain = replace(GRAINS["cpu"], tokens_per_part=tokens, scores_per_part=100)
+    parts = list(parts_of(np.array(lengths, dtype=np.int64), grain, n_scores, rows_step))
     order = [row for part in parts for row in part.tolist()]
     assert sorted(order) == list(range(len(lengths)))
     assert [lengths[row] for row in order] == sorted(lengths, reverse=True)
@@ -151,3 +151,13 @@ def test_parts_hold_every_row_once_the_longest_first(
     for part in parts[:-1]:  # there is no room for more
         is_full_of_tokens = len(part) % rows_step == 0 and (len(part) + rows_step) * lengths[part[0]] > tokens
         assert is_full_of_tokens or (len(part) + 1) * n_scores > 100
+
+
+def test_where_launches_cost_more_than_padding_rows_of_all_lengths_stand_in_one_bucket(
+    cut_into: Callable[..., None],
+) -> None:
+    histories = Histories.of([[1] * length for length in (200, 120, 60, 5)])
+    assert len(lay_out(histories, 200, SEPARATOR, CPU).buckets) > 1
+    cut_into(**asdict(GRAINS["cuda"]))
+    (bucket,) = lay_out(histories, 200, SEPARATOR, CPU).buckets
+    assert (bucket.n_rows, bucket.width) == (4, 208)

@@ -1,0 +1,168 @@
+"""Work on a GPU: how much a second, and how much of the time its units wait for the next kernel to be launched."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks import work
+from benchmarks.accuracy import cosine, sampled
+from benchmarks.figures import number
+from gptrec_rl.config import PpoConfig, Precision
+from gptrec_rl.data import Histories, Split
+from gptrec_rl.decoding.next_k import Writer
+from gptrec_rl.goals import parse_goal
+from gptrec_rl.learning.learner import Learner
+from gptrec_rl.models.gptrec import GPTRec
+
+Baseline = Literal["value", "group"]
+
+N_DIFFERENT = 8
+"""Batches that take turns, so that shapes vary where they do in a fleet."""
+N_WARM_UP, N_TIMED, N_PROFILED, N_ROUNDS = 16, 32, 16, 5
+LAYOUTS = {"16 x 8": (16, 8), "128 x 1": (128, 1)}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one way of working did; each figure is of one call.
+
+    Attributes:
+        name: the work.
+        lists: how many lists a call is about.
+        seconds: of each round.
+        busy: seconds in which the GPU computed or copied.
+        n_kernels: kernels launched.
+        n_answers: copies to the host, for each of which it waits.
+    """
+
+    name: str
+    lists: int
+    seconds: Sequence[float]
+    busy: float
+    n_kernels: float
+    n_answers: float
+
+    @property
+    def median(self) -> float:
+        """Seconds of a call."""
+        return float(np.median(self.seconds))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the GPU is from a processor in fp32, with the same weights and lists.
+
+    Attributes:
+        precision: of the GPU's matrix products.
+        ratio: largest |ratio - 1| at equal weights, against the processor's log-probabilities.
+        distance: 1 - cosine of the policy's gradients.
+    """
+
+    precision: Precision
+    ratio: float
+    distance: float
+
+
+def device() -> torch.device:
+    """Return the GPU."""
+    return torch.device("cuda")
+
+
+def measure(data: Path | None) -> list[Speed]:
+    """Measure updates with both baselines on histories of 200 items and on random cuts, and generation."""
+    split = work.open_data(data)
+    speeds = []
+    for layout, (n_histories, n_lists) in LAYOUTS.items():
+        full = [work.full_histories(n_histories, seed=seed) for seed in range(N_DIFFERENT)]
+        cuts = [work.cut_histories(split, n_histories, seed) for seed in range(N_DIFFERENT)]
+        baselines: tuple[Baseline, ...] = ("group", "value") if n_lists > 1 else ("value",)
+        for kind, batches in {"(a)": full, "(b)": cuts}.items():
+            for baseline in baselines:
+                name = f"update, {layout} lists {kind}, {baseline} baseline"
+                speeds.append(_speed(name, n_histories * n_lists, _updates(batches, n_lists, baseline)))
+            name = f"generation, {layout} lists {kind}"
+            speeds.append(_speed(name, n_histories * n_lists, _generations(batches, n_lists)))
+    return speeds
+
+
+def _updates(batches: Sequence[Histories], n_lists: int, baseline: Baseline) -> Callable[[], object]:
+    config = PpoConfig(passes=1, baseline=baseline)
+    learner = Learner(work.policy().to(device()), parse_goal("ndcg=1"), config, "auto")
+    rollouts = itertools.cycle([work.rollout(histories, n_lists) for histories in batches])
+    return lambda: learner.update(next(rollouts))
+
+
+def _generations(batches: Sequence[Histories], n_lists: int) -> Callable[[], object]:
+    writer, sampler = Writer(work.policy().to(device()), "auto"), torch.Generator(device()).manual_seed(0)
+    turns = itertools.cycle(batches)
+    return lambda: writer.write(next(turns), work.K, n_lists, generator=sampler)
+
+
+def _speed(name: str, lists: int, call: Callable[[], object]) -> Speed:
+    def repeat(n: int) -> float:
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(n):
+            call()
+        torch.cuda.synchronize()
+        return (time.perf_counter() - started) / n
+
+    repeat(N_WARM_UP)
+    seconds = [repeat(N_TIMED) for _ in range(N_ROUNDS)]
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        repeat(N_PROFILED)
+    events = [event for event in profiled.events() if event.device_type.name == "CUDA"]
+    busy = sum(event.time_range.elapsed_us() for event in events) / 1e6
+    copies = [event.name for event in events if event.name.startswith("Mem")]
+    answers = [copy for copy in copies if "DtoH" in copy]
+    n_kernels = len(events) - len(copies)
+    return Speed(name, lists, seconds, busy / N_PROFILED, n_kernels / N_PROFILED, len(answers) / N_PROFILED)
+
+
+def agreements(data: Path | None, student: Path | None) -> tuple[str, list[Agreement]]:
+    """Compare what the learner makes of a batch on the GPU and on the processor; also says of which policy."""
+    split = work.open_data(data)
+    policy, described = work.trained_policy(data, student, split)
+    return described, list(_agreements(policy, split))
+
+
+def _agreements(policy: GPTRec, split: Split) -> Iterator[Agreement]:
+    rollout = sampled(policy, work.cut_histories(split, 16), 8, "fp32")
+    exact = Learner(policy, parse_goal("ndcg=1"), PpoConfig(passes=1), "fp32")
+    exact.update(rollout)
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    for precision in precisions:
+        learner = Learner(policy.to(device()), parse_goal("ndcg=1"), PpoConfig(passes=1), precision)
+        stats = learner.update(rollout)
+        distance = 1 - cosine(learner.policy.to("cpu").network, exact.policy.network)
+        yield Agreement(precision, stats.ratio_error, distance)
+
+
+def table(speeds: Sequence[Speed]) -> list[list[str]]:
+    """Return what was measured, headings first."""
+    heads = ["work", "a second", "ms", "range", "GPU busy, ms", "share of the time", "kernels", "answers waited for"]
+    return [
+        heads,
+        *(
+            [
+                speed.name,
+                number(1 / speed.median),
+                number(1000 * speed.median),
+                f"{number(1000 * min(speed.seconds))} to {number(1000 * max(speed.seconds))}",
+                number(1000 * speed.busy),
+                f"{speed.busy / speed.median:.0%}",
+                number(speed.n_kernels),
+                number(speed.n_answers),
+            ]
+            for speed in speeds
+        ),
+    ]

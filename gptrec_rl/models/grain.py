@@ -1,0 +1,40 @@
+"""How finely work is cut: into what a processor's caches hold, and coarser on a GPU, which waits for every launch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Grain:
+    """How finely work is cut; the results are the same.
+
+    Attributes:
+        padding_per_bucket: rows join the bucket of longer ones while that pads them by so many tokens in all; another
+            bucket costs as much.
+        tokens_per_part: batches are cut into parts of so many tokens at most.
+        scores_per_part: and of so many scores, one for each item of the catalogue, list and row.
+        lists_together: histories are run in parts, and about so many lists grow together behind them: small products
+            are slow.
+        logits_at_once: when learning, about so many logits are computed at a time.
+    """
+
+    padding_per_bucket: int
+    tokens_per_part: int
+    scores_per_part: int
+    lists_together: int
+    logits_at_once: int
+
+
+GRAINS = {
+    "cpu": Grain(96, 2**12, 2**24, 128, 2**19),
+    "cuda": Grain(2**12, 2**16, 2**27, 2**12, 2**26),
+}
+"""By the type of the device."""
+
+
+def grain_of(device: torch.device) -> Grain:
+    """Return how finely to cut work for a device."""
+    return GRAINS.get(device.type, GRAINS["cpu"])
