@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "bench.json"
 LOAD = ROOT / "docs" / "results" / "load.json"
+GPU = ROOT / "docs" / "results" / "gpu.json"
 TITLE = "Performance"
 COMMAND = "python -m benchmarks"
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -135,6 +136,39 @@ def stages(out: Path, section: Path) -> None:
         section, TITLE, Section("How far from the limit", f"{COMMAND} stages", seconds, notes=[words, markdown(rows)])
     )
     click.echo(f"{words}\n{text(rows)}")
+
+
+@main.command()
+@click.option("--data", type=click.Path(path_type=Path), envvar="GPTREC_DATA", help="MovieLens-1M, prepared.")
+@click.option("--student", type=click.Path(path_type=Path), default=STUDENT, help="A student trained on it.")
+@click.option("--out", type=click.Path(path_type=Path), default=GPU, help="Gets the figures, as JSON.")
+@section_option
+def gpu(data: Path | None, student: Path, out: Path, section: Path) -> None:
+    """Measure updates and generation on a GPU, and how long it waits for kernels to be launched."""
+    import json
+
+    import torch
+
+    from benchmarks import gpu as on_gpu
+    from benchmarks.figures import markdown, text
+    from gptrec_rl.reporting.results import Section, machine_description, write_section
+
+    if not torch.cuda.is_available():
+        raise click.ClickException("PyTorch finds no GPU here; this benchmark needs one, and a CUDA build of PyTorch")
+    started = time.monotonic()
+    policy, agreed = on_gpu.agreements(_existing(data or DATA), _existing(student))
+    speeds = on_gpu.measure(_existing(data or DATA))
+    seconds = time.monotonic() - started
+    facts = {
+        "machine": f"{machine_description()}, {torch.cuda.get_device_name()}, PyTorch {torch.__version__}",
+        "agreement": [asdict(each) for each in agreed],
+        "speeds": [asdict(each) for each in speeds],
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(facts, indent=2) + "\n")
+    rows, notes = on_gpu.table(speeds), on_gpu.words(policy, agreed)
+    write_section(section, TITLE, Section("On a GPU", f"{COMMAND} gpu", seconds, notes=[notes, markdown(rows)]))
+    click.echo(f"{notes}\n{text(rows)}\nwrote {out} and {section}")
 
 
 @main.command()

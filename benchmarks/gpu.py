@@ -1,4 +1,4 @@
-"""Work on a GPU: how much a second, and how much of the time its units wait for the next kernel to be launched."""
+"""Work on a GPU: how much a second, and for how much of the time the GPU waits for the next kernel to be launched."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from gptrec_rl.learning.learner import Learner
 from gptrec_rl.models.gptrec import GPTRec
 
 Baseline = Literal["value", "group"]
+DEVICE = torch.device("cuda")
 
-N_DIFFERENT = 8
+N_DIFFERENT = 4
 """Batches that take turns, so that shapes vary where they do in a fleet."""
-N_WARM_UP, N_TIMED, N_PROFILED, N_ROUNDS = 16, 32, 16, 5
+N_WARM_UP, N_TIMED, N_PROFILED, N_ROUNDS = 8, 16, 4, 5
 LAYOUTS = {"16 x 8": (16, 8), "128 x 1": (128, 1)}
 
 
@@ -64,17 +65,12 @@ class Agreement:
     Attributes:
         precision: of the GPU's matrix products.
         ratio: largest |ratio - 1| at equal weights, against the processor's log-probabilities.
-        distance: 1 - cosine of the policy's gradients.
+        distance: 1 - cosine of the policy's gradient to the processor's.
     """
 
     precision: Precision
     ratio: float
     distance: float
-
-
-def device() -> torch.device:
-    """Return the GPU."""
-    return torch.device("cuda")
 
 
 def measure(data: Path | None) -> list[Speed]:
@@ -96,13 +92,13 @@ def measure(data: Path | None) -> list[Speed]:
 
 def _updates(batches: Sequence[Histories], n_lists: int, baseline: Baseline) -> Callable[[], object]:
     config = PpoConfig(passes=1, baseline=baseline)
-    learner = Learner(work.policy().to(device()), parse_goal("ndcg=1"), config, "auto")
+    learner = Learner(work.policy().to(DEVICE), parse_goal("ndcg=1"), config, "auto")
     rollouts = itertools.cycle([work.rollout(histories, n_lists) for histories in batches])
     return lambda: learner.update(next(rollouts))
 
 
 def _generations(batches: Sequence[Histories], n_lists: int) -> Callable[[], object]:
-    writer, sampler = Writer(work.policy().to(device()), "auto"), torch.Generator(device()).manual_seed(0)
+    writer, sampler = Writer(work.policy().to(DEVICE), "auto"), torch.Generator(DEVICE).manual_seed(0)
     turns = itertools.cycle(batches)
     return lambda: writer.write(next(turns), work.K, n_lists, generator=sampler)
 
@@ -118,7 +114,7 @@ def _speed(name: str, lists: int, call: Callable[[], object]) -> Speed:
 
     repeat(N_WARM_UP)
     seconds = [repeat(N_TIMED) for _ in range(N_ROUNDS)]
-    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiled:
         repeat(N_PROFILED)
     events = [event for event in profiled.events() if event.device_type.name == "CUDA"]
     busy = sum(event.time_range.elapsed_us() for event in events) / 1e6
@@ -141,21 +137,35 @@ def _agreements(policy: GPTRec, split: Split) -> Iterator[Agreement]:
     exact.update(rollout)
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     for precision in precisions:
-        learner = Learner(policy.to(device()), parse_goal("ndcg=1"), PpoConfig(passes=1), precision)
+        learner = Learner(policy.to(DEVICE), parse_goal("ndcg=1"), PpoConfig(passes=1), precision)
         stats = learner.update(rollout)
         distance = 1 - cosine(learner.policy.to("cpu").network, exact.policy.network)
         yield Agreement(precision, stats.ratio_error, distance)
 
 
+def words(policy: str, agreed: Sequence[Agreement]) -> str:
+    """Say what was measured with, and how far it is from a processor."""
+    differences = "; ".join(
+        f"in {each.precision} the largest error of ratios at equal weights is {each.ratio:.1e} and 1 - cosine of the "
+        f"policy's gradient {each.distance:.1e}"
+        for each in agreed
+    )
+    return (
+        f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}. Beside a processor in fp32, with {policy} and "
+        f"16 x 8 lists (b), {differences}. Below, a call is of {N_DIFFERENT} batches in turn; the share is that of the "
+        "time in which the GPU computes or copies: in the rest it waits for the next kernel to be launched."
+    )
+
+
 def table(speeds: Sequence[Speed]) -> list[list[str]]:
     """Return what was measured, headings first."""
-    heads = ["work", "a second", "ms", "range", "GPU busy, ms", "share of the time", "kernels", "answers waited for"]
+    heads = ["work", "lists/s", "ms", "range", "GPU busy, ms", "share of the time", "kernels", "answers waited for"]
     return [
         heads,
         *(
             [
                 speed.name,
-                number(1 / speed.median),
+                number(speed.lists / speed.median),
                 number(1000 * speed.median),
                 f"{number(1000 * min(speed.seconds))} to {number(1000 * max(speed.seconds))}",
                 number(1000 * speed.busy),

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 
 from benchmarks.figures import Figure, number, unmeasured
 from benchmarks.measure import ChildError, Contest, Round, Way, contest
+from gptrec_rl.models.precision import has_bf16
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,14 @@ class Statistic:
         bound: what the ratio of the two ways has to reach.
         measure: of a round; more is better.
         unit: of the measure.
+        is_binding: whether the bound is meant for this row; it is only where the processor has bf16 units.
     """
 
     name: str
     bound: float
     measure: Callable[[Round], float]
     unit: str
+    is_binding: bool = True
 
     def figure(self, result: Contest) -> Figure:
         """Compare the rounds of two ways pair by pair."""
@@ -57,7 +61,8 @@ class Statistic:
         ratios = [mine / theirs for mine, theirs in zip(ours, plain, strict=True)]
         rates = f"{number(float(np.median(ours)))} against {number(float(np.median(plain)))} {self.unit}"
         memory = " and ".join(number(peak) for peak in result.peak_memory)
-        return Figure.of(self.name, ratios, "times", "at least", self.bound, f"{rates}; peak {memory} MB")
+        is_binding = self.is_binding and has_bf16(torch.device("cpu"))
+        return Figure.of(self.name, ratios, "times", "at least", self.bound, f"{rates}; peak {memory} MB", is_binding)
 
 
 @dataclass(frozen=True)

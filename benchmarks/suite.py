@@ -15,7 +15,8 @@ N_HISTORIES, N_LISTS = 16, 8
 """Of a batch of the fleet; what is compared without groups has as many lists, each of a history of its own."""
 
 
-LATENCY_CALLS = 60
+LATENCY_CALLS, PLAIN_LATENCY_CALLS = 300, 100
+"""A 99th percentile of fewer calls is the slowest one."""
 ACTIVATIONS = {"gelu_new": "", "gelu": ", plain with the exact GELU"}
 """Of the plain ways: GPT-2's own, which transformers computes step by step, and that of this library's models."""
 
@@ -29,7 +30,7 @@ def generation_of_groups(setting: Setting) -> Sequence[Figure]:
         figure
         for activation, remark in ACTIVATIONS.items()
         for plain in [Way(ways.plain_generation, (histories, activation), calls=4)]
-        for figure in _race(setting, ours, plain, 1, f"{name}{remark}", 200, "lists/s")
+        for figure in _race(setting, ours, plain, 1, f"{name}{remark}", 200, "lists/s", not remark)
     ]
 
 
@@ -42,7 +43,7 @@ def generation_of_singles(setting: Setting) -> Sequence[Figure]:
         figure
         for activation, remark in ACTIVATIONS.items()
         for cached in [Way(ways.cached_generation, (histories, activation))]
-        for figure in _race(setting, ours, cached, 1, f"{name}{remark}", 2, "lists/s")
+        for figure in _race(setting, ours, cached, 1, f"{name}{remark}", 2, "lists/s", not remark)
     ]
 
 
@@ -60,7 +61,7 @@ def latency(setting: Setting) -> Sequence[Figure]:
     race = Race(
         (
             Way(ways.single_list, work_of_both, calls=LATENCY_CALLS),
-            Way(ways.plain_single_list, work_of_both, calls=LATENCY_CALLS),
+            Way(ways.plain_single_list, work_of_both, calls=PLAIN_LATENCY_CALLS),
         ),
         n_cores=1,
         statistics=(
@@ -108,10 +109,19 @@ def evaluation(setting: Setting) -> Sequence[Figure]:
 
 
 def _race(
-    setting: Setting, ours: Way, plain: Way, n_cores: int, name: str, at_least: float, unit: str
+    setting: Setting,
+    ours: Way,
+    plain: Way,
+    n_cores: int,
+    name: str,
+    at_least: float,
+    unit: str,
+    is_binding: bool = True,
 ) -> Sequence[Figure]:
     threads = f"{n_cores} thread{'s' * (n_cores > 1)}"
-    return Race((ours, plain), n_cores, [Statistic(f"{name}, {threads}", at_least, rate, unit)]).run(setting)
+    return Race((ours, plain), n_cores, [Statistic(f"{name}, {threads}", at_least, rate, unit, is_binding)]).run(
+        setting
+    )
 
 
 SUITE: dict[str, Benchmark] = {

@@ -157,16 +157,19 @@ class Writer:
         n_run = 0
         while (n := len(right)) < k:
             tree = Tree.guess(right, shortlist, likely[n - 1 : k - 1], n_guesses)
-            nodes = np.repeat(np.arange(len(tree.paths)), [len(path) for path in tree.paths])
+            depths = np.array([len(path) for path in tree.paths])
+            nodes = np.repeat(np.arange(len(tree.paths)), depths)
             on_path = np.array([node for path in tree.paths for node in path])  # of each node its path, one by one
+            columns = np.array(tree.columns)
             sees = np.zeros((len(tree.paths), n_run + len(tree.paths)), dtype=bool)
             sees[:, kept] = sees[nodes, n_run + on_path] = True
-            places = torch.tensor([n - 2 + len(path) for path in tree.paths], device=taken.device)
-            items = torch.tensor([tree.columns], device=taken.device) + 1
-            states = branches.append(items, positions[places], torch.from_numpy(sees).to(taken.device))[0]
+            items, places, opened = (
+                torch.from_numpy(array).to(taken.device) for array in (columns + 1, n - 2 + depths, sees)
+            )
+            states = branches.append(items[None], positions[places], opened)[0]
             behind = self._logits(states, taken, temperature).cpu().numpy()  # [Q, I + spare]
             of_shortlist = behind[:, shortlist]
-            behind[:, right] = behind[nodes, np.array(tree.columns)[on_path]] = -np.inf
+            behind[:, right] = behind[nodes, columns[on_path]] = -np.inf
             best = behind.argmax(axis=-1).tolist()
             path = tree.check(best)
             longest = tree.longest(path)
@@ -176,7 +179,8 @@ class Writer:
             kept += [n_run + node for node in path]
             n_run += len(tree.paths)
         log_probs = torch.from_numpy(np.concatenate(exact)).log_softmax(dim=-1)  # [K, I + spare]
-        return (torch.tensor(right) + 1).to(taken.device), log_probs[range(k), right].to(taken.device)
+        chosen = torch.tensor(right)
+        return (chosen + 1).to(taken.device), log_probs.gather(-1, chosen[:, None])[:, 0].to(taken.device)
 
     def taken(self, may: np.ndarray) -> torch.Tensor:
         """Return minus infinity at what may not be recommended and 0 elsewhere, [b, I + spare]."""

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from benchmarks import rows
 from benchmarks.measure import Child, Contest, Round, Way, contest
 from benchmarks.rows import Alone, Race, Setting, Statistic, promptness, rate
 
@@ -40,11 +41,16 @@ def test_a_child_that_fails_or_dies_gives_a_row_that_says_so(way, said):
     assert said in figure.notes
 
 
-def test_ratios_are_taken_round_by_round():
+@pytest.mark.parametrize(
+    ("has_bf16", "is_binding", "verdict"),
+    [(True, True, "yes"), (True, False, "report only"), (False, True, "report only")],
+)
+def test_ratios_are_taken_round_by_round(has_bf16, is_binding, verdict, monkeypatch):
+    monkeypatch.setattr(rows, "has_bf16", lambda device: has_bf16)
     ours = [Round([1.0, 1.0], [8, 8]), Round([1.0], [6]), Round([2.0], [20])]  # 8, 6 and 10 a second
     plain = [Round([1.0], [2]), Round([1.0], [1]), Round([1.0], [2])]  # ratios 4, 6, 5
-    figure = Statistic("work", 5, rate, "lists/s").figure(Contest([ours, plain], [10.0, 20.0]))
-    assert (figure.value, figure.low, figure.high, figure.verdict) == (5, 4, 6, "yes")
+    figure = Statistic("work", 5, rate, "lists/s", is_binding).figure(Contest([ours, plain], [10.0, 20.0]))
+    assert (figure.value, figure.low, figure.high, figure.verdict) == (5, 4, 6, verdict)
     assert figure.notes == "8 against 2 lists/s; peak 10 and 20 MB"
 
 
