@@ -83,12 +83,20 @@ class MemoryControl(Control):
         self._wishes.update(wishes)
 
 
+# KEYS: control. HDEL of what isn't there comes first: after it Redis carries a script out even if its memory is full,
+# and a fleet that waits for memory is one that somebody wants to pause, scale down or stop.
+_WITHOUT_MEMORY = "redis.call('HDEL', KEYS[1], '')\n"
+_SET = _WITHOUT_MEMORY + "redis.call('HSET', KEYS[1], unpack(ARGV))"
+_STOP = _WITHOUT_MEMORY + "redis.call('HINCRBY', KEYS[1], 'stops', 1)"
+
+
 class RedisControl(Control):
     """The wishes for a fleet of processes that share a Redis."""
 
     def __init__(self, client: redis.Redis, run_id: str) -> None:
         self._client = client
         self._key = f"gptrec:{{{run_id}}}:control"
+        self._set_fields, self._add_stop = map(client.register_script, (_SET, _STOP))
 
     def wishes(self) -> Wishes:
         """Return what is wanted now; what is no number within its bounds counts as not wished."""
@@ -97,11 +105,10 @@ class RedisControl(Control):
 
     def stop(self) -> None:
         """Want all to end."""
-        self._client.hincrby(self._key, "stops", 1)
+        self._add_stop(keys=[self._key])
 
     def _set(self, wishes: Mapping[str, int]) -> None:
-        fields: dict[Any, Any] = dict(wishes)
-        self._client.hset(self._key, mapping=fields)
+        self._set_fields(keys=[self._key], args=[part for wish in wishes.items() for part in wish])
 
 
 def _number(text: bytes) -> int:

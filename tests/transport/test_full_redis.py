@@ -12,6 +12,7 @@ import redis
 from gptrec_rl.data import Histories
 from gptrec_rl.transport.cache import CacheLimits, Head, Ledger
 from gptrec_rl.transport.connection import connect_patiently
+from gptrec_rl.transport.control import RedisControl, Wishes
 from gptrec_rl.transport.ids import RedisIds
 from gptrec_rl.transport.lease import RedisLease
 from gptrec_rl.transport.messages import RolloutBatch
@@ -105,6 +106,20 @@ def test_who_learns_keeps_its_lease_reports_and_refuses_batches_without_memory(
     cache.quarantine(3)
     assert cache.quarantined() == {3}
     assert cache.ledger() == Ledger(generated=2, drawn=1, rejected=1)
+
+
+def test_a_fleet_without_memory_is_paused_scaled_and_stopped(
+    client: redis.Redis, make_batch: Maker, fill: Callable[[], None]
+) -> None:
+    open_cache(client).put(make_batch(0, **LARGE))
+    fill()
+    control = RedisControl(client, "run")
+    control.scale(1)
+    control.pause()
+    control.stop()
+    assert control.wishes() == Wishes(1, True, 1)
+    control.start(2)
+    assert control.wishes() == Wishes(2, False, 1)
 
 
 def test_a_process_that_starts_waits_for_memory(redis_url: str, client: redis.Redis) -> None:
