@@ -65,6 +65,14 @@ def test_a_learner_that_reports_and_makes_no_step_stands_still(tmp_path: Path) -
     assert alerts(tmp_path, waits, 930) == {"LearnerStandsStill"}
 
 
+def test_a_paused_learner_stands_still_as_it_was_told_to(tmp_path: Path) -> None:
+    paused_for_half_an_hour = 'gptrec_wait_for_ratio{role="optimiser",id="0",what="resume"}'
+    waits = {**LEARNS, STEP: "0+1x120 120x360 121+1x1520", paused_for_half_an_hour: "0x120 1x360 0x1520"}
+    assert [alerts(tmp_path, waits, at_s) for at_s in (930, 2400, 2430, 9000)] == [set()] * 4
+    hangs_behind_it = {**waits, STEP: "0+1x120 120x1880"}
+    assert alerts(tmp_path, hangs_behind_it, 3000) == {"LearnerStandsStill"}
+
+
 def test_an_optimiser_that_never_came_is_missed(tmp_path: Path) -> None:
     assert [alerts(tmp_path, UP, at_s) for at_s in (240, 360)] == [set(), {"OptimiserNeverCame"}]
 
