@@ -153,6 +153,8 @@ class RowConfig(Settings):
         for budget, own in self.budgets.items():
             if self.tune is not None and not isinstance(own.get("student", ""), str):
                 raise ValueError(f"budgets.{budget}.student = {own['student']!r} is not the name of a row")
+            if self.tune is not None and not {"steps", "max_minutes"} & self.settings_of(budget).keys():
+                raise ValueError(f"budgets.{budget} has neither steps nor max_minutes, without which tuning never ends")
         return self
 
     def under(self, budget: str) -> RowConfig:

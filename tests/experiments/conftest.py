@@ -59,7 +59,8 @@ def write_set(folder: Path, rows: Mapping[str, Mapping[str, Any]], dataset: Mapp
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dataset.toml").write_text(tomli_w.dumps(dataset))
     for place, (row_id, row) in enumerate(rows.items()):
-        trained = {"budgets": {"cpu": {}}} if {"train", "pretrain", "tune"} & set(row) else {}
+        budget = {"steps": 1} if "tune" in row else {}
+        trained = {"budgets": {"cpu": budget}} if {"train", "pretrain", "tune"} & set(row) else {}
         whole = {"name": f"The {row_id}", "place": place, **trained, **row}
         (folder / f"{row_id}.toml").write_text(tomli_w.dumps(whole))
     return folder

@@ -55,15 +55,22 @@ def test_lineage_names_what_comes_first(tiny: Path) -> None:
         ({"train": {"model": "sasrec"}}, "bad.toml: a row that is trained needs a budget"),
         ({"built_in": {"model": "markow"}}, "built_in.model = 'markow'"),
         ({"built_in": {"model": "markov"}, "published": "sasrek"}, "published = 'sasrek' is not in"),
-        ({"tune": {"student": "studnet", "goal": "ndcg=1"}, "budgets": {"cpu": {}}}, "no row 'studnet' in"),
-        ({"tune": {"student": "studnet", "goal": "ndcg=1"}, "budgets": {"cpu": {}}}, "did you mean student?"),
+        ({"tune": {"student": "studnet", "goal": "ndcg=1"}, "budgets": {"cpu": {"steps": 1}}}, "no row 'studnet' in"),
+        ({"tune": {"student": "studnet", "goal": "ndcg=1"}, "budgets": {"cpu": {"steps": 1}}}, "did you mean student?"),
+        (
+            {"tune": {"student": "student", "goal": "ndcg=1"}, "budgets": {"cpu": {}}},
+            "budgets.cpu has neither steps nor",
+        ),
         ({"pretrain": {"teacher": "bad"}, "budgets": {"cpu": {}}}, "in a circle: bad -> bad"),
         ({"train": {"model": "sasrek"}, "budgets": {"cpu": {}}}, "train.model = 'sasrek'"),
         ({"train": {"model": "bpr"}, "budgets": {"cpu": {"dropout": 0}}}, "budget cpu: there is no setting dropout"),
         ({"pretrain": {"teacher": "sasrec"}, "budgets": {"cpu": {"batch_size": 0}}}, "batch_size = 0"),
         ({"pretrain": {"teacher": "mmr"}, "budgets": {"cpu": {}}}, "builds on mmr, which is not a model's row"),
-        ({"tune": {"student": "sasrec", "goal": "ndcg=1"}, "budgets": {"cpu": {}}}, "which is not a GPTRec's row"),
-        ({"tune": {"student": "student", "goal": "ncdg=1"}, "budgets": {"cpu": {}}}, "did you mean 'ndcg'?"),
+        (
+            {"tune": {"student": "sasrec", "goal": "ndcg=1"}, "budgets": {"cpu": {"steps": 1}}},
+            "which is not a GPTRec's row",
+        ),
+        ({"tune": {"student": "student", "goal": "ncdg=1"}, "budgets": {"cpu": {"steps": 1}}}, "did you mean 'ndcg'?"),
         ({"rerank": {**MMR, "weights": [0.5, -0.5]}}, "rerank.weights"),
         ({"rerank": {**MMR, "weights": [float("nan")]}}, "rerank.weights"),
         ({"rerank": {**MMR, "goals": ["calibration=1"]}}, "has a reward that no metric of the table measures"),
@@ -162,7 +169,7 @@ def test_a_budget_names_another_student(tiny: Path) -> None:
 def test_a_wrong_student_of_another_budget_is_named(
     how: dict[str, object], student: object, message: str, tiny: Path
 ) -> None:
-    write(tiny, "bad", **how, budgets={"paper": {"student": student}})
+    write(tiny, "bad", **how, budgets={"paper": {"student": student, **({"steps": 1} if "tune" in how else {})}})
     with pytest.raises(InputError, match=message) as raised:
         read_set(tiny, "cpu")
     assert "bad.toml" in str(raised.value)
