@@ -12,7 +12,8 @@ import torch
 from gptrec_rl.models.grain import grain_of
 
 ROWS_AT_ONCE = 128
-"""The logits of about so many choices, or more where the grain allows, are computed at a time."""
+"""Logits of about so many choices, or more where the grain allows, are computed at a time: they stay in a processor's
+caches."""
 NEVER = -1e30
 """Stands for minus infinity where 0 times it has to be 0."""
 

@@ -18,7 +18,7 @@ class Grain:
         scores_per_part: and of so many scores, one for each item of the catalogue, list and row.
         lists_together: histories are run in parts, and about so many lists grow together behind them: small products
             are slow.
-        logits_at_once: when learning, about so many logits are computed at a time.
+        logits_at_once: when learning, about so many logits are computed at a time; those of a few places in any case.
     """
 
     padding_per_bucket: int
@@ -29,8 +29,8 @@ class Grain:
 
 
 GRAINS = {
-    "cpu": Grain(96, 2**12, 2**24, 128, 2**19),
-    "cuda": Grain(2**12, 2**16, 2**27, 2**12, 2**26),
+    "cpu": Grain(96, 2**12, 2**24, 128, 0),
+    "cuda": Grain(2**12, 2**14, 2**27, 2**10, 2**26),
 }
 """By the type of the device."""
 

@@ -89,10 +89,9 @@ def draw_choices(dtype: torch.dtype = torch.float32) -> Choices:
 @pytest.mark.parametrize("rows_at_once", [1, 24, 128], ids=["a history at a time", "two", "all at once"])
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
 def test_chosen_log_probs_and_entropies_are_those_of_the_whole_distribution(
-    temperature: float, rows_at_once: int, monkeypatch: pytest.MonkeyPatch, cut_into: Callable[..., None]
+    temperature: float, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(masking, "ROWS_AT_ONCE", rows_at_once)
-    cut_into(logits_at_once=0)
     choices = draw_choices()
     assert not choices.may.all()
     for got, expected in zip(choices.chosen(temperature, torch.float32), choices.by_autograd(temperature), strict=True):
@@ -123,10 +122,9 @@ class Shapes(TorchDispatchMode):
 
 @pytest.mark.parametrize("with_gradients", [True, False])
 def test_the_whole_distribution_is_kept_for_gradients_alone(
-    with_gradients: bool, monkeypatch: pytest.MonkeyPatch, cut_into: Callable[..., None]
+    with_gradients: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(masking, "ROWS_AT_ONCE", 12)  # a history
-    cut_into(logits_at_once=0)
     choices = draw_choices()
     with torch.set_grad_enabled(with_gradients), Shapes() as shapes:
         outcomes = choices.chosen(1.0, torch.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch.nn import functional
@@ -17,9 +19,12 @@ def draw(n_places: int = 37) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return states, weights, torch.randint(1, 21, (n_places,), generator=random)
 
 
-@pytest.mark.parametrize("at_once", [1, 10, 37, 512])
-def test_value_and_gradients_are_pytorchs(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("at_once", "logits_at_once"), [(1, 0), (10, 0), (10, 400), (10, 4000), (37, 0), (512, 0)])
+def test_value_and_gradients_are_pytorchs(
+    at_once: int, logits_at_once: int, monkeypatch: pytest.MonkeyPatch, cut_into: Callable[..., None]
+) -> None:
     monkeypatch.setattr(cross_entropy, "PLACES_AT_ONCE", at_once)
+    cut_into(logits_at_once=logits_at_once)  # of 20 items
     states, weights, targets = draw()
     loss = softmax_cross_entropy(states, weights, targets)
     expected = functional.cross_entropy(states @ weights.T, targets - 1)
