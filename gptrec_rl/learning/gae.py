@@ -67,17 +67,15 @@ def v_trace(
     return VTrace(values + excess, errors + gamma * gae_lambda * _next(excess))
 
 
-def leave_one_out_advantages(rewards: torch.Tensor, gamma: float) -> torch.Tensor:
+def leave_one_out_advantages(returns: torch.Tensor) -> torch.Tensor:
     """Return R_t less the mean R_t of the other G - 1 lists of the same history: no value model is needed.
 
     Args:
-        rewards: [B, G, K], G at least 2.
-        gamma: discount, 0..1.
+        returns: R_t, [B, G, K], G at least 2.
     """
-    returns = discounted_returns(rewards, gamma).double()  # so that equal returns leave 0, not rounding
-    n_lists = returns.shape[1]
-    others = (returns.sum(dim=1, keepdim=True) - returns) / (n_lists - 1)
-    return (returns - others).to(rewards.dtype)
+    exact = returns.double()  # so that equal returns leave 0, not rounding
+    others = (exact.sum(dim=1, keepdim=True) - exact) / (exact.shape[1] - 1)
+    return (exact - others).to(returns.dtype)
 
 
 def _next(values: torch.Tensor) -> torch.Tensor:
@@ -92,8 +90,10 @@ def _errors(rewards: torch.Tensor, values: torch.Tensor, gamma: float) -> torch.
 
 def _discounted_sums(terms: torch.Tensor, discounts: float | torch.Tensor) -> torch.Tensor:
     """Return S_t = terms_t + discount_t S_(t+1), [..., K]; discounts are one or [..., K]."""
-    sums = terms.clone()
-    each = torch.as_tensor(discounts, dtype=terms.dtype, device=terms.device).expand_as(terms)
-    for t in range(terms.shape[-1] - 2, -1, -1):
-        sums[..., t] += each[..., t] * sums[..., t + 1]
-    return sums
+    *earlier, last = terms.unbind(dim=-1)
+    of_each: list[torch.Tensor | float]
+    of_each = [*discounts.unbind(dim=-1)] if isinstance(discounts, torch.Tensor) else [discounts] * terms.shape[-1]
+    sums = [last]
+    for term, discount in zip(reversed(earlier), reversed(of_each[:-1]), strict=True):
+        sums.append(term + discount * sums[-1])
+    return torch.stack(sums[::-1], dim=-1)

@@ -69,6 +69,7 @@ class _Batch:
     may: torch.Tensor  # [B, I]
     ground_truth: torch.Tensor  # [B]
     rewards: torch.Tensor
+    returns: torch.Tensor
     behaviour_log_probs: torch.Tensor
     temperature: float
 
@@ -183,20 +184,24 @@ class Learner:
         def moved(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(array).to(policy.device)
 
+        rewards = weighted_sum(rollout.rewards, self._goal)[order]
+        # On the host: a GPU takes longer to launch so many small sums than to be handed the last one.
+        returns = gae.discounted_returns(torch.from_numpy(rewards), self._config.gamma)
+
         return _Batch(
             sequences=policy.lay_out(histories, slates),
             slates=moved(slates).long(),
             may=moved(may),
             ground_truth=moved(rollout.ground_truth[order]),
-            rewards=moved(weighted_sum(rollout.rewards, self._goal)[order]),
+            rewards=moved(rewards),
+            returns=returns.to(policy.device),
             behaviour_log_probs=moved(rollout.log_probs[order]),
             temperature=rollout.temperature,
         )
 
     def _targets(self, batch: _Batch, outputs: _Outputs) -> _Targets:
         """Compute value targets and advantages from the first pass; they stay the same for all passes."""
-        config = self._config
-        returns = gae.discounted_returns(batch.rewards, config.gamma)
+        config, returns = self._config, batch.returns
         if outputs.values is None:
             if batch.slates.shape[1] < 2:
                 raise InputError(
@@ -204,7 +209,7 @@ class Learner:
                     "with; set fleet.n_lists to 2 or more, or ppo.baseline to 'value'"
                 )
             old_values = torch.zeros_like(batch.rewards)
-            advantages = gae.leave_one_out_advantages(batch.rewards, config.gamma)
+            advantages = gae.leave_one_out_advantages(returns)
         else:
             old_values = outputs.values.detach()
             advantages = gae.generalised_advantages(batch.rewards, old_values, config.gamma, config.gae_lambda)

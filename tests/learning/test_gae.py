@@ -65,7 +65,7 @@ def test_leave_one_out_by_hand() -> None:
     # History 0, returns with gamma 1: [1, 1], [5, 3], [9, 5]. First list, t = 0: 1 - (5 + 9) / 2 = -6;
     # second: 5 - (1 + 9) / 2 = 0; third: 9 - (1 + 5) / 2 = 6. t = 1: 1 - 4 = -3, 3 - 3 = 0, 5 - 2 = 3.
     # History 1, returns [1, 0], [0, 0], [1, 1]: t = 0: 1 - 0.5, 0 - 1, 1 - 0.5; t = 1: 0 - 0.5, 0 - 0.5, 1 - 0.
-    assert leave_one_out_advantages(rewards, 1.0).tolist() == [
+    assert leave_one_out_advantages(discounted_returns(rewards, 1.0)).tolist() == [
         [[-6.0, -3.0], [0.0, 0.0], [6.0, 3.0]],
         [[0.5, -0.5], [-1.0, -0.5], [0.5, 1.0]],
     ]
@@ -74,7 +74,7 @@ def test_leave_one_out_by_hand() -> None:
 @pytest.mark.parametrize("n_lists", [2, 3, 7, 8])
 def test_equal_lists_have_no_advantage_at_all(n_lists: int) -> None:
     rewards = torch.tensor([0.1, 0.7, 0.3]).expand(5, n_lists, 3)
-    assert (leave_one_out_advantages(rewards, 0.99) == 0).all()
+    assert (leave_one_out_advantages(discounted_returns(rewards, 0.99)) == 0).all()
 
 
 def test_v_trace_by_hand() -> None:

@@ -204,7 +204,8 @@ def test_the_gradient_is_that_of_the_losses_over_the_whole_distribution(
     slates, truth = torch.from_numpy(batch.slates).long(), torch.from_numpy(batch.ground_truth)
     may = torch.from_numpy(candidates(batch.histories, 12, 3, None))
     log_probs = slate_log_probs(student.slate_logits(batch.histories, slates), may, slates, temperature)
-    advantages = gae.leave_one_out_advantages(torch.from_numpy(batch.rewards["r"]), 0.9)
+    returns = gae.discounted_returns(torch.from_numpy(batch.rewards["r"]), 0.9)
+    advantages = gae.leave_one_out_advantages(returns)
     chosen = log_probs.gather(-1, slates[..., None] - 1).squeeze(-1)
     policy_loss = losses.clipped_policy_loss(chosen, torch.from_numpy(batch.log_probs), advantages, PpoConfig().clip)
     assert 0 < policy_loss.clip_fraction < 1
@@ -232,7 +233,7 @@ def test_the_values_of_the_first_pass_serve_the_advantages(
     stats = learner.update(batch)
     assert len(runs) == 3
     assert not torch.equal(runs[0], runs[1])
-    returns = gae.discounted_returns(learner._laid_out(batch).rewards, PpoConfig().gamma)
+    returns = learner._laid_out(batch).returns
     assert stats.explained_variance == pytest.approx(losses.explained_variance(runs[0].detach(), returns), abs=1e-6)
 
 
