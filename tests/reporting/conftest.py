@@ -51,7 +51,7 @@ def table_of(ranks: Sequence[int], ild: float, npcount: float) -> EvaluationTabl
 
 def row(name: str, type_: str, place: float, how: How, **more: object) -> RowConfig:
     key = {BuiltIn: "built_in", Train: "train", Pretrain: "pretrain", Tune: "tune", Rerank: "rerank"}[type(how)]
-    budgets = {} if isinstance(how, BuiltIn | Rerank) else {"cpu": {}}
+    budgets = {} if isinstance(how, BuiltIn | Rerank) else {"cpu": {"steps": 1} if isinstance(how, Tune) else {}}
     return RowConfig.model_validate({"name": name, "type": type_, "place": place, key: how, "budgets": budgets, **more})
 
 
