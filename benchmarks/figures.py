@@ -55,7 +55,7 @@ class Figure:
     ) -> Figure:
         """Summarise the values of several rounds.
 
-        Without `is_binding` the bound is meant for other hardware, and the figure is reported only.
+        Without `is_binding` the bound is meant for other hardware or for another row, and the figure is reported only.
         """
         median, low, high = float(np.median(values)), float(min(values)), float(max(values))
         is_met = median >= bound if sense == "at least" else median <= bound

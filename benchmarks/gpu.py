@@ -29,6 +29,7 @@ DEVICE = torch.device("cuda")
 N_DIFFERENT = 4
 """Batches that take turns, so that shapes vary where they do in a fleet."""
 N_WARM_UP, N_TIMED, N_PROFILED, N_ROUNDS = 8, 16, 4, 5
+"""Calls before a measurement, in each of its rounds and under the profiler, and rounds."""
 LAYOUTS = {"16 x 8": (16, 8), "128 x 1": (128, 1)}
 
 
@@ -42,7 +43,7 @@ class Speed:
         seconds: of each round.
         busy: seconds in which the GPU computed or copied.
         n_kernels: kernels launched.
-        n_answers: copies to the host, for each of which it waits.
+        n_answers: copies to the host, which waits for each.
     """
 
     name: str
@@ -76,29 +77,30 @@ class Agreement:
 def measure(data: Path | None) -> list[Speed]:
     """Measure updates with both baselines on histories of 200 items and on random cuts, and generation."""
     split = work.open_data(data)
+    n_items, cuts_are = split.catalogue.n_items, "(b)" if data is not None else "(b, made up)"
     speeds = []
     for layout, (n_histories, n_lists) in LAYOUTS.items():
-        full = [work.full_histories(n_histories, seed=seed) for seed in range(N_DIFFERENT)]
+        full = [work.full_histories(n_histories, n_items=n_items, seed=seed) for seed in range(N_DIFFERENT)]
         cuts = [work.cut_histories(split, n_histories, seed) for seed in range(N_DIFFERENT)]
         baselines: tuple[Baseline, ...] = ("group", "value") if n_lists > 1 else ("value",)
-        for kind, batches in {"(a)": full, "(b)": cuts}.items():
+        for kind, batches in {"(a)": full, cuts_are: cuts}.items():
             for baseline in baselines:
                 name = f"update, {layout} lists {kind}, {baseline} baseline"
-                speeds.append(_speed(name, n_histories * n_lists, _updates(batches, n_lists, baseline)))
+                speeds.append(_speed(name, n_histories * n_lists, _updates(batches, n_lists, n_items, baseline)))
             name = f"generation, {layout} lists {kind}"
-            speeds.append(_speed(name, n_histories * n_lists, _generations(batches, n_lists)))
+            speeds.append(_speed(name, n_histories * n_lists, _generations(batches, n_lists, n_items)))
     return speeds
 
 
-def _updates(batches: Sequence[Histories], n_lists: int, baseline: Baseline) -> Callable[[], object]:
+def _updates(batches: Sequence[Histories], n_lists: int, n_items: int, baseline: Baseline) -> Callable[[], object]:
     config = PpoConfig(passes=1, baseline=baseline)
-    learner = Learner(work.policy().to(DEVICE), parse_goal("ndcg=1"), config, "auto")
-    rollouts = itertools.cycle([work.rollout(histories, n_lists) for histories in batches])
+    learner = Learner(work.policy(n_items).to(DEVICE), parse_goal("ndcg=1"), config, "auto")
+    rollouts = itertools.cycle([work.rollout(histories, n_lists, n_items) for histories in batches])
     return lambda: learner.update(next(rollouts))
 
 
-def _generations(batches: Sequence[Histories], n_lists: int) -> Callable[[], object]:
-    writer, sampler = Writer(work.policy().to(DEVICE), "auto"), torch.Generator(DEVICE).manual_seed(0)
+def _generations(batches: Sequence[Histories], n_lists: int, n_items: int) -> Callable[[], object]:
+    writer, sampler = Writer(work.policy(n_items).to(DEVICE), "auto"), torch.Generator(DEVICE).manual_seed(0)
     turns = itertools.cycle(batches)
     return lambda: writer.write(next(turns), work.K, n_lists, generator=sampler)
 
@@ -151,15 +153,16 @@ def words(policy: str, agreed: Sequence[Agreement]) -> str:
         for each in agreed
     )
     return (
-        f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}. Beside a processor in fp32, with {policy} and "
-        f"16 x 8 lists (b), {differences}. Below, a call is of {N_DIFFERENT} batches in turn; the share is that of the "
-        "time in which the GPU computes or copies: in the rest it waits for the next kernel to be launched."
+        f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}. Beside a processor in fp32, on 16 x 8 lists of "
+        f"random cuts (policy: {policy}), {differences}. Below, a call is of one of {N_DIFFERENT} batches in turn; the "
+        "share is that of the time in which the GPU computes or copies: in the rest it waits for the next kernel to be "
+        "launched, by one thread of the processor."
     )
 
 
 def table(speeds: Sequence[Speed]) -> list[list[str]]:
     """Return what was measured, headings first."""
-    heads = ["work", "lists/s", "ms", "range", "GPU busy, ms", "share of the time", "kernels", "answers waited for"]
+    heads = ["work", "lists/s", "ms", "range", "GPU busy, ms", "share of the time", "kernels", "answers"]
     return [
         heads,
         *(

@@ -46,7 +46,7 @@ class Statistic:
         bound: what the ratio of the two ways has to reach.
         measure: of a round; more is better.
         unit: of the measure.
-        is_binding: whether the bound is meant for this row; it is only where the processor has bf16 units.
+        is_binding: whether the bound is meant for this row; it binds where the processor has bf16 units, too.
     """
 
     name: str

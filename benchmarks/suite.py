@@ -30,7 +30,7 @@ def generation_of_groups(setting: Setting) -> Sequence[Figure]:
         figure
         for activation, remark in ACTIVATIONS.items()
         for plain in [Way(ways.plain_generation, (histories, activation), calls=4)]
-        for figure in _race(setting, ours, plain, 1, f"{name}{remark}", 200, "lists/s", not remark)
+        for figure in _race(setting, ours, plain, 1, f"{name}{remark}", 200, "lists/s", is_binding=not remark)
     ]
 
 
@@ -43,7 +43,7 @@ def generation_of_singles(setting: Setting) -> Sequence[Figure]:
         figure
         for activation, remark in ACTIVATIONS.items()
         for cached in [Way(ways.cached_generation, (histories, activation))]
-        for figure in _race(setting, ours, cached, 1, f"{name}{remark}", 2, "lists/s", not remark)
+        for figure in _race(setting, ours, cached, 1, f"{name}{remark}", 2, "lists/s", is_binding=not remark)
     ]
 
 

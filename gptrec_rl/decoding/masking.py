@@ -101,8 +101,8 @@ class _ChosenLogProbs(torch.autograd.Function):
         n_histories, n_lists, k = slates.shape
         log_probs, entropies = states.new_empty(slates.shape), states.new_empty(slates.shape)
         kept = states.new_empty((*slates.shape, len(item_weights)), dtype=dtype) if dtype else None
-        n_rows = max(ROWS_AT_ONCE, grain_of(states.device).logits_at_once // len(item_weights))
-        step = max(1, n_rows // (n_lists * k))
+        n_choices = max(ROWS_AT_ONCE, grain_of(states.device).logits_at_once // len(item_weights))
+        step = max(1, n_choices // (n_lists * k))
         for start in range(0, n_histories, step):
             part = slice(start, start + step)
             logits = torch.nn.functional.linear(states[part], item_weights)  # [b, G, K, I]

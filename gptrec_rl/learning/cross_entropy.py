@@ -44,8 +44,8 @@ class _CrossEntropy(torch.autograd.Function):
         of_states, of_weights = torch.empty_like(states), torch.zeros_like(item_weights)
         weights, inputs = item_weights.to(dtype), states.to(dtype)
         total = states.new_zeros(())
-        logits = PLACES_AT_ONCE * len(item_weights)
-        step = PLACES_AT_ONCE * max(1, grain_of(states.device).logits_at_once // logits)
+        n_logits = PLACES_AT_ONCE * len(item_weights)
+        step = PLACES_AT_ONCE * max(1, grain_of(states.device).logits_at_once // n_logits)
         for start in range(0, n_places, step):
             part, n_real = slice(start, start + step), n_places - start
             probabilities = (states[part] @ item_weights.T).softmax(dim=-1)

@@ -43,14 +43,17 @@ class NextItemTraining(AdamTraining[NextItemTransformer]):
     def __init__(self, network: NextItemTransformer, split: Split, config: NextItemConfig) -> None:
         super().__init__(network, split, config)
         self._split = split
-        self._loss = config if isinstance(config, SASRecConfig) else None
+        # None: the softmax over all items.
+        self._binary_loss = config if isinstance(config, SASRecConfig) and config.loss != "softmax" else None
 
     def _validation_loss(self) -> float:
         return validation_loss(TopK(self.network, self.config.precision), self._split)
 
     def _losses(self, rng: np.random.Generator) -> Iterator[torch.Tensor]:
         users, windows = draw_windows(self._split, self.config.batch_size, self.network.history_length + 1, rng)
-        for rows in parts_of(windows.lengths, grain_of(self.network.device)):
+        # A binary loss holds the logits of all places of a part.
+        n_scores = 0 if self._binary_loss is None else int(windows.lengths.mean() * self.network.n_items)
+        for rows in parts_of(windows.lengths, grain_of(self.network.device), n_scores):
             part = windows.take(rows)
             yield self._part_loss(users[rows], part, rng) * (len(part.values) / len(windows.values))
 
@@ -60,12 +63,12 @@ class NextItemTraining(AdamTraining[NextItemTransformer]):
         sequences = network.lay_out(Histories.of([window[:-1] for window in windows]))
         states = network.backbone(self._dtype).states(sequences)[sequences.tokens != PADDING]  # [N, D]
         targets = torch.from_numpy(windows.values.astype(np.int64)).to(network.device)  # [N]
-        if self._loss is None or self._loss.loss == "softmax":
+        if self._binary_loss is None:
             return softmax_cross_entropy(states, network.item_weights, targets, self._dtype)
         seen = self._split.training.take(users).contains(network.n_items)  # [b, I]
         owners = np.repeat(np.arange(len(users)), windows.lengths)
-        negatives = torch.from_numpy(draw_negatives(seen, owners, self._loss.n_negatives, rng))
-        calibration = self._loss.calibration if self._loss.loss == "gbce" else 0.0
+        negatives = torch.from_numpy(draw_negatives(seen, owners, self._binary_loss.n_negatives, rng))
+        calibration = self._binary_loss.calibration if self._binary_loss.loss == "gbce" else 0.0
         return binary_loss(network.item_logits(states), targets, negatives.to(network.device), calibration)
 
 

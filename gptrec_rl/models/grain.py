@@ -9,16 +9,17 @@ import torch
 
 @dataclass(frozen=True)
 class Grain:
-    """How finely work is cut; the results are the same.
+    """How finely work is cut; results are the same up to rounding, samples other ones of the same distribution.
 
     Attributes:
         padding_per_bucket: rows join the bucket of longer ones while that pads them by so many tokens in all; another
             bucket costs as much.
         tokens_per_part: batches are cut into parts of so many tokens at most.
-        scores_per_part: and of so many scores, one for each item of the catalogue, list and row.
+        scores_per_part: and of so many scores, 4 bytes each, one for each item of the catalogue, list and row.
         lists_together: histories are run in parts, and about so many lists grow together behind them: small products
             are slow.
-        logits_at_once: when learning, about so many logits are computed at a time; those of a few places in any case.
+        logits_at_once: when learning, about so many logits are computed at a time; in any case those of
+            `masking.ROWS_AT_ONCE` or `cross_entropy.PLACES_AT_ONCE` choices, which on processors is best.
     """
 
     padding_per_bucket: int
@@ -29,8 +30,16 @@ class Grain:
 
 
 GRAINS = {
-    "cpu": Grain(96, 2**12, 2**24, 128, 0),
-    "cuda": Grain(2**12, 2**14, 2**27, 2**10, 2**26),
+    "cpu": Grain(
+        padding_per_bucket=96, tokens_per_part=2**12, scores_per_part=2**24, lists_together=128, logits_at_once=0
+    ),
+    "cuda": Grain(
+        padding_per_bucket=2**12,
+        tokens_per_part=2**14,
+        scores_per_part=2**27,
+        lists_together=2**10,
+        logits_at_once=2**26,
+    ),
 }
 """By the type of the device."""
 
