@@ -138,3 +138,12 @@ class Fixed:
 def test_validation_is_by_ndcg_of_the_validation_users(ring: Split) -> None:
     gains = [1 / np.log2(item + 1) if item <= 10 else 0.0 for item in ring.validation.ground_truth]
     assert validation_loss(Fixed(), ring) == pytest.approx(1 - np.mean(gains))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "n_parts"), [("gbce", 16), ("softmax", 1)])
+def test_a_part_has_no_more_logits_than_the_grain_allows_where_the_loss_holds_them(
+    name: str, n_parts: int, make_network: Make, ring: Split, cut_into: Callable[..., None]
+) -> None:
+    cut_into(scores_per_part=30)  # of 12 items and windows of some places
+    training = training_of(SETTINGS[name], ring, make_network, batch_size=16)
+    assert len(list(training._losses(np.random.default_rng(0)))) == n_parts
