@@ -12,9 +12,11 @@ import torch
 GUESSES = {torch.bfloat16: 16, torch.float32: 10}
 """Nodes of a tree at most, by the type of the matrix products: as many rows as cost little more than one."""
 SHORTLIST = 64
-"""Guesses are of so many items that are the likeliest at the first place; a writer has no fewer columns."""
-SHARPNESS = 2.0
+"""Guesses are of so many items that are the likeliest at the first place."""
+SHARPNESS = 8.0
 """Logits are taken times this: only the likeliest item is right, so it is likelier than a sample is."""
+SHRINKAGE = 0.5
+"""So much of a change that was seen is expected the next time."""
 
 
 class Tree:
@@ -32,49 +34,6 @@ class Tree:
         self.columns, self.paths = [root], [[0]]
         self._children: dict[tuple[int, int], int] = {}
 
-    @classmethod
-    def guess(cls, right: Sequence[int], shortlist: np.ndarray, logits: np.ndarray, n_nodes: int) -> Tree:
-        """Guess what follows the items that are right: the paths that are the likeliest as a whole.
-
-        What was likely at a place behind the last guess, of which an item was wrong, is likely there, and likelier at
-        the next place: the right item came between.
-
-        Args:
-            right: columns of the items that are right, [n], n >= 1.
-            shortlist: columns of the items that are guessed from, [C], C >= n_nodes.
-            logits: of these at the place of the last right item and at the m places behind it, each as it was behind
-                the items that were right or guessed before, [m + 1, C]; minus infinity where no item may stand.
-            n_nodes: how many nodes there may be.
-        """
-        tree, n_deep = cls(right[-1]), len(logits) - 1
-        if not n_deep:
-            return tree
-        likely = logits[1:] + 2 * logits[:-1]
-        likely[:, (shortlist[:, None] == right).any(axis=-1)] = -np.inf
-        best = torch.from_numpy(SHARPNESS * likely).topk(n_nodes)
-        scores, columns = best.values.tolist(), shortlist[best.indices.numpy()].tolist()
-        offers: list[list[tuple[float, int]]] = []  # by each node: losses and columns of what may come behind it
-        heap: list[tuple[float, int, int]] = []  # the next best offer of each node: loss, node, rank among its offers
-
-        def open_behind(node: int, loss: float) -> None:
-            """Offer what a node's path doesn't hold; the loss is minus the logarithm of a path's chance."""
-            path = [tree.columns[other] for other in tree.paths[node]]
-            depth = len(path) - 1
-            here = zip(scores[depth], columns[depth], strict=True) if depth < n_deep else ()
-            free = [(score, column) for score, column in here if column not in path and score > -math.inf]
-            total = free[0][0] + math.log(sum(math.exp(score - free[0][0]) for score, _ in free)) if free else 0.0
-            offers.append([(loss + total - score, column) for score, column in free])
-            if free:
-                heapq.heappush(heap, (offers[node][0][0], node, 0))
-
-        open_behind(0, 0.0)
-        while heap and len(tree.columns) < n_nodes:
-            loss, parent, rank = heapq.heappop(heap)
-            if rank + 1 < len(offers[parent]):
-                heapq.heappush(heap, (offers[parent][rank + 1][0], parent, rank + 1))
-            open_behind(tree.add(parent, offers[parent][rank][1]), loss)
-        return tree
-
     def add(self, parent: int, column: int) -> int:
         """Add an item behind a node and return its own node."""
         node = len(self.columns)
@@ -90,6 +49,83 @@ class Tree:
             path.append(child)
         return path
 
-    def longest(self, path: Sequence[int]) -> list[int]:
-        """Return the longest path that begins with this one, the likeliest of equally long ones."""
-        return max((longer for longer in self.paths if longer[: len(path)] == path), key=len)
+
+class Guesser:
+    """Guesses how the list behind one history goes on, and learns from what came of it.
+
+    What an item changes, the logits behind it less those before it, depends little on where it stands. So the logits
+    behind a path are guessed to be those in front of it, which are known, and a part of what each of its items changed
+    when it was last run: nothing if it never was.
+
+    Args:
+        logits: of the first item, [I + spare] float32; minus infinity where none may stand.
+
+    Attributes:
+        shortlist: columns of the C items that are guessed from; below they are known by their places in it.
+    """
+
+    def __init__(self, logits: np.ndarray) -> None:
+        likeliest = np.argpartition(logits, -SHORTLIST)[-SHORTLIST:]
+        self.shortlist = likeliest[logits[likeliest] > -math.inf]
+        self._places = {column: place for place, column in enumerate(self.shortlist.tolist())}
+        self._others = len(self._places)  # the place of all others
+        self._in_front = logits[self.shortlist]  # of the last item that is right, [C]
+        self._changes = np.zeros((self._others + 1, self._others), dtype=np.float32)  # by the place of an item
+
+    def guess(self, right: Sequence[int], n_deep: int, n_nodes: int) -> Tree:
+        """Guess what follows the items that are right: the paths that are the likeliest as a whole.
+
+        Args:
+            right: columns of the items that are right, [n], n >= 1; those behind the last one are still to come.
+            n_deep: how many items a path may have.
+            n_nodes: how many nodes there may be, the root among them.
+        """
+        tree = Tree(right[-1])
+        logits: list[np.ndarray] = []  # behind each node, [C]
+        losses: list[float] = []  # of a child of each node, were its logit 0
+        left: list[np.ndarray] = []  # the logits of children that weren't offered yet
+        offers: list[tuple[float, int, int]] = []  # a heap of the next best child of each node: loss, node, place
+
+        def offer(node: int) -> None:
+            """Offer another child; the loss is minus the logarithm of a path's chance."""
+            place = int(left[node].argmax())
+            if (logit := float(left[node][place])) > -math.inf:
+                heapq.heappush(offers, (losses[node] - logit, node, place))
+                left[node][place] = -math.inf
+
+        def open_behind(node: int, loss: float, behind: np.ndarray) -> None:
+            """Let a node have children."""
+            logits.append(behind)
+            losses.append(loss + float(np.logaddexp.reduce(behind)))
+            left.append(behind.copy())
+            if len(tree.paths[node]) <= n_deep:
+                offer(node)
+
+        changes = SHARPNESS * self._changes
+        behind = SHARPNESS * self._in_front + changes[self._place(right[-1])]
+        behind[[self._places[column] for column in right if column in self._places]] = -math.inf
+        open_behind(0, 0.0, behind)
+        while offers and len(tree.columns) < n_nodes:
+            loss, parent, place = heapq.heappop(offers)
+            offer(parent)
+            behind = logits[parent] + changes[place]
+            behind[place] = -math.inf
+            open_behind(tree.add(parent, int(self.shortlist[place])), loss, behind)
+        return tree
+
+    def learn(self, tree: Tree, logits: np.ndarray, path: Sequence[int]) -> None:
+        """Learn what came of a guess.
+
+        Args:
+            tree: the guess, of Q nodes.
+            logits: of the shortlist behind each node, [Q, C] float32.
+            path: the nodes that were right.
+        """
+        in_front = np.stack([self._in_front, *(logits[nodes[-2]] for nodes in tree.paths[1:])])
+        changes = SHRINKAGE * (logits - in_front)
+        for node in reversed(range(len(changes))):  # the likeliest of several has the last word
+            self._changes[self._place(tree.columns[node])] = changes[node]
+        self._in_front = logits[path[-1]]
+
+    def _place(self, column: int) -> int:
+        return self._places.get(column, self._others)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from gptrec_rl.config import Precision
 from gptrec_rl.data import Histories
-from gptrec_rl.decoding.guessing import GUESSES, SHORTLIST, Tree
+from gptrec_rl.decoding.guessing import GUESSES, Guesser
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.backbone import Branches, Encoded
 from gptrec_rl.models.gptrec import GPTRec
@@ -150,13 +150,11 @@ class Writer:
         n_guesses, positions = GUESSES[self._backbone.dtype], self._policy.positions(0, k - 1)
         branches = Branches(self._backbone, encoded, n_guesses, n_guesses * (k - 1))
         behind = self._logits(encoded.states, taken, temperature).cpu().numpy()  # [1, I + spare]
-        right, exact = [int(behind.argmax())], [behind]
-        shortlist = np.argpartition(behind[0], -SHORTLIST)[-SHORTLIST:]
-        likely = behind[:, shortlist].repeat(k, axis=0)  # at each place, behind what was right or guessed before it
+        right, exact, guesser = [int(behind.argmax())], [behind], Guesser(behind[0])
         kept: list[int] = []  # which of the tokens that were run are right
         n_run = 0
         while (n := len(right)) < k:
-            tree = Tree.guess(right, shortlist, likely[n - 1 : k - 1], n_guesses)
+            tree = guesser.guess(right, k - 1 - n, n_guesses)
             depths = np.array([len(path) for path in tree.paths])
             nodes = np.repeat(np.arange(len(tree.paths)), depths)
             on_path = np.array([node for path in tree.paths for node in path])  # of each node its path, one by one
@@ -168,12 +166,11 @@ class Writer:
             )
             states = branches.append(items[None], positions[places], opened)[0]
             behind = self._logits(states, taken, temperature).cpu().numpy()  # [Q, I + spare]
-            of_shortlist = behind[:, shortlist]
+            of_shortlist = behind[:, guesser.shortlist]
             behind[:, right] = behind[nodes, columns[on_path]] = -np.inf
             best = behind.argmax(axis=-1).tolist()
             path = tree.check(best)
-            longest = tree.longest(path)
-            likely[n : n + len(longest)] = of_shortlist[longest]
+            guesser.learn(tree, of_shortlist, path)
             right += [best[node] for node in path]
             exact.append(behind[path])
             kept += [n_run + node for node in path]

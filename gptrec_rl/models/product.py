@@ -36,17 +36,18 @@ class Product:
     def __init__(self, bias: torch.Tensor | None, matrix: torch.Tensor, activation: str = "none") -> None:
         self._bias = bias
         self._activation = ACTIVATIONS[activation]
-        self._is_packed = torch.is_inference_mode_enabled() and _can_pack(matrix)
-        transposed = matrix.t()  # [out, in], as PyTorch has it
-        if self._is_packed:
-            transposed = torch.ops.mkldnn._reorder_linear_weight(transposed.contiguous())
-        self._matrix = transposed
+        self._matrix, self._packed_linear = matrix.t(), None  # [out, in], as PyTorch has it
+        if torch.is_inference_mode_enabled() and _can_pack(matrix):
+            self._matrix = torch.ops.mkldnn._reorder_linear_weight(self._matrix.contiguous())
+            self._packed_linear = torch.ops.mkldnn._linear_pointwise.default
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the product."""
-        if self._is_packed:
-            return self._activation(torch.ops.mkldnn._linear_pointwise(rows, self._matrix, self._bias, "none", [], ""))
-        return self._activation(functional.linear(rows, self._matrix, self._bias))
+        if self._packed_linear is None:
+            product = functional.linear(rows, self._matrix, self._bias)
+        else:
+            product = self._packed_linear(rows, self._matrix, self._bias, "none", [], "")
+        return self._activation(product)
 
 
 def _can_pack(matrix: torch.Tensor) -> bool:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from gptrec_rl.data import Histories
-from gptrec_rl.decoding.guessing import GUESSES, Tree
+from gptrec_rl.decoding.guessing import GUESSES, Guesser, Tree
 from gptrec_rl.decoding.masking import slate_log_probs
 from gptrec_rl.decoding.next_k import (
     Generation,
@@ -224,13 +224,13 @@ def test_a_list_that_is_guessed_right_is_written_in_one_pass(
     policy = make_policy(n_items=60, history_length=40, slate_length=8)
     right = generate(policy, Histories.of([[3, 4, 5], [3, 4, 5]]), 8).items[0, 0].tolist()
 
-    def guess(known: list[int], *_: object) -> Tree:
+    def guess(_: Guesser, known: list[int], *__: object) -> Tree:
         tree = Tree(known[-1])
         for parent, item in enumerate(right[len(known) : -1]):
             tree.add(parent, item - 1)
         return tree
 
-    monkeypatch.setattr(Tree, "guess", guess)
+    monkeypatch.setattr(Guesser, "guess", guess)
     assert passes_of(policy, [3, 4, 5], 8, monkeypatch) == [7]
 
 
@@ -238,7 +238,7 @@ def test_wrong_guesses_cost_a_pass_an_item_and_no_more(
     make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = make_policy(n_items=60, history_length=40, slate_length=8)
-    monkeypatch.setattr(Tree, "guess", lambda known, *_: Tree(known[-1]))
+    monkeypatch.setattr(Guesser, "guess", lambda _, known, *__: Tree(known[-1]))
     assert passes_of(policy, [3, 4, 5], 8, monkeypatch) == [1] * 7
 
 
