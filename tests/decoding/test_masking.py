@@ -160,18 +160,35 @@ def test_gradients_of_chosen_log_probs_are_those_of_finite_differences(temperatu
     assert torch.autograd.gradcheck(both, (choices.states, choices.item_weights))
 
 
-def test_bf16_is_for_the_backward_pass_alone_and_stays_near() -> None:
+@pytest.mark.parametrize("entropy_weight", [0.0, 0.3])
+def test_bf16_is_for_the_backward_pass_alone_and_stays_near(entropy_weight: float) -> None:
     choices = draw_choices()
     exact, near = choices.chosen(1.0, torch.float32), choices.chosen(1.0, torch.bfloat16)
     assert all(torch.equal(one, other) for one, other in zip(exact, near, strict=True))
     leaves = (choices.states, choices.item_weights)
     gradients = [
-        torch.autograd.grad(log_probs.sum() + 0.3 * entropies.sum(), leaves) for log_probs, entropies in (exact, near)
+        torch.autograd.grad(log_probs.sum() + (entropy_weight * entropies.sum() if entropy_weight else 0), leaves)
+        for log_probs, entropies in (exact, near)
     ]
     for one, other in zip(*gradients, strict=True):
         assert other.dtype == torch.float32
         assert not torch.equal(one, other)
         assert torch.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.9995
+
+
+def test_bf16_tells_an_item_that_is_almost_certain_from_one_that_is() -> None:
+    states, item_weights = torch.ones(1, 1, 1, 1).requires_grad_(), torch.tensor([[8.0], [0.0]])
+    log_probs, _ = chosen_log_probs(
+        states,
+        item_weights,
+        torch.ones(1, 2, dtype=torch.bool),
+        torch.ones(1, 1, 1, dtype=torch.long),
+        1,
+        torch.bfloat16,
+    )
+    log_probs.sum().backward()
+    chance_of_other = 1 / (1 + math.exp(8))  # a tenth of what bf16 resolves around 1
+    assert states.grad.item() == pytest.approx(8 * chance_of_other, rel=0.01)
 
 
 def test_the_only_item_left_is_certain() -> None:
