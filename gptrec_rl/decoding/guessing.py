@@ -121,10 +121,11 @@ class Guesser:
             logits: of the shortlist behind each node, [Q, C] float32.
             path: the nodes that were right.
         """
-        in_front = np.stack([self._in_front, *(logits[nodes[-2]] for nodes in tree.paths[1:])])
-        changes = SHRINKAGE * (logits - in_front)
-        for node in reversed(range(len(changes))):  # the likeliest of several has the last word
-            self._changes[self._place(tree.columns[node])] = changes[node]
+        in_front = logits[[0, *(nodes[-2] for nodes in tree.paths[1:])]]
+        in_front[0] = self._in_front
+        places = [self._place(column) for column in tree.columns]
+        # Of several nodes with one item the last is written last, so the likeliest has to be.
+        self._changes[places[::-1]] = SHRINKAGE * (logits - in_front)[::-1]
         self._in_front = logits[path[-1]]
 
     def _place(self, column: int) -> int:

@@ -147,7 +147,7 @@ class Writer:
         guessed. At the latest after K - 1 passes, mostly after a third of them, the list is there, and it is the one
         that is written item by item.
         """
-        n_guesses, positions = GUESSES[self._backbone.dtype], self._policy.positions(0, k - 1)
+        n_guesses, first = GUESSES[self._backbone.dtype], self._policy.positions(0, 1)
         branches = Branches(self._backbone, encoded, n_guesses, n_guesses * (k - 1))
         behind = self._logits(encoded.states, taken, temperature).cpu().numpy()  # [1, I + spare]
         right, exact, guesser = [int(behind.argmax())], [behind], Guesser(behind[0])
@@ -164,7 +164,7 @@ class Writer:
             items, places, opened = (
                 torch.from_numpy(array).to(taken.device) for array in (columns + 1, n - 2 + depths, sees)
             )
-            states = branches.append(items[None], positions[places], opened)[0]
+            states = branches.append(items[None], first + places, opened)[0]
             behind = self._logits(states, taken, temperature).cpu().numpy()  # [Q, I + spare]
             of_shortlist = behind[:, guesser.shortlist]
             behind[:, right] = behind[nodes, columns[on_path]] = -np.inf
@@ -176,7 +176,7 @@ class Writer:
             kept += [n_run + node for node in path]
             n_run += len(tree.paths)
         log_probs = torch.from_numpy(np.concatenate(exact)).log_softmax(dim=-1)  # [K, I + spare]
-        chosen = torch.tensor(right)
+        chosen = torch.from_numpy(np.array(right))
         return (chosen + 1).to(taken.device), log_probs.gather(-1, chosen[:, None])[:, 0].to(taken.device)
 
     def taken(self, may: np.ndarray) -> torch.Tensor:

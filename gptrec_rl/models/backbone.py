@@ -97,13 +97,13 @@ class Backbone:
         hidden = self.embed(sequences.tokens, sequences.positions)
         layers: list[list[KeysValues]] = []
         for layer in self.layers[:-1]:
-            *parts, spare = layer.project(layer.normed(hidden), 0, 3).split(sequences.sizes)
+            *parts, spare = layer.project(layer.normed(hidden), 0, 3).split_with_sizes(sequences.sizes)
             split = [layer.split(part, bucket.n_rows, 3) for part, bucket in zip(parts, buckets, strict=True)]
             attended = [layer.attend_fused(*three) for three in split]
             hidden = layer.finish(hidden, _join([*attended, spare[:, : hidden.shape[-1]]]))
             layers.append([(keys, values) for _, keys, values in split])
         layer, normed = self.layers[-1], self.layers[-1].normed(hidden)
-        *parts, spare = layer.project(normed, 1, 3).split(sequences.sizes)
+        *parts, spare = layer.project(normed, 1, 3).split_with_sizes(sequences.sizes)
         split = [layer.split(part, bucket.n_rows, 2) for part, bucket in zip(parts, buckets, strict=True)]
         layers.append([(keys, values) for keys, values in split])
         queries = layer.project(normed[separators], 0, 1)  # [B, D]
@@ -119,7 +119,7 @@ class Backbone:
         widths = {bucket.width for bucket in sequences.buckets}
         masks = {width: self.additive(_later(width, hidden.device)[None]) for width in widths}
         for layer in self.layers:
-            *parts, spare = layer.project(layer.normed(hidden), 0, 3).split(sequences.sizes)
+            *parts, spare = layer.project(layer.normed(hidden), 0, 3).split_with_sizes(sequences.sizes)
             attended = []
             for part, bucket in zip(parts, sequences.buckets, strict=True):
                 queries, keys, values = layer.heads(part, bucket.n_rows, 3)
@@ -136,14 +136,14 @@ class Backbone:
         hides = [_hides(bucket, sequences) for bucket in buckets]
         masks = [self._for_heads(is_hidden) for is_hidden in hides]
         for layer in self.layers[:-1]:
-            *parts, spare = layer.project(layer.normed(hidden), 0, 3).split(sequences.sizes)
+            *parts, spare = layer.project(layer.normed(hidden), 0, 3).split_with_sizes(sequences.sizes)
             split = [layer.heads(part, bucket.n_rows, 3) for part, bucket in zip(parts, buckets, strict=True)]
             attended = [layer.attend(q, k, v, mask) for (q, k, v), mask in zip(split, masks, strict=True)]
             hidden = layer.finish(hidden, _join([*attended, spare[:, : hidden.shape[-1]]]))
         layer, chosen_from = self.layers[-1], sequences.chosen_from.flatten()
         normed = layer.normed(hidden)
-        *parts, spare = layer.project(normed, 1, 3).split(sequences.sizes)
-        queries = layer.project(normed[chosen_from], 0, 1).split([b.n_rows * (1 + n_own) for b in buckets])
+        *parts, spare = layer.project(normed, 1, 3).split_with_sizes(sequences.sizes)
+        queries = layer.project(normed[chosen_from], 0, 1).split_with_sizes([b.n_rows * (1 + n_own) for b in buckets])
         attended = []
         for bucket, is_hidden, part, own in zip(buckets, hides, parts, queries, strict=True):
             from_separator = bucket.is_padding.clone()[:, None]
@@ -191,12 +191,10 @@ class Branches:
 
     def __init__(self, backbone: Backbone, encoded: Encoded, n_together: int, room: int) -> None:
         self._backbone, self._buckets = backbone, encoded.buckets
-        rooms = [room + -(bucket.width + room) % KEYS_STEP for bucket in encoded.buckets]
-        self._layers = [
-            [_with_room(both, more) for both, more in zip(layer, rooms, strict=True)] for layer in encoded.layers
-        ]  # keys and values together, [2, b, H, w + room, d]
-        self._masks = []  # what is hidden, [b, 1, n_together, w + room]
-        for bucket, more in zip(encoded.buckets, rooms, strict=True):
+        self._kept, self._masks = [], []  # of each bucket; masks are additive, [b, 1, n_together, w + room]
+        for place, bucket in enumerate(encoded.buckets):
+            more = room + -(bucket.width + room) % KEYS_STEP
+            self._kept.append(_with_room([layer[place] for layer in encoded.layers], more))
             is_hidden = functional.pad(bucket.is_padding, (0, more), value=True)
             mask = backbone.additive(is_hidden[:, None, None])
             self._masks.append(mask.repeat(bucket.n_rows // len(mask), 1, n_together, 1))
@@ -215,33 +213,34 @@ class Branches:
         """
         n_new, n_own = sees.shape
         hidden, own = self._backbone.embed(items.flatten(), positions), self._backbone.additive(~sees)
-        masks, spans = [], []
-        for bucket, mask in zip(self._buckets, self._masks, strict=True):
+        grown = []  # of each bucket: mask, and for all layers where new keys and values go, and which are seen
+        for bucket, mask, kept in zip(self._buckets, self._masks, self._kept, strict=True):
             stop = bucket.width + n_own
             mask[:, :, :n_new, bucket.width : stop] = own
-            masks.append(mask[:, :, :n_new, : stop + -stop % KEYS_STEP])
-            spans.append(slice(stop - n_new, stop))
+            end = stop + -stop % KEYS_STEP
+            grown.append((mask[:, :, :n_new, :end], kept[..., stop - n_new : stop, :], kept[..., :end, :]))
         sizes = [bucket.n_rows * n_new for bucket in self._buckets]
-        for layer, kept in zip(self._backbone.layers, self._layers, strict=True):
-            parts = layer.project(layer.normed(hidden), 0, 3).split(sizes)
+        for place, layer in enumerate(self._backbone.layers):
+            parts = layer.project(layer.normed(hidden), 0, 3).split_with_sizes(sizes)
             attended = []
-            for bucket, span, part, mask, both in zip(self._buckets, spans, parts, masks, kept, strict=True):
+            for bucket, part, (mask, room, seen) in zip(self._buckets, parts, grown, strict=True):
                 new = layer.split(part, bucket.n_rows, 3)  # [3, b, H, Q, d]
-                both[..., span, :] = new[1:]
-                keys, values = both[..., : mask.shape[-1], :]
+                room[place].copy_(new[1:])
+                keys, values = seen[place].unbind()
                 attended.append(layer.attend_fused(new[0], keys, values, mask))
             hidden = layer.finish(hidden, _join(attended))
         return self._backbone.last_norm(hidden).view(*items.shape, -1)
 
 
-def _with_room(keys_values: KeysValues, room: int) -> torch.Tensor:
-    """[b, H, w, d] of keys and values -> [2, b, H, w + room, d], with zeros behind."""
-    n_rows, n_heads, width, size = keys_values[0].shape
-    both = keys_values[0].new_empty(2, n_rows, n_heads, width + room, size)
-    both[..., width:, :].zero_()
-    for place, kept in enumerate(keys_values):
-        both[place, :, :, :width] = kept
-    return both
+def _with_room(layers: Sequence[KeysValues], room: int) -> torch.Tensor:
+    """[b, H, w, d] of each layer's keys and values -> [L, 2, b, H, w + room, d], with zeros behind."""
+    n_rows, n_heads, width, size = layers[0][0].shape
+    roomy = layers[0][0].new_empty(len(layers), 2, n_rows, n_heads, width + room, size)
+    roomy[..., width:, :].zero_()
+    for place, keys_values in enumerate(layers):
+        for which, kept in enumerate(keys_values):
+            roomy[place, which, :, :, :width] = kept
+    return roomy
 
 
 class Layer:
@@ -292,7 +291,7 @@ class Layer:
         mixed = functional.scaled_dot_product_attention(
             queries, keys, values, mask, dropout_p=self._attention_dropout, is_causal=mask is None
         )
-        return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
+        return mixed.transpose(1, 2).reshape(-1, self.n_heads * mixed.shape[-1])
 
     def attend(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
@@ -346,5 +345,7 @@ def _later(width: int, device: torch.device) -> torch.Tensor:
 
 def _join(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """Concatenate along the first axis."""
+    if len(parts) == 1:
+        return parts[0]
     filled = [part for part in parts if len(part)]
     return filled[0] if len(filled) == 1 else torch.cat(filled)

@@ -123,11 +123,10 @@ def lay_out(
     edges = [0, *(np.flatnonzero(np.diff(widths)) + 1).tolist(), len(widths)] if len(widths) else [0]
     buckets = []
     for first, last in pairwise(edges):
-        columns = np.arange(widths[first])
-        sizes = np.unique(lengths[first:last])
-        is_padding = (columns > (sizes if len(sizes) == 1 else lengths[first:last])[:, None]) & (
-            columns < widths[first] - n_own
-        )
+        columns, sizes = np.arange(widths[first]), lengths[first:last]
+        if (sizes == sizes[0]).all():
+            sizes = sizes[:1]
+        is_padding = (columns > sizes[:, None]) & (columns < widths[first] - n_own)
         buckets.append(Bucket(slice(first, last), int(widths[first]), torch.from_numpy(is_padding).to(device)))
     chosen_from = np.concatenate([ends[:, None], own], axis=1)
     return Sequences(
@@ -143,15 +142,16 @@ def lay_out(
 def _widths(sizes: np.ndarray, most_padding: int) -> np.ndarray:
     """Return the width that each row is padded to, [B]: that of the longest of its bucket, rounded up."""
     steps = np.where(sizes <= 2 * WIDTH_STEP, WIDTH_STEP // 2, WIDTH_STEP)
-    widths, which, n_rows = np.unique(-(-sizes // steps) * steps, return_inverse=True, return_counts=True)
-    padding = 0
-    for place in range(len(widths) - 2, -1, -1):  # from the second longest
-        padding += int(n_rows[place] * (widths[place + 1] - widths[place]))
-        if padding <= most_padding:
-            widths[place] = widths[place + 1]
-        else:
-            padding = 0
-    return widths[which]
+    rounded = -(-sizes // steps) * steps
+    n_rows = np.bincount(rounded)  # of each width
+    padded, padding, longest = np.arange(len(n_rows)), 0, len(n_rows) - 1  # the longest row of the bucket
+    for width in np.flatnonzero(n_rows)[::-1].tolist():
+        padding += int(n_rows[width]) * (longest - width)
+        if padding > most_padding:
+            padding, longest = 0, width
+        padded[width] = longest
+    widths: np.ndarray = padded[rounded]
+    return widths
 
 
 def parts_of(lengths: np.ndarray, grain: Grain, n_scores: int = 0, rows_step: int = 4) -> Iterator[np.ndarray]:
