@@ -76,12 +76,12 @@ class Guesser:
         """Guess what follows the items that are right: the paths that are the likeliest as a whole.
 
         Args:
-            right: columns of the items that are right, [n], n >= 1; those behind the last one are still to come.
-            n_deep: how many items a path may have.
+            right: columns of the items that are right, [n], n >= 1; the last is the root.
+            n_deep: how many items a path may have behind the root, >= 0.
             n_nodes: how many nodes there may be, the root among them.
         """
         tree = Tree(right[-1])
-        logits: list[np.ndarray] = []  # behind each node, [C]
+        logits: list[np.ndarray] = []  # behind each node, [C], times SHARPNESS
         losses: list[float] = []  # of a child of each node, were its logit 0
         left: list[np.ndarray] = []  # the logits of children that weren't offered yet
         offers: list[tuple[float, int, int]] = []  # a heap of the next best child of each node: loss, node, place

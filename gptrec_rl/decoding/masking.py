@@ -116,7 +116,7 @@ class _ChosenLogProbs(torch.autograd.Function):
             probabilities /= total[..., None]
             chosen = logits.gather(-1, slates[part, ..., None] - 1).squeeze(-1)
             log_probs[part] = torch.where(chosen > NEVER / 2, chosen - total.log(), float("-inf"))
-            if kept is not None:  # p - 1_c
+            if kept is not None:  # p - 1_c, rounded after the difference
                 kept[part] = probabilities
                 of_chosen = probabilities.gather(-1, slates[part, ..., None] - 1) - 1
                 kept[part].scatter_(-1, slates[part, ..., None] - 1, of_chosen.to(kept.dtype))

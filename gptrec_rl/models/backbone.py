@@ -17,7 +17,7 @@ With b rows of width w in a bucket, H heads, width D and d = D / H, what lives w
 | hidden states, N tokens in buckets | [N, D] | fp32; of the products in inference mode on processors |
 | queries, keys, values of a bucket | [b H, w, d] | of the products |
 | learning: scores of a bucket | [b H, w, w] | of the products |
-| decoding: keys and values, with room for tokens behind the history | [b, H, w + room, d] | of the products |
+| decoding: keys and values of L layers, with room for tokens behind | [L, 2, b, H, w + room, d] | of the products |
 
 Matrix products run in bf16 or fp32 (`precision.product_dtype`), the last norm in fp32, as do the head and its softmax
 (`decoding`). The residual stream is fp32 where something is learned; in inference mode, on a processor, it is as
@@ -191,7 +191,8 @@ class Branches:
 
     def __init__(self, backbone: Backbone, encoded: Encoded, n_together: int, room: int) -> None:
         self._backbone, self._buckets = backbone, encoded.buckets
-        self._kept, self._masks = [], []  # of each bucket; masks are additive, [b, 1, n_together, w + room]
+        self._kept = []  # of each bucket: keys and values of all layers, [L, 2, b, H, w + room, d]
+        self._masks = []  # and what is hidden, [b, 1, n_together, w + room]
         for place, bucket in enumerate(encoded.buckets):
             more = room + -(bucket.width + room) % KEYS_STEP
             self._kept.append(_with_room([layer[place] for layer in encoded.layers], more))
