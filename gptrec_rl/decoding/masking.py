@@ -116,11 +116,11 @@ class _ChosenLogProbs(torch.autograd.Function):
             probabilities /= total[..., None]
             chosen = logits.gather(-1, slates[part, ..., None] - 1).squeeze(-1)
             log_probs[part] = torch.where(chosen > NEVER / 2, chosen - total.log(), float("-inf"))
-            if kept is not None:  # p - 1_c, rounded after the difference
+            if kept is not None:
                 kept[part] = probabilities
-                of_chosen = probabilities.gather(-1, slates[part, ..., None] - 1) - 1
-                kept[part].scatter_(-1, slates[part, ..., None] - 1, of_chosen.to(kept.dtype))
             entropies[part] = total.log() - (probabilities.mul_(logits)).sum(dim=-1)
+        if kept is not None:  # p - 1_c, rounded after the difference
+            _put(kept, slates, log_probs.expm1())
         ctx.save_for_backward(states, item_weights, slates, kept, log_probs, entropies)
         ctx.temperature = temperature
         ctx.set_materialize_grads(False)
@@ -135,7 +135,7 @@ class _ChosenLogProbs(torch.autograd.Function):
         # Of each row, and applied to its D columns rather than to the I columns of its logits.
         of_logits, factors = kept, factors[..., None] / ctx.temperature
         if of_entropies is not None:
-            probabilities = kept.scatter(-1, slates[..., None] - 1, log_probs.exp()[..., None].to(kept.dtype))
+            probabilities = _put(kept.clone(), slates, log_probs.exp())
             inner = torch.special.xlogy(probabilities, probabilities)
             inner.add_(probabilities.mul_(entropies[..., None].to(kept.dtype)))
             of_logits = kept * factors.to(kept.dtype) - inner.mul_(
@@ -146,3 +146,14 @@ class _ChosenLogProbs(torch.autograd.Function):
         of_states = (of_logits @ item_weights.to(kept.dtype)).to(states.dtype).view_as(states) * factors
         of_weights = (of_logits.T @ (states * factors).flatten(0, 2).to(kept.dtype)).to(item_weights.dtype)
         return of_states, of_weights, None, None, None, None
+
+
+def _put(of_items: torch.Tensor, slates: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Put values [B, G, K] where the chosen items stand in [B, G, K, I], in place.
+
+    `scatter_` would copy all of a bf16 tensor to fp32 and back.
+    """
+    places = slates.flatten() - 1
+    rows = torch.arange(len(places), device=places.device)
+    of_items.flatten(0, -2)[rows, places] = values.flatten().to(of_items.dtype)
+    return of_items

@@ -36,6 +36,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from gptrec_rl.models.attention import attend, by_head
 from gptrec_rl.models.gpt2 import Gpt2, Gpt2Config
 from gptrec_rl.models.product import Product
 from gptrec_rl.models.sequence import Bucket, Sequences
@@ -98,33 +99,29 @@ class Backbone:
         layers: list[list[KeysValues]] = []
         for layer in self.layers[:-1]:
             *parts, spare = layer.project(layer.normed(hidden), 0, 3).split_with_sizes(sequences.sizes)
-            split = [layer.split(part, bucket.n_rows, 3) for part, bucket in zip(parts, buckets, strict=True)]
+            split = [layer.split(part, bucket.n_rows) for part, bucket in zip(parts, buckets, strict=True)]
             attended = [layer.attend_fused(*three) for three in split]
             hidden = layer.finish(hidden, _join([*attended, spare[:, : hidden.shape[-1]]]))
             layers.append([(keys, values) for _, keys, values in split])
         layer, normed = self.layers[-1], self.layers[-1].normed(hidden)
         *parts, spare = layer.project(normed, 1, 3).split_with_sizes(sequences.sizes)
-        split = [layer.split(part, bucket.n_rows, 2) for part, bucket in zip(parts, buckets, strict=True)]
+        split = [layer.split(part, bucket.n_rows) for part, bucket in zip(parts, buckets, strict=True)]
         layers.append([(keys, values) for keys, values in split])
         queries = layer.project(normed[separators], 0, 1)  # [B, D]
         attended = []
         for bucket, (keys, values) in zip(buckets, layers[-1], strict=True):
-            (own,) = layer.split(queries[bucket.rows], bucket.n_rows, 1)  # [b, H, 1, d]
+            (own,) = layer.split(queries[bucket.rows], bucket.n_rows)  # [b, H, 1, d]
             attended.append(layer.attend_fused(own, keys, values, self.additive(bucket.is_padding[:, None, None])))
         return Encoded(self.last_norm(layer.finish(hidden[separators], _join(attended))), buckets, layers)
 
     def states(self, sequences: Sequences) -> torch.Tensor:
         """Return the states of all tokens of histories without lists, padding included, [N, D] float32."""
         hidden = self.embed(sequences.tokens, sequences.positions)
-        widths = {bucket.width for bucket in sequences.buckets}
-        masks = {width: self.additive(_later(width, hidden.device)[None]) for width in widths}
+        masks = [self.additive(_later(bucket.width, hidden.device)[None]) for bucket in sequences.buckets]
+        n_rows = [bucket.n_rows for bucket in sequences.buckets]
         for layer in self.layers:
-            *parts, spare = layer.project(layer.normed(hidden), 0, 3).split_with_sizes(sequences.sizes)
-            attended = []
-            for part, bucket in zip(parts, sequences.buckets, strict=True):
-                queries, keys, values = layer.heads(part, bucket.n_rows, 3)
-                attended.append(layer.attend(queries, keys, values, masks[bucket.width]))
-            hidden = layer.finish(hidden, _join([*attended, spare[:, : hidden.shape[-1]]]))
+            attended = layer.attend([layer.project(layer.normed(hidden), 0, 3)], masks, n_rows)
+            hidden = layer.finish(hidden, attended)
         return self.last_norm(hidden)
 
     def slate_states(self, sequences: Sequences) -> torch.Tensor:
@@ -133,26 +130,22 @@ class Backbone:
         if not n_own:
             return self.encode(sequences).states[:, None, None].expand(-1, n_lists, -1, -1)
         hidden = self.embed(sequences.tokens, sequences.positions)
-        hides = [_hides(bucket, sequences) for bucket in buckets]
-        masks = [self._for_heads(is_hidden) for is_hidden in hides]
-        for layer in self.layers[:-1]:
-            *parts, spare = layer.project(layer.normed(hidden), 0, 3).split_with_sizes(sequences.sizes)
-            split = [layer.heads(part, bucket.n_rows, 3) for part, bucket in zip(parts, buckets, strict=True)]
-            attended = [layer.attend(q, k, v, mask) for (q, k, v), mask in zip(split, masks, strict=True)]
-            hidden = layer.finish(hidden, _join([*attended, spare[:, : hidden.shape[-1]]]))
-        layer, chosen_from = self.layers[-1], sequences.chosen_from.flatten()
-        normed = layer.normed(hidden)
-        *parts, spare = layer.project(normed, 1, 3).split_with_sizes(sequences.sizes)
-        queries = layer.project(normed[chosen_from], 0, 1).split_with_sizes([b.n_rows * (1 + n_own) for b in buckets])
-        attended = []
-        for bucket, is_hidden, part, own in zip(buckets, hides, parts, queries, strict=True):
+        n_rows, masks, last_masks = [bucket.n_rows for bucket in buckets], [], []
+        for bucket in buckets:
+            is_hidden = _hides(bucket, sequences)
             from_separator = bucket.is_padding.clone()[:, None]
             from_separator[:, :, -n_own:] = True
-            mask = self._for_heads(torch.cat([from_separator, is_hidden[:, -n_own:]], dim=1))
-            (queries_here,) = layer.heads(own, bucket.n_rows, 1)
-            keys, values = layer.heads(part, bucket.n_rows, 2)
-            attended.append(layer.attend(queries_here, keys, values, mask))
-        states = self.last_norm(layer.finish(hidden[chosen_from], _join(attended))).unflatten(0, (-1, 1 + n_own))
+            masks.append(self._for_heads(is_hidden))
+            last_masks.append(self._for_heads(torch.cat([from_separator, is_hidden[:, -n_own:]], dim=1)))
+        for layer in self.layers[:-1]:
+            attended = layer.attend([layer.project(layer.normed(hidden), 0, 3)], masks, n_rows)
+            hidden = layer.finish(hidden, attended)
+        layer, chosen_from = self.layers[-1], sequences.chosen_from.flatten()
+        normed = layer.normed(hidden)
+        queries = layer.project(normed.index_select(0, chosen_from), 0, 1)
+        attended = layer.attend([queries, layer.project(normed, 1, 3)], last_masks, n_rows)
+        states = self.last_norm(layer.finish(hidden.index_select(0, chosen_from), attended))
+        states = states.unflatten(0, (-1, 1 + n_own))
         first = states[:, None, :1].expand(-1, n_lists, -1, -1)
         return torch.cat([first, states[:, 1:].unflatten(1, (n_lists, -1))], dim=2)
 
@@ -225,7 +218,7 @@ class Branches:
             parts = layer.project(layer.normed(hidden), 0, 3).split_with_sizes(sizes)
             attended = []
             for bucket, part, (mask, room, seen) in zip(self._buckets, parts, grown, strict=True):
-                new = layer.split(part, bucket.n_rows, 3)  # [3, b, H, Q, d]
+                new = layer.split(part, bucket.n_rows)  # [3, b, H, Q, d]
                 room[place].copy_(new[1:])
                 keys, values = seen[place].unbind()
                 attended.append(layer.attend_fused(new[0], keys, values, mask))
@@ -249,11 +242,10 @@ class Layer:
 
     def __init__(self, block: nn.Module, config: Gpt2Config, dtype: torch.dtype) -> None:
         self.n_heads = config.n_head
-        self._scale = (config.n_embd // config.n_head) ** -0.5
+        self._size = config.n_embd // config.n_head
         self._dtype = dtype
         self._norm_1, self._norm_2 = (_norm(block.get_submodule(name), config) for name in ("ln_1", "ln_2"))
         self._drop = _dropout(config.resid_pdrop, block.training)
-        self._drop_attention = _dropout(config.attn_pdrop, block.training)
         self._attention_dropout = config.attn_pdrop if block.training else 0.0
         self._in, out, up, down = (
             (block.get_parameter(f"{name}.bias").to(dtype), block.get_parameter(f"{name}.weight").to(dtype))
@@ -276,14 +268,9 @@ class Layer:
             self._projections[start, stop] = Product(bias, matrix)
         return self._projections[start, stop](normed)
 
-    def split(self, projected: torch.Tensor, n_rows: int, n_parts: int) -> torch.Tensor:
+    def split(self, projected: torch.Tensor, n_rows: int) -> torch.Tensor:
         """[b S, parts D] -> [parts, b, H, S, d], without a copy."""
-        width = projected.shape[-1] // (n_parts * self.n_heads)
-        return projected.view(n_rows, -1, n_parts, self.n_heads, width).permute(2, 0, 3, 1, 4)
-
-    def heads(self, projected: torch.Tensor, n_rows: int, n_parts: int) -> torch.Tensor:
-        """[b S, parts D] -> [parts, b H, S, d], with one copy for all."""
-        return self.split(projected, n_rows, n_parts).flatten(1, 2)
+        return by_head(projected, n_rows, self.n_heads, self._size)
 
     def attend_fused(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None = None
@@ -295,13 +282,10 @@ class Layer:
         return mixed.transpose(1, 2).reshape(-1, self.n_heads * mixed.shape[-1])
 
     def attend(
-        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
+        self, projected: Sequence[torch.Tensor], masks: Sequence[torch.Tensor], n_rows: Sequence[int]
     ) -> torch.Tensor:
-        """Attend from [b H, Q, d] to [b H, S, d] under an additive mask ([b H, Q, S] or [1, Q, S]); [b Q, D]."""
-        scores = torch.baddbmm(mask, queries, keys.transpose(1, 2), alpha=self._scale)
-        mixed = torch.bmm(self._drop_attention(scores.softmax(dim=-1)), values)
-        n_tokens, width = queries.shape[1:]
-        return mixed.view(-1, self.n_heads, n_tokens, width).transpose(1, 2).reshape(-1, self.n_heads * width)
+        """Attend where something is learned; see `attention.attend`."""
+        return attend(projected, masks, n_rows, self.n_heads, self._attention_dropout)
 
     def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """Add attention and feed-forward network to the residual stream, [N, D]; without gradients in place."""

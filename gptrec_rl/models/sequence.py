@@ -21,7 +21,7 @@ PADDING = 0
 WIDTH_STEP = 16
 """Widths of rows come in such steps, numbers of tokens in those below, so that few shapes recur: processors prepare a
 matrix product anew for each new shape, which takes longer than a small product itself."""
-TOKENS_STEP = 256
+TOKENS_STEP = 128
 
 
 @dataclass(frozen=True)

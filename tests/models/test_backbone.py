@@ -15,7 +15,7 @@ from gptrec_rl.models.gptrec import GPTRec
 
 HISTORIES = [[], [4], [7, 2, 9], [1, 3, 5, 7, 9], [12, 1, 2, 3, 4, 5, 6]]  # n = 5: empty, short, full and too long
 NOTHING_SEEN = np.ones(12, dtype=bool)
-UNSORTED = [3, 40, 0, 17, 2, 1, 0, 5, 70, 16, 33, 31, 24]  # n = 40: buckets of several widths, and spare tokens
+UNSORTED = [3, 12, 40, 0, 17, 2, 1, 0, 5, 70, 16, 33, 31, 24]  # n = 40: buckets of several widths, and spare tokens
 MakePolicy = Callable[..., GPTRec]
 
 
@@ -209,7 +209,8 @@ def test_dropout_of_attention_leaves_out_whole_tokens(make_policy: MakePolicy) -
     layer = make_policy(dropout=0.3).train().backbone(torch.float32).layers[0]
     queries, values = torch.zeros(3, 2, 20, 8), torch.ones(3, 2, 20, 8)  # [b, H, S, d]: attention is uniform
     fused = layer.attend_fused(queries, queries, values)
-    plain = layer.attend(queries.flatten(0, 1), queries.flatten(0, 1), values.flatten(0, 1), torch.zeros(1, 20, 20))
+    projected = torch.cat([torch.zeros(60, 32), torch.ones(60, 16)], dim=1)
+    plain = layer.attend([projected], [torch.zeros(1, 20, 20)], [3])
     for attended in (fused, plain):
         of_heads = attended.unflatten(1, (2, 8))  # [b S, H, d]
         torch.testing.assert_close(of_heads, of_heads[:, :, :1].expand_as(of_heads))
