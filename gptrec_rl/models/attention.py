@@ -26,7 +26,7 @@ def attend(
     Args:
         projected: queries, keys and values as columns, [N, 3 D] of all, or [M, D] and [N, 2 D]. The buckets' tokens
             stand one behind the other, perhaps with spare ones behind.
-        masks: of each bucket, with Q tokens a row that attend to S: additive, [b H, Q, S], or [1, Q, S] where all rows
+        masks: of each bucket, with Q tokens a row that attend to S: additive, [b, Q, S], or [1, Q, S] where all rows
             are alike.
         n_rows: of each bucket, b.
         n_heads: H.
@@ -73,7 +73,10 @@ class _Attention(torch.autograd.Function):
         ):
             heads = [by_head(part, b, n_heads, size).flatten(1, 2) for part in parts]  # each [parts, b H, S, d]
             queries, keys, values = (each for part in heads for each in part)
-            weights = torch.baddbmm(mask, queries, keys.transpose(1, 2), alpha=size**-0.5).softmax(dim=-1)
+            scores = queries.new_empty(len(queries), *mask.shape[-2:])
+            scores.baddbmm_(queries, keys.transpose(1, 2), beta=0, alpha=size**-0.5)
+            scores.unflatten(0, (b, n_heads)).add_(mask[:, None])
+            weights = scores.softmax(dim=-1)
             factors = functional.dropout(torch.ones_like(weights), dropout) if dropout else None
             of_heads = torch.bmm(weights if factors is None else weights * factors, values)
             by_head(mixed, b, n_heads, size).copy_(of_heads.unflatten(0, (b, n_heads)))

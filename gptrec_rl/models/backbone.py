@@ -117,7 +117,7 @@ class Backbone:
     def states(self, sequences: Sequences) -> torch.Tensor:
         """Return the states of all tokens of histories without lists, padding included, [N, D] float32."""
         hidden = self.embed(sequences.tokens, sequences.positions)
-        masks = [self.additive(_later(bucket.width, hidden.device)[None]) for bucket in sequences.buckets]
+        masks = [self.additive(is_hidden) for is_hidden in sequences.masked]
         n_rows = [bucket.n_rows for bucket in sequences.buckets]
         for layer in self.layers:
             attended = layer.attend([layer.project(layer.normed(hidden), 0, 3)], masks, n_rows)
@@ -126,24 +126,20 @@ class Backbone:
 
     def slate_states(self, sequences: Sequences) -> torch.Tensor:
         """Return the states from which each of K items of G lists is chosen, [B, G, K, D] float32."""
-        n_lists, n_own, buckets = sequences.n_lists, sequences.n_own, sequences.buckets
+        n_lists, n_own = sequences.n_lists, sequences.n_own
         if not n_own:
             return self.encode(sequences).states[:, None, None].expand(-1, n_lists, -1, -1)
         hidden = self.embed(sequences.tokens, sequences.positions)
-        n_rows, masks, last_masks = [bucket.n_rows for bucket in buckets], [], []
-        for bucket in buckets:
-            is_hidden = _hides(bucket, sequences)
-            from_separator = bucket.is_padding.clone()[:, None]
-            from_separator[:, :, -n_own:] = True
-            masks.append(self._for_heads(is_hidden))
-            last_masks.append(self._for_heads(torch.cat([from_separator, is_hidden[:, -n_own:]], dim=1)))
+        masks = [self.additive(is_hidden) for is_hidden in sequences.masked]
+        n_rows = [bucket.n_rows for bucket in sequences.buckets]
         for layer in self.layers[:-1]:
             attended = layer.attend([layer.project(layer.normed(hidden), 0, 3)], masks, n_rows)
             hidden = layer.finish(hidden, attended)
         layer, chosen_from = self.layers[-1], sequences.chosen_from.flatten()
         normed = layer.normed(hidden)
         queries = layer.project(normed.index_select(0, chosen_from), 0, 1)
-        attended = layer.attend([queries, layer.project(normed, 1, 3)], last_masks, n_rows)
+        masks = [self.additive(is_hidden) for is_hidden in sequences.masked_where_chosen]
+        attended = layer.attend([queries, layer.project(normed, 1, 3)], masks, n_rows)
         states = self.last_norm(layer.finish(hidden.index_select(0, chosen_from), attended))
         states = states.unflatten(0, (-1, 1 + n_own))
         first = states[:, None, :1].expand(-1, n_lists, -1, -1)
@@ -162,11 +158,6 @@ class Backbone:
         """Return minus infinity where something is hidden and 0 elsewhere, in the precision of the products."""
         mask = torch.zeros(is_hidden.shape, dtype=self.dtype, device=is_hidden.device)
         return mask.masked_fill_(is_hidden, float("-inf"))
-
-    def _for_heads(self, is_hidden: torch.Tensor) -> torch.Tensor:
-        """[b, Q, S] bool -> [b H, Q, S], additive; [1, Q, S] stays."""
-        mask = self.additive(is_hidden)
-        return mask.repeat_interleave(self.layers[0].n_heads, dim=0) if len(mask) > 1 else mask
 
 
 class Branches:
@@ -311,21 +302,6 @@ def _dropout(share: float, is_training: bool) -> Callable[[torch.Tensor], torch.
 
 def _same(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
-
-
-def _hides(bucket: Bucket, sequences: Sequences) -> torch.Tensor:
-    """Return what each token of a bucket's rows doesn't see, [b, w, w] bool, or [1, w, w] where all rows are alike."""
-    is_padding, n_own = bucket.is_padding, sequences.n_own
-    is_hidden = _later(bucket.width, is_padding.device)
-    lists = torch.arange(n_own, device=is_padding.device) // (n_own // sequences.n_lists)
-    is_hidden[-n_own:, -n_own:] |= lists[:, None] != lists
-    is_other = ~torch.eye(bucket.width, dtype=torch.bool, device=is_padding.device)  # no row of a softmax is empty
-    return is_hidden | (is_padding[:, None] & is_other)
-
-
-def _later(width: int, device: torch.device) -> torch.Tensor:
-    """Return which tokens come after which, [w, w] bool."""
-    return torch.ones(width, width, dtype=torch.bool, device=device).triu(1)
 
 
 def _join(parts: Sequence[torch.Tensor]) -> torch.Tensor:

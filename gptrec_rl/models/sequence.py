@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -78,6 +79,31 @@ class Sequences:
         """Return how many tokens each bucket has, and last the spare ones."""
         used = [bucket.n_rows * bucket.width for bucket in self.buckets]
         return [*used, len(self.tokens) - sum(used)]
+
+    @cached_property
+    def masked(self) -> list[torch.Tensor]:
+        """Return what each bucket's tokens don't see of their row, [b, w, w] bool; [1, w, w] if all rows are alike."""
+        return [self._masked(bucket) for bucket in self.buckets]
+
+    @cached_property
+    def masked_where_chosen(self) -> list[torch.Tensor]:
+        """Return the same of the tokens that items of lists are chosen from, [b or 1, 1 + G (K - 1), w]."""
+        masked = []
+        for bucket, is_hidden in zip(self.buckets, self.masked, strict=True):
+            from_marker = bucket.is_padding.clone()[:, None]
+            from_marker[:, :, -self.n_own :] = True
+            masked.append(torch.cat([from_marker, is_hidden[:, -self.n_own :]], dim=1))
+        return masked
+
+    def _masked(self, bucket: Bucket) -> torch.Tensor:
+        device, n_own = self.tokens.device, self.n_own
+        is_hidden = torch.ones(bucket.width, bucket.width, dtype=torch.bool, device=device).triu(1)  # what comes later
+        if not n_own:
+            return is_hidden[None]
+        lists = torch.arange(n_own, device=device) // (n_own // self.n_lists)
+        is_hidden[-n_own:, -n_own:] |= lists[:, None] != lists
+        is_other = ~torch.eye(bucket.width, dtype=torch.bool, device=device)  # no row of a softmax is empty
+        return is_hidden | (bucket.is_padding[:, None] & is_other)
 
 
 def lay_out(

@@ -26,7 +26,7 @@ def plain(
             for head in range(N_HEADS):
                 columns = slice(head * SIZE, (head + 1) * SIZE)
                 keys, values = of_all[:, :WIDTH][:, columns], of_all[:, WIDTH:][:, columns]
-                hidden = mask[row * N_HEADS + head if len(mask) > 1 else 0]
+                hidden = mask[row if len(mask) > 1 else 0]
                 weights = (of_row[:, columns] @ keys.T / SIZE**0.5 + hidden).softmax(dim=-1)
                 heads.append(weights @ values)
             attended.append(torch.cat(heads, dim=1))
@@ -34,10 +34,10 @@ def plain(
 
 
 def draw_masks(sides: Sequence[tuple[int, int]], n_rows: Sequence[int]) -> list[torch.Tensor]:
-    """Hide a third of the keys, of the last bucket the same ones for all rows and heads; never the first key."""
+    """Hide a third of the keys, of the last bucket the same ones for all rows; never the first key."""
     masks = []
     for (n_queries, n_keys), b in zip(sides, n_rows, strict=True):
-        n = b * N_HEADS if len(masks) + 1 < len(n_rows) else 1
+        n = b if len(masks) + 1 < len(n_rows) else 1
         is_hidden = torch.rand(n, n_queries, n_keys) < 1 / 3
         is_hidden[:, :, 0] = False
         masks.append(torch.zeros(is_hidden.shape).masked_fill(is_hidden, float("-inf")))
