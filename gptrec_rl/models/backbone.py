@@ -14,16 +14,15 @@ With b rows of width w in a bucket, H heads, width D and d = D / H, what lives w
 
 | tensor | shape | precision |
 |---|---|---|
-| hidden states, N tokens in buckets | [N, D] | fp32; of the products in inference mode on processors |
+| hidden states, N tokens in buckets | [N, D] | of the products; fp32 on a GPU |
 | queries, keys, values of a bucket | [b H, w, d] | of the products |
 | learning: scores of a bucket | [b H, w, w] | of the products |
 | decoding: keys and values of L layers, with room for tokens behind | [L, 2, b, H, w + room, d] | of the products |
 
 Matrix products run in bf16 or fp32 (`precision.product_dtype`), the last norm in fp32, as do the head and its softmax
-(`decoding`). The residual stream is fp32 where something is learned; in inference mode, on a processor, it is as
-precise as the products: half the bytes, and nothing to convert. Attention of histories alone is PyTorch's fused one,
-which is the fastest forward on processors; where gradients are wanted it is written as plain matrix products, because
-the backward pass of the fused one takes several times as long.
+(`decoding`). On a processor the residual stream is as precise as the products: half the bytes, and nothing to convert.
+Attention of histories alone is PyTorch's fused one, which is the fastest forward on processors; where gradients are
+wanted it is written as plain matrix products (`attention`).
 """
 
 from __future__ import annotations
@@ -87,8 +86,7 @@ class Backbone:
         self.layers = [Layer(block, config, dtype) for block in gpt2.get_submodule("h").children()]
         self._items, self._positions = gpt2.get_parameter("wte.weight"), gpt2.get_parameter("wpe.weight")
         # On a GPU it stays fp32, as nothing has been measured there.
-        is_for_inference = torch.is_inference_mode_enabled() and self._items.device.type == "cpu"
-        self._stream = dtype if is_for_inference else torch.float32
+        self._stream = dtype if self._items.device.type == "cpu" else torch.float32
         self._last_norm = _norm(gpt2.get_submodule("ln_f"), config)
         self._drop = _dropout(config.embd_pdrop, gpt2.training)
 
@@ -287,7 +285,7 @@ class Layer:
 
 def _sum(hidden: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
     """Add in the precision of the residual stream, the fastest way there is."""
-    return hidden + more.float() if torch.is_grad_enabled() else hidden.add_(more)
+    return hidden + more.to(hidden.dtype) if torch.is_grad_enabled() else hidden.add_(more)
 
 
 def _norm(module: nn.Module, config: Gpt2Config) -> tuple[list[int], torch.Tensor, torch.Tensor, float]:

@@ -131,7 +131,7 @@ def lay_out(
     widths = _widths(lengths + 1 + n_own, grain_of(device).padding_per_bucket)  # [B]
     starts = np.cumsum(widths) - widths
     n_used = int(widths.sum())
-    step = TOKENS_STEP if n_used > TOKENS_STEP else 1
+    step = 1 << max(n_used.bit_length() - 5, 0)
     tokens = np.full(-(-n_used // step) * step, PADDING, dtype=np.int64)
     positions = np.zeros(len(tokens), dtype=np.int64)
     owners = np.repeat(np.arange(len(histories)), lengths)

@@ -15,7 +15,7 @@ from gptrec_rl.models.gptrec import GPTRec
 
 HISTORIES = [[], [4], [7, 2, 9], [1, 3, 5, 7, 9], [12, 1, 2, 3, 4, 5, 6]]  # n = 5: empty, short, full and too long
 NOTHING_SEEN = np.ones(12, dtype=bool)
-UNSORTED = [3, 12, 40, 0, 17, 2, 1, 0, 5, 70, 16, 33, 31, 24]  # n = 40: buckets of several widths, and spare tokens
+UNSORTED = [3, 40, 0, 17, 2, 1, 0, 5, 70, 16, 33, 31, 24, 28, 18]  # n = 40: buckets of several widths, and spare tokens
 MakePolicy = Callable[..., GPTRec]
 
 
@@ -229,9 +229,11 @@ def test_bf16_stays_near_and_its_logits_are_fp32(make_policy: MakePolicy) -> Non
     torch.testing.assert_close(near, exact, atol=0.3, rtol=0)  # bf16 has 8 bits; logits reach about 10
 
 
-def test_where_nothing_is_learned_the_residual_stream_is_as_precise_as_the_products(make_policy: MakePolicy) -> None:
+def test_the_residual_stream_is_as_precise_as_the_products(make_policy: MakePolicy) -> None:
     policy, tokens, positions = make_policy(), torch.tensor([1, 2]), torch.tensor([1])
-    with torch.inference_mode():
-        assert policy.backbone(torch.bfloat16).embed(tokens, positions).dtype == torch.bfloat16
-        assert policy.backbone(torch.bfloat16).encode(policy.lay_out(Histories.of([[1]]))).states.dtype == torch.float32
-    assert policy.backbone(torch.bfloat16).embed(tokens, positions).dtype == torch.float32
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.inference_mode():
+            assert policy.backbone(dtype).embed(tokens, positions).dtype == dtype
+            assert policy.backbone(dtype).encode(policy.lay_out(Histories.of([[1]]))).states.dtype == torch.float32
+        assert policy.backbone(dtype).embed(tokens, positions).dtype == dtype
+        assert policy.slate_logits(Histories.of([[1]]), draw_slates(1, 2, 3), dtype).dtype == torch.float32
