@@ -27,7 +27,9 @@ STUDENT = ROOT / "runs" / "student"
 
 out_option = click.option("--out", type=click.Path(path_type=Path), default=RESULTS, help="Gets the figures, as JSON.")
 section_option = click.option(
-    "--section", type=click.Path(path_type=Path), default=DOCUMENT, help="Document whose section on this is replaced."
+    "--section",
+    type=click.Path(path_type=Path),
+    help="Document whose section on this is replaced.  [default: docs/performance.md, or beside another --out]",
 )
 
 
@@ -46,7 +48,7 @@ def main(
     data: Path | None,
     student: Path,
     out: Path,
-    section: Path,
+    section: Path | None,
 ) -> None:
     """Measure how fast this library is, beside plain ways of doing the same work."""
     if context.invoked_subcommand is not None:
@@ -78,6 +80,7 @@ def main(
     last = last_committed(out)
     _write(out, results)
     all_rows = markdown(table(list(results.figures.values()), {}))
+    section = section or _beside(out, DOCUMENT)
     write_section(
         section,
         TITLE,
@@ -92,13 +95,14 @@ def main(
 @main.command()
 @out_option
 @section_option
-@click.option("--picture", type=click.Path(path_type=Path), default=PICTURE, help="Gets the curves, as a PNG.")
-def curves(out: Path, section: Path, picture: Path) -> None:
+@click.option("--picture", type=click.Path(path_type=Path), help="Gets the curves, as a PNG.")
+def curves(out: Path, section: Path | None, picture: Path | None) -> None:
     """Measure and draw how cost grows."""
     from benchmarks.curves import draw, measure, table
     from benchmarks.figures import markdown, text
     from gptrec_rl.reporting.results import Section, duration, write_section
 
+    section, picture = section or _beside(out, DOCUMENT), picture or _beside(out, PICTURE)
     started = time.monotonic()
     measured = measure(sorted(os.sched_getaffinity(0)))
     draw(measured, picture)
@@ -118,7 +122,7 @@ def curves(out: Path, section: Path, picture: Path) -> None:
 @main.command()
 @out_option
 @section_option
-def stages(out: Path, section: Path) -> None:
+def stages(out: Path, section: Path | None) -> None:
     """Measure how far each stage is from what one core can do."""
     from benchmarks import stages as limits
     from benchmarks.figures import markdown, text
@@ -132,6 +136,7 @@ def stages(out: Path, section: Path) -> None:
     rows, words = limits.table(peaks, measured), limits.words(peaks)
     _write(out, replace(_before(out), stages=[[words], *rows]))
     seconds = time.monotonic() - started
+    section = section or _beside(out, DOCUMENT)
     write_section(
         section, TITLE, Section("How far from the limit", f"{COMMAND} stages", seconds, notes=[words, markdown(rows)])
     )
@@ -143,7 +148,7 @@ def stages(out: Path, section: Path) -> None:
 @click.option("--student", type=click.Path(path_type=Path), default=STUDENT, help="A student trained on it.")
 @click.option("--out", type=click.Path(path_type=Path), default=GPU, help="Gets the figures, as JSON.")
 @section_option
-def gpu(data: Path | None, student: Path, out: Path, section: Path) -> None:
+def gpu(data: Path | None, student: Path, out: Path, section: Path | None) -> None:
     """Measure updates and generation on a GPU, and how long it waits for kernels to be launched."""
     import json
 
@@ -166,6 +171,7 @@ def gpu(data: Path | None, student: Path, out: Path, section: Path) -> None:
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(facts, indent=2) + "\n")
+    section = section or _beside(out, DOCUMENT)
     rows, notes = on_gpu.table(speeds), on_gpu.words(policy, agreed)
     write_section(section, TITLE, Section("On a GPU", f"{COMMAND} gpu", seconds, notes=[notes, markdown(rows)]))
     click.echo(f"{notes}\n{text(rows)}\nwrote {out} and {section}")
@@ -219,6 +225,11 @@ def load(
     click.echo(f"{text(rows)}\nwrote {out} and {section}")
     if any(each.unaccounted for each in loads.values()):
         raise click.ClickException("batches got lost, or were counted twice; see the ledger above")
+
+
+def _beside(out: Path, committed: Path) -> Path:
+    """Return a committed file, or one beside figures that are put elsewhere, so that these don't replace it."""
+    return committed if out in (RESULTS, GPU) else out.with_suffix(committed.suffix)
 
 
 def _before(out: Path) -> Results:
