@@ -20,9 +20,8 @@ from gptrec_rl.models.grain import Grain, grain_of
 
 PADDING = 0
 WIDTH_STEP = 16
-"""Widths of rows come in such steps, numbers of tokens in those below, so that few shapes recur: processors prepare a
-matrix product anew for each new shape, which takes longer than a small product itself."""
-TOKENS_STEP = 128
+"""Widths of rows come in such steps, and numbers of tokens in eighths of a power of two, so that few shapes recur:
+processors prepare a matrix product anew for each new shape, which takes longer than a small product itself."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def lay_out(
     widths = _widths(lengths + 1 + n_own, grain_of(device).padding_per_bucket)  # [B]
     starts = np.cumsum(widths) - widths
     n_used = int(widths.sum())
-    step = 1 << max(n_used.bit_length() - 5, 0)
+    step = 1 << max(n_used.bit_length() - 4, 0)
     tokens = np.full(-(-n_used // step) * step, PADDING, dtype=np.int64)
     positions = np.zeros(len(tokens), dtype=np.int64)
     owners = np.repeat(np.arange(len(histories)), lengths)

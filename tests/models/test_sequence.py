@@ -93,8 +93,8 @@ def test_every_row_is_its_history_separator_padding_and_lists(batch: tuple[list[
 def test_few_shapes_recur_and_padding_is_bounded(batch: tuple[list[list[int]], np.ndarray | None]) -> None:
     histories, slates = batch
     laid_out = lay_out(Histories.of(histories), 40, SEPARATOR, CPU, slates)
-    assert len(laid_out.tokens).bit_length() - (len(laid_out.tokens) & -len(laid_out.tokens)).bit_length() < 5
-    assert laid_out.sizes[-1] <= len(laid_out.tokens) / 16
+    assert len(laid_out.tokens).bit_length() - (len(laid_out.tokens) & -len(laid_out.tokens)).bit_length() < 4
+    assert laid_out.sizes[-1] <= len(laid_out.tokens) / 8
     sizes = np.array([min(len(history), 40) + 1 + laid_out.n_own for history in histories])
     widths = np.repeat([bucket.width for bucket in laid_out.buckets], [bucket.n_rows for bucket in laid_out.buckets])
     assert (sizes <= widths).all()
