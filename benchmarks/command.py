@@ -95,7 +95,11 @@ def main(
 @main.command()
 @out_option
 @section_option
-@click.option("--picture", type=click.Path(path_type=Path), help="Gets the curves, as a PNG.")
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path),
+    help="Gets the curves, as a PNG.  [default: docs/images/cost.png, or beside another --out]",
+)
 def curves(out: Path, section: Path | None, picture: Path | None) -> None:
     """Measure and draw how cost grows."""
     from benchmarks.curves import draw, measure, table
@@ -229,7 +233,7 @@ def load(
 
 def _beside(out: Path, committed: Path) -> Path:
     """Return a committed file, or one beside figures that are put elsewhere, so that these don't replace it."""
-    return committed if out in (RESULTS, GPU) else out.with_suffix(committed.suffix)
+    return committed if out.resolve() in (RESULTS, GPU) else out.with_suffix(committed.suffix)
 
 
 def _before(out: Path) -> Results:
