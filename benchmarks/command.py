@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "bench.json"
+OWN = ROOT / "runs" / "bench.json"
 LOAD = ROOT / "docs" / "results" / "load.json"
 GPU = ROOT / "docs" / "results" / "gpu.json"
 TITLE = "Performance"
@@ -25,7 +26,11 @@ DATA = ROOT / "data" / "ml1m.npz"
 STUDENT = ROOT / "runs" / "student"
 
 
-out_option = click.option("--out", type=click.Path(path_type=Path), default=RESULTS, help="Gets the figures, as JSON.")
+out_option = click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Gets the figures, as JSON.  [default: docs/results/bench.json; runs/bench.json if that is another machine's]",
+)
 section_option = click.option(
     "--section",
     type=click.Path(path_type=Path),
@@ -47,13 +52,13 @@ def main(
     rounds: int,
     data: Path | None,
     student: Path,
-    out: Path,
+    out: Path | None,
     section: Path | None,
 ) -> None:
     """Measure how fast this library is, beside plain ways of doing the same work."""
     if context.invoked_subcommand is not None:
         return
-    from benchmarks.figures import last_committed, markdown, table, text
+    from benchmarks.figures import comparison, last_committed, markdown, table, text
     from benchmarks.rows import Setting
     from benchmarks.suite import SUITE
     from gptrec_rl.reporting.results import Section, duration, write_section
@@ -61,6 +66,7 @@ def main(
     unknown = [name for name in only if name not in SUITE]
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(SUITE)}", param_hint="--only")
+    out = out or _default_out()
     setting = Setting(
         data=_existing(data or DATA),
         student=_existing(student),
@@ -77,19 +83,15 @@ def main(
     seconds = time.monotonic() - started
     before = _before(out)
     results = replace(before, figures={**before.figures, **{figure.name: figure for figure in figures}})
-    last = last_committed(out)
     _write(out, results)
-    all_rows = markdown(table(list(results.figures.values()), {}))
+    last = last_committed(out) or last_committed(RESULTS)
+    before_them, compared = last.figures if last else {}, comparison(last, results.machine)
+    notes = [compared, markdown(table(list(results.figures.values()), before_them))]
     section = section or _beside(out, DOCUMENT)
-    write_section(
-        section,
-        TITLE,
-        Section(
-            "Against plain ways", " ".join([COMMAND, *(f"--only {name}" for name in only)]), seconds, notes=[all_rows]
-        ),
-    )
-    click.echo(text(table(figures, last.figures if last else {})))
-    click.echo(f"took {duration(seconds)}; wrote {out} and {section}")
+    typed = " ".join([COMMAND, *(f"--only {name}" for name in only)])
+    write_section(section, TITLE, Section("Against plain ways", typed, seconds, notes=notes))
+    click.echo(text(table(figures, before_them)))
+    click.echo(f"{compared}\ntook {duration(seconds)}; wrote {out} and {section}")
 
 
 @main.command()
@@ -100,12 +102,13 @@ def main(
     type=click.Path(path_type=Path),
     help="Gets the curves, as a PNG.  [default: docs/images/cost.png, or beside another --out]",
 )
-def curves(out: Path, section: Path | None, picture: Path | None) -> None:
+def curves(out: Path | None, section: Path | None, picture: Path | None) -> None:
     """Measure and draw how cost grows."""
     from benchmarks.curves import draw, measure, table
     from benchmarks.figures import markdown, text
     from gptrec_rl.reporting.results import Section, duration, write_section
 
+    out = out or _default_out()
     section, picture = section or _beside(out, DOCUMENT), picture or _beside(out, PICTURE)
     started = time.monotonic()
     measured = measure(sorted(os.sched_getaffinity(0)))
@@ -126,12 +129,13 @@ def curves(out: Path, section: Path | None, picture: Path | None) -> None:
 @main.command()
 @out_option
 @section_option
-def stages(out: Path, section: Path | None) -> None:
+def stages(out: Path | None, section: Path | None) -> None:
     """Measure how far each stage is from what one core can do."""
     from benchmarks import stages as limits
     from benchmarks.figures import markdown, text
     from gptrec_rl.reporting.results import Section, write_section
 
+    out = out or _default_out()
     started = time.monotonic()
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
@@ -234,6 +238,15 @@ def load(
 def _beside(out: Path, committed: Path) -> Path:
     """Return a committed file, or one beside figures that are put elsewhere, so that these don't replace it."""
     return committed if out.resolve() in (RESULTS, GPU) else out.with_suffix(committed.suffix)
+
+
+def _default_out() -> Path:
+    """Return the committed file, unless it holds what another machine did: that isn't replaced unasked."""
+    from benchmarks.figures import read_results
+    from gptrec_rl.reporting.results import machine_description
+
+    committed = read_results(RESULTS)
+    return RESULTS if committed is None or committed.machine == machine_description() else OWN
 
 
 def _before(out: Path) -> Results:

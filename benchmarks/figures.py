@@ -144,6 +144,15 @@ def read_results(path: Path) -> Results | None:
     return Results.read(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+def comparison(last: Results | None, machine: str) -> str:
+    """Say what the last committed figures are of, seen from a machine."""
+    if last is None:
+        return "No figures have been committed before."
+    if last.machine == machine:
+        return "The last committed figures are of this machine."
+    return f"The last committed figures are of another machine, {last.machine}; only ratios compare the code."
+
+
 def last_committed(path: Path) -> Results | None:
     """Return what the last commit holds at a path; None outside a checkout or before the first one."""
     shown = subprocess.run(

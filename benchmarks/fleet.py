@@ -33,7 +33,7 @@ def scaling(setting: Setting) -> Sequence[Figure]:
     n = len(setting.cores)
     name = f"{n} generators on {n} cores against 1 ({setting.cuts})"
     if n < 2:
-        return [unmeasured(name, "times", "at least", 0.9 * n, "this process may use one core only")]
+        return [unmeasured(name, "times", "at least", 0.9 * n, "this process may use 1 core")]
     try:
         with ExitStack() as stack:
             way = Way(generating, (setting.data,), calls=8)

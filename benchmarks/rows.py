@@ -81,6 +81,8 @@ class Race:
 
     def run(self, setting: Setting) -> list[Figure]:
         """Let the ways take turns."""
+        if reason := _too_few(setting.cores, self.n_cores):
+            return [unmeasured(each.name, "times", "at least", each.bound, reason) for each in self.statistics]
         try:
             result = contest(self.ways, setting.cores[: self.n_cores], setting.rounds)
         except ChildError as error:
@@ -114,6 +116,8 @@ class Alone:
 
     def run(self, setting: Setting) -> list[Figure]:
         """Do the work a few times."""
+        if reason := _too_few(setting.cores, self.n_cores):
+            return [unmeasured(self.name, self.unit, self.sense, self.bound, reason)]
         try:
             result = contest([self.way], setting.cores[: self.n_cores], min(self.n_rounds, setting.rounds))
         except ChildError as error:
@@ -121,6 +125,11 @@ class Alone:
         values = [self.measure(turn) for turn in result.rounds[0]]
         notes = f"peak {number(result.peak_memory[0])} MB"
         return [Figure.of(self.name, values, self.unit, self.sense, self.bound, notes)]
+
+
+def _too_few(cores: Sequence[int], wanted: int) -> str:
+    """Say that a row can't be measured on so few cores; nothing if it can."""
+    return f"this process may use {len(cores)} core{'s' * (len(cores) > 1)}" if len(cores) < wanted else ""
 
 
 def rate(turn: Round) -> float:

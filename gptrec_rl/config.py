@@ -93,7 +93,7 @@ class AdamConfig(TrainingConfig):
     warmup_steps: PositiveInt = 100
     dropout: float = Field(0.0, ge=0, lt=1)
     precision: Precision = "auto"
-    """Of matrix products; bf16 where the hardware lacks it is obeyed, more slowly than fp32, after one warning."""
+    """Of matrix products; bf16 where the hardware lacks it is obeyed, far more slowly than fp32, after one warning."""
 
 
 class RerankConfig(Settings):
@@ -285,7 +285,7 @@ class TuneConfig(Settings):
     ppo: PpoConfig = PpoConfig()
     fleet: FleetConfig = FleetConfig()
     precision: Precision = "auto"
-    """Of matrix products; bf16 where the hardware lacks it is obeyed, more slowly than fp32, after one warning."""
+    """Of matrix products; bf16 where the hardware lacks it is obeyed, far more slowly than fp32, after one warning."""
     seed: int = 0
 
 

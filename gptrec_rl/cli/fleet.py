@@ -13,6 +13,7 @@ import click
 
 from gptrec_rl.cli.options import FOLDER
 from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.cores import require_few_enough
 from gptrec_rl.fleet.redis_option import redis_options
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 AT_WORK_S = 60.0
 """Who reported within this time is at work."""
 N_RECORDS = 2000
-MOST_A_CORE = 4
-"""Generators beyond which a core is shared by so many that more of them only cost memory."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -80,11 +79,7 @@ def scale(wish: str, run_dir: Path, redis_url: str | None) -> None:
         click.echo("No Supervisor runs this fleet: whoever started its containers has to. The command:", err=True)
         click.echo(f"docker compose up -d --no-deps --no-recreate --scale generator={n_generators} generator")
         return
-    n_cores = round(found.supervisor.values[names.FLEET_CORES])
-    if n_generators > MOST_A_CORE * n_cores:
-        raise InputError(
-            f"generator={n_generators} is more than {n_cores} cores can feed; ask for {MOST_A_CORE * n_cores} or fewer"
-        )
+    require_few_enough(n_generators, round(found.supervisor.values[names.FLEET_CORES]))
     found.control.scale(n_generators)
     click.echo(f"{n_generators} generators are wanted; `gptrec-rl fleet status` shows how many there are.")
 

@@ -155,17 +155,31 @@ def run_fleet(
 ) -> Path:
     """Run stage 2 with a progress bar, draw the validator's path, and return the run folder."""
     from gptrec_rl.fleet.run_folder import sole_user
-    from gptrec_rl.transport.connection import connect
 
     if config.steps is None and config.max_minutes is None:
         raise click.UsageError("say how long to tune: --max-minutes or --steps")
     if not config.data:
         raise click.UsageError("say which data to tune on: --data, or GPTREC_DATA")
-    if redis_url is not None and not serial:
-        connect(redis_url).close()  # what can't work shall fail before a run folder is replaced
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if not serial:
+        _require_room_for_fleet(config, redis_url)
     with sole_user(run_dir):
         return _run_fleet(run_dir, config, student, on_existing, serial, redis_url, report)
+
+
+def _require_room_for_fleet(config: TuneConfig, redis_url: str | None) -> None:
+    """Find out what can't work, or will be slow, before a run folder is replaced and processes start."""
+    import psutil
+    import torch
+
+    from gptrec_rl.fleet.cores import require_few_enough
+    from gptrec_rl.models.precision import product_dtype
+    from gptrec_rl.transport.connection import connect
+
+    require_few_enough(config.fleet.n_generators, len(psutil.Process().cpu_affinity()))
+    product_dtype(config.precision, torch.device("cpu"))  # warns here what generators would say in their logs alone
+    if redis_url is not None:
+        connect(redis_url).close()
 
 
 def _run_fleet(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from gptrec_rl.errors import InputError
 
 VALIDATOR_NICENESS = 10
+MOST_A_CORE = 4
+"""Generators beyond which a core is shared by so many that more of them only cost memory."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,18 @@ class CorePlan:
     generators: tuple[Share, ...]
     optimiser: Share
     validator: Share
+
+
+def require_few_enough(n_generators: int, n_cores: int) -> None:
+    """Refuse more generators than a machine can feed.
+
+    Raises:
+        InputError: there would be more than `MOST_A_CORE` for each core.
+    """
+    most = MOST_A_CORE * n_cores
+    if n_generators > most:
+        cores = f"{n_cores} core{'s' * (n_cores > 1)}"
+        raise InputError(f"{n_generators} generators are more than {cores} can feed; ask for {most} or fewer")
 
 
 def share_cores(n_generators: int, cores: Sequence[int], optimiser_on_gpu: bool) -> CorePlan:

@@ -7,6 +7,7 @@ import torch
 
 from gptrec_rl.config import ModelConfig, Precision
 from gptrec_rl.data import Histories
+from gptrec_rl.errors import InputError
 from gptrec_rl.models.gpt2 import Gpt2
 from gptrec_rl.models.item_transformer import ItemTransformer
 from gptrec_rl.models.recommender import Recommender, Strategy
@@ -52,7 +53,16 @@ class GPTRec(ItemTransformer):
         return self.n_items + 1
 
     def lay_out(self, histories: Histories, slates: np.ndarray | None = None) -> Sequences:
-        """Lay out the last n items of B histories, and lists [B, G, K] behind them, on the model's device."""
+        """Lay out the last n items of B histories, and lists [B, G, K] behind them, on the model's device.
+
+        Raises:
+            InputError: the lists are longer than K, and so than there are positions for.
+        """
+        if slates is not None and slates.shape[-1] > self.slate_length:
+            raise InputError(
+                f"lists of {slates.shape[-1]} items are longer than the {self.slate_length} that this policy has "
+                "positions for; shorten them, or train a policy with a larger model.slate_length"
+            )
         return lay_out(histories, self.history_length, self.separator, self.device, slates)
 
     def positions(self, start: int, stop: int) -> torch.Tensor:

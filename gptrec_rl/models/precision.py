@@ -38,7 +38,8 @@ def product_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 def _warn_of_slow_bf16(device_type: str) -> None:
     """Say once a process what a wish for bf16 costs here."""
     logger.warning(
-        "precision bf16 on a %s without bf16 units is slower than fp32; use auto or fp32 unless that is meant",
+        "precision bf16 on a %s without bf16 units can take 20 times as long as fp32; use auto or fp32 unless that is "
+        "meant",
         device_type,
     )
 

@@ -78,17 +78,31 @@ def duration(seconds: float) -> str:
 
 
 def machine_description() -> str:
-    """Describe what this process runs on: processor, cores it may use, memory, system, Python; no names, no paths."""
+    """Describe what this process runs on: processor and its widest instructions for matrix products, cores it may use,
+    memory, system, Python; no names, no paths.
+    """
     cores = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count()
     memory = psutil.virtual_memory().total / 2**30
     system = f"{platform.system()}, Python {platform.python_version()}"
-    return f"{_processor()}, {cores} cores, {memory:.0f} GiB of memory, {system}"
-
-
-def _processor() -> str:
     information = Path("/proc/cpuinfo")
-    if information.exists():
-        model = re.search(r"^model name\s*:\s*(.+)$", information.read_text(encoding="utf-8"), re.MULTILINE)
-        if model:
-            return model[1]
-    return platform.processor() or platform.machine()
+    processor = _processor(information.read_text(encoding="utf-8") if information.exists() else "")
+    return f"{processor}, {cores} cores, {memory:.0f} GiB of memory, {system}"
+
+
+def _processor(information: str) -> str:
+    """Name the processor, from what Linux says of it if anything."""
+    model = re.search(r"^model name\s*:\s*(.+)$", information, re.MULTILINE)
+    name = model[1] if model else platform.processor() or platform.machine()
+    flags = re.search(r"^flags\s*:\s*(.+)$", information, re.MULTILINE)
+    can = flags[1].split() if flags else []
+    widest = next((said for flag, said in _INSTRUCTIONS.items() if flag in can), None)
+    return f"{name} ({widest})" if widest else name
+
+
+_INSTRUCTIONS = {
+    "amx_bf16": "AMX",
+    "avx512_bf16": "AVX-512 with bf16",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+}
+"""What processors of the same name may differ in, the widest first."""

@@ -238,7 +238,8 @@ def _check_arrays(batch: RolloutBatch) -> None:
     }
     for name, array in arrays.items():
         _require(array.dtype == _DTYPES[name], f"{name} has dtype {array.dtype}, not {np.dtype(_DTYPES[name])}")
-    _require(batch.slates.ndim == 3 and batch.slates.size > 0, f"slates has the shape {batch.slates.shape}")
+    _require(batch.slates.ndim == 3, f"slates has the shape {batch.slates.shape}, not histories x lists x items")
+    _require(batch.slates.size > 0, f"slates of the shape {batch.slates.shape} are none; a batch has one or more")
     n_histories = len(batch.slates)
     _require(batch.log_probs.shape == batch.slates.shape, f"log_probs has the shape {batch.log_probs.shape}")
     _require(batch.ground_truth.shape == (n_histories,), f"ground_truth has the shape {batch.ground_truth.shape}")

@@ -7,19 +7,42 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import suite
+from benchmarks import command, suite
 from benchmarks.command import DOCUMENT, PICTURE, RESULTS, _beside, main
-from benchmarks.figures import Figure, read_results
+from benchmarks.figures import Figure, Results, read_results
 from benchmarks.rows import Setting
+from gptrec_rl.reporting.results import machine_description
 
 
-def test_figures_put_elsewhere_leave_the_committed_document_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(autouse=True)
+def one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     def row(setting: Setting) -> Sequence[Figure]:
         return [Figure.of("lists", [float(setting.rounds)], "times", "at least", 2)]
 
     monkeypatch.setattr(suite, "SUITE", {"lists": row})
+
+
+@pytest.mark.parametrize(("machine", "is_replaced"), [(machine_description(), True), ("another machine", False)])
+def test_figures_of_another_machine_are_not_replaced_unasked(
+    machine: str, is_replaced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed, own, document = tmp_path / "bench.json", tmp_path / "runs/own.json", tmp_path / "performance.md"
+    committed.write_text(Results(machine, {}, {"batch": []}).json(), encoding="utf-8")
+    for name, path in (("RESULTS", committed), ("OWN", own), ("DOCUMENT", document)):
+        monkeypatch.setattr(command, name, path)
+    outcome = CliRunner().invoke(main, ["--rounds", "3"])
+    assert outcome.exit_code == 0, outcome.output
+    results, old = read_results(committed if is_replaced else own), read_results(committed)
+    assert results is not None
+    assert results.figures["lists"].value == 3
+    assert (own.exists(), own.with_suffix(".md").exists(), document.exists()) == (
+        not is_replaced, not is_replaced, is_replaced,
+    )  # fmt: skip
+    assert old is not None
+    assert (old.machine, old.curves, bool(old.figures)) == (machine, {"batch": []}, is_replaced)
+
+
+def test_figures_put_elsewhere_leave_the_committed_document_alone(tmp_path: Path) -> None:
     out, before = tmp_path / "other.json", DOCUMENT.read_text(encoding="utf-8")
     outcome = CliRunner().invoke(main, ["--rounds", "3", "--out", str(out)])
     assert outcome.exit_code == 0, outcome.output

@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.figures import Figure, Results, last_committed, markdown, number, read_results, table, text, unmeasured
+from benchmarks.figures import (
+    Figure,
+    Results,
+    comparison,
+    last_committed,
+    markdown,
+    number,
+    read_results,
+    table,
+    text,
+    unmeasured,
+)
 
 FAST = Figure.of("fast", [210.0, 190.0, 205.0], "times", "at least", 200, "note")
 SLOW = Figure.of("slow", [6.0], "%", "at most", 5)
@@ -32,6 +43,13 @@ def test_the_table_shows_bound_median_spread_and_the_last_figure():
     assert (
         markdown(lines).splitlines()[2] == "| fast | at least 200 times | 205 times | 190 to 210 | yes | 123 | note |"
     )
+
+
+def test_figures_of_another_machine_are_said_to_be_so():
+    last = Results("one machine", {}, {})
+    assert comparison(None, "one machine") == "No figures have been committed before."
+    assert comparison(last, "one machine") == "The last committed figures are of this machine."
+    assert "of another machine, one machine:" in comparison(last, "another")
 
 
 def test_numbers_have_three_digits():

@@ -60,6 +60,14 @@ def test_promptness_is_about_the_slow_calls():
     assert promptness(100)(turn) == pytest.approx(2)
 
 
+def test_a_row_of_more_cores_than_there_are_is_not_measured():
+    setting, way = Setting(None, None, [0], 1), Way(partial(pytest.fail, "nothing is to be built"))
+    alone = Alone("evaluation, two threads", way, 2, rate, "s", "at most", 60, 1).run(setting)
+    race = Race((way, way), 2, [Statistic("update, 2 threads", 25, rate, "updates/s")]).run(setting)
+    for (figure,) in (alone, race):
+        assert (figure.value, figure.verdict, figure.notes) == (None, "-", "not measured: this process may use 1 core")
+
+
 def test_a_way_alone_meets_a_bound_by_its_median():
     (figure,) = Alone("work", THREE, 1, lambda turn: sum(turn.results), "", "at most", 5, n_rounds=2).run(SETTING)
     assert (figure.value, figure.verdict) == (6, "no")

@@ -65,7 +65,7 @@ def test_generators_of_a_supervisor_are_scaled(run_dir: Path, say: Say, wishes: 
     assert "8 generators are wanted" in result.output
     refused = fleet("scale", "generator=9", "--run-dir", str(run_dir))
     assert (refused.exit_code, wishes().n_generators) == (2, 8)
-    assert "generator=9 is more than 2 cores can feed; ask for 8 or fewer" in refused.output
+    assert "9 generators are more than 2 cores can feed; ask for 8 or fewer" in refused.output
 
 
 def test_without_a_supervisor_the_command_is_printed_and_why(

@@ -11,6 +11,7 @@ import pytest
 from click.testing import Result
 
 from gptrec_rl.checkpoint import STORE, load_policy
+from gptrec_rl.models import precision
 from gptrec_rl.transport.checkpoints import CheckpointStore
 
 Run = Callable[..., Result]
@@ -131,6 +132,23 @@ def test_what_is_wrong_is_named_and_nothing_is_written(
     assert result.exit_code == 2
     assert message in result.output
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_fleet_cannot_do_is_said_before_a_run_is_replaced(
+    tune: Run, run: Run, world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert tune("--steps", 1).exit_code == 0
+    before = config_of(tmp_path / "run")
+    fleet = ("tune", "--run-dir", tmp_path / "run", "--student", world.policy_folder, "--on-existing", "overwrite")
+    crowded = run(*fleet, "--steps", 1, "--generators", 5000)
+    assert crowded.exit_code == 2
+    assert "5000 generators are more than" in crowded.output
+    monkeypatch.setattr(precision, "has_bf16", lambda device: False)
+    precision._warn_of_slow_bf16.cache_clear()
+    unreachable = run(*fleet, "--steps", 1, "--set", "precision=bf16", "--redis-url", "redis://localhost:1")
+    assert unreachable.exit_code == 2
+    assert [record.message for record in caplog.records if "without bf16 units" in record.message]
+    assert config_of(tmp_path / "run") == before
 
 
 def test_the_papers_preset_gives_way_to_what_is_set(tune: Run, tmp_path: Path) -> None:

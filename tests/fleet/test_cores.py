@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gptrec_rl.errors import InputError
-from gptrec_rl.fleet.cores import VALIDATOR_NICENESS, share_cores
+from gptrec_rl.fleet.cores import VALIDATOR_NICENESS, require_few_enough, share_cores
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,10 @@ def test_each_generator_gets_a_core_and_the_optimiser_the_rest(
 def test_a_fleet_without_generators_is_refused() -> None:
     with pytest.raises(InputError, match="0 generators"):
         share_cores(0, [0, 1], False)
+
+
+@pytest.mark.parametrize(("n_generators", "n_cores", "said"), [(9, 2, "2 cores can feed; ask for 8"), (5, 1, "1 core")])
+def test_more_generators_than_a_machine_can_feed_are_refused(n_generators: int, n_cores: int, said: str) -> None:
+    require_few_enough(n_generators - 1, n_cores)
+    with pytest.raises(InputError, match=f"{n_generators} generators are more than {said}"):
+        require_few_enough(n_generators, n_cores)

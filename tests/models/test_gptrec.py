@@ -41,6 +41,12 @@ def test_saved_policy_loads_in_hugging_face_and_gives_the_same_logits(
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
 
+def test_lists_beyond_the_positions_are_refused(make_policy: Callable[..., GPTRec]) -> None:
+    policy = make_policy(slate_length=3)
+    with pytest.raises(InputError, match="lists of 4 items are longer than the 3 that this policy has positions for"):
+        policy.slate_logits(Histories.of([[7]]), torch.tensor([[[4, 1, 12, 2]]]))
+
+
 def test_files_round_trip_bit_for_bit(make_policy: Callable[..., GPTRec]) -> None:
     policy = make_policy(history_length=7, slate_length=2)
     loaded = GPTRec.from_files(policy.to_files())

@@ -44,6 +44,6 @@ def test_bf16_without_the_hardware_is_warned_of_once(
     precision._warn_of_slow_bf16.cache_clear()
     for _ in range(3):
         precision.product_dtype(wanted, CPU)
-    assert [record.message.partition(" is ")[0] for record in caplog.records] == [
+    assert [record.message.partition(" can take ")[0] for record in caplog.records] == [
         "precision bf16 on a cpu without bf16 units"
     ] * n_warnings

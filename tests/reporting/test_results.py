@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gptrec_rl.reporting.results import Section, duration, machine_description, write_section
+from gptrec_rl.reporting.results import Section, _processor, duration, machine_description, write_section
 from gptrec_rl.reporting.tables import Row
 
 
@@ -53,6 +53,20 @@ def test_what_people_wrote_above_the_sections_stays(tmp_path: Path) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("fma avx2", "A B (AVX2)"),
+        ("avx2 avx512f", "A B (AVX-512)"),
+        ("avx512_bf16 avx512f avx2", "A B (AVX-512 with bf16)"),
+        ("avx2 avx512f avx512_bf16 amx_bf16", "A B (AMX)"),
+        ("sse2 avx2_or_so", "A B"),
+    ],
+)
+def test_processors_of_one_name_are_told_apart_by_their_instructions(flags: str, said: str) -> None:
+    assert _processor(f"processor\t: 0\nmodel name\t: A B\nflags\t\t: fpu {flags}\nbugs\t\t: none\n") == said
 
 
 def test_the_machine_is_described() -> None:

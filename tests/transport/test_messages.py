@@ -221,6 +221,8 @@ def test_a_message_of_another_schema_version_says_so(make_batch: Maker) -> None:
         ({"slates": np.zeros((3, 2, 4), np.int32)}, "slates has an item id below 1"),
         ({"slates": np.ones((3, 2, 4), np.int64)}, "slates has dtype int64"),
         ({"slates": np.ones((3, 2, 5), np.int32)}, "log_probs has the shape"),
+        ({"slates": np.ones((0, 2, 4), np.int32)}, "are none; a batch has one or more"),
+        ({"slates": np.ones((3, 4), np.int32)}, "not histories x lists x items"),
         ({"log_probs": np.full((3, 2, 4), np.nan, np.float32)}, "not finite"),
         ({"log_probs": np.full((3, 2, 4), 0.1, np.float32)}, "above 0"),
         ({"rewards": {"ild": np.zeros((3, 2), np.float32)}}, "reward ild has the shape"),
