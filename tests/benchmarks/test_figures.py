@@ -49,7 +49,7 @@ def test_figures_of_another_machine_are_said_to_be_so():
     last = Results("one machine", {}, {})
     assert comparison(None, "one machine") == "No figures have been committed before."
     assert comparison(last, "one machine") == "The last committed figures are of this machine."
-    assert "of another machine, one machine:" in comparison(last, "another")
+    assert "of another machine, one machine;" in comparison(last, "another")
 
 
 def test_numbers_have_three_digits():
