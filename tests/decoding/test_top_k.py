@@ -30,6 +30,17 @@ def test_lists_rank_a_plain_gpt2s_first_choices(
         np.testing.assert_allclose(np.diff(slates.scores[row]), np.diff(expected[best]), atol=1e-4)
 
 
+@pytest.mark.parametrize("strategy", [TopK, NextK])
+def test_a_model_in_training_recommends_without_dropout(
+    strategy: type[TopK] | type[NextK], make_policy: Callable[..., GPTRec]
+) -> None:
+    policy = make_policy(dropout=0.5)
+    expected = strategy(policy, "fp32").recommend(HISTORIES, 3)
+    slates = strategy(policy.train(), "fp32").recommend(HISTORIES, 3)
+    np.testing.assert_array_equal(slates.items, expected.items)
+    np.testing.assert_allclose(slates.scores, expected.scores, atol=1e-5)
+
+
 def test_scores_keep_the_order_of_their_histories_across_parts(
     make_policy: Callable[..., GPTRec], cut_into: Callable[..., None]
 ) -> None:

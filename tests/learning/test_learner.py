@@ -21,6 +21,7 @@ from gptrec_rl.learning.learner import Learner
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.grain import GRAINS
 from gptrec_rl.models.recommender import candidates
+from gptrec_rl.models.sequence import Bucket, Sequences
 from gptrec_rl.models.value import ValueModel
 from gptrec_rl.transport.messages import RolloutBatch
 
@@ -43,6 +44,40 @@ LOW = {"r": low_items}
 
 def make_learner(student: GPTRec, goal: Goal = GOAL, **settings: object) -> Learner:
     return Learner(student, goal, PpoConfig.model_validate({"baseline": "value"} | settings), precision="fp32")
+
+
+def test_a_student_of_dropout_is_learned_from_without(make_policy: MakePolicy, roll_out: RollOut) -> None:
+    student = make_policy(dropout=0.5)
+    batch = roll_out(student, LOW)
+    student.train()
+    seen = []
+    for seed in (1, 2):  # of a dropout that there ought not to be
+        torch.manual_seed(seed)
+        seen.append(make_learner(student, passes=1, kl_weight=1.0).update(batch))
+    assert seen[0].ratio_error < 1e-4
+    assert seen[0].reference_kl < 1e-6
+    assert seen[0] == seen[1]
+
+
+def test_making_a_learner_leaves_random_numbers_as_they_are(make_policy: MakePolicy) -> None:
+    before = torch.get_rng_state()
+    make_learner(make_policy())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_masks_are_made_once_a_batch_for_both_models_and_all_passes(
+    make_policy: MakePolicy, roll_out: RollOut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, made, make = make_policy(), [], Sequences._masked
+
+    def noted(sequences: Sequences, bucket: Bucket) -> torch.Tensor:
+        made.append(bucket)
+        return make(sequences, bucket)
+
+    monkeypatch.setattr(Sequences, "_masked", noted)
+    make_learner(student, passes=3).update(roll_out(student, LOW))
+    assert made
+    assert len(made) == len({id(bucket) for bucket in made})
 
 
 # Lag 0

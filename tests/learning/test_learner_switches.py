@@ -14,7 +14,7 @@ from gptrec_rl.config import PpoConfig
 from gptrec_rl.decoding.masking import slate_log_probs
 from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.goals import Goal
-from gptrec_rl.learning import gae, losses
+from gptrec_rl.learning import corrections, gae, losses
 from gptrec_rl.learning.learner import Learner
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.recommender import candidates
@@ -278,6 +278,22 @@ def test_a_gradient_that_is_not_finite_is_skipped(
     assert learner.update(roll_out(student, LOW)).n_skipped == 1
     assert not has_moved(learner, before)
     assert learner.to_files()["value.safetensors"] == state["value.safetensors"]
+
+
+def test_a_policy_gradient_that_is_not_finite_is_skipped_without_a_value_model_too(
+    make_policy: MakePolicy, roll_out: RollOut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = make_policy()
+    learner = make_learner(student, passes=1, baseline="group")
+    before, policy_loss = weights_of(learner), corrections.policy_loss
+
+    def steep(config: PpoConfig, log_probs: torch.Tensor, *others: torch.Tensor) -> corrections.Corrected:
+        right = policy_loss(config, log_probs, *others)
+        return dataclasses.replace(right, loss=right.loss + (log_probs - log_probs.detach()).abs().sqrt().mean())
+
+    monkeypatch.setattr(corrections, "policy_loss", steep)
+    assert learner.update(roll_out(student, LOW)).n_skipped == 1
+    assert not has_moved(learner, before)
 
 
 def test_a_run_of_them_stops_with_the_weights_unharmed(make_policy: MakePolicy, roll_out: RollOut) -> None:

@@ -229,6 +229,14 @@ def test_bf16_stays_near_and_its_logits_are_fp32(make_policy: MakePolicy) -> Non
     torch.testing.assert_close(near, exact, atol=0.3, rtol=0)  # bf16 has 8 bits; logits reach about 10
 
 
+def test_the_last_norm_is_in_fp32(make_policy: MakePolicy) -> None:
+    policy, hidden = make_policy(), torch.randn(4, 16, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.inference_mode():
+        normed = policy.backbone(torch.bfloat16).last_norm(hidden)
+        assert torch.equal(normed, policy.network.transformer.ln_f(hidden.float()))
+    assert not torch.equal(normed, normed.bfloat16().float())
+
+
 def test_the_residual_stream_is_as_precise_as_the_products(make_policy: MakePolicy) -> None:
     policy, tokens, positions = make_policy(), torch.tensor([1, 2]), torch.tensor([1])
     for dtype in (torch.float32, torch.bfloat16):
