@@ -6,31 +6,47 @@ import os
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from benchmarks.figures import Figure, Results
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "bench.json"
-OWN = ROOT / "runs" / "bench.json"
+OWN = ROOT / "runs"
 LOAD = ROOT / "docs" / "results" / "load.json"
 GPU = ROOT / "docs" / "results" / "gpu.json"
 TITLE = "Performance"
 COMMAND = "python -m benchmarks"
+F = TypeVar("F", bound="Callable[..., Any]")
 DOCUMENT = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "images" / "cost.png"
 DATA = ROOT / "data" / "ml1m.npz"
 STUDENT = ROOT / "runs" / "student"
 
 
-out_option = click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Gets the figures, as JSON.  [default: docs/results/bench.json; runs/bench.json if that is another machine's]",
+_existing_path = click.Path(exists=True, path_type=Path)
+data_option = click.option(
+    "--data",
+    type=_existing_path,
+    envvar="GPTREC_DATA",
+    help="MovieLens-1M, prepared.  [default: data/ml1m.npz if there is one]",
 )
+student_option = click.option(
+    "--student", type=_existing_path, help="A student trained on it.  [default: runs/student if there is one]"
+)
+
+
+def _out_option(committed: Path) -> Callable[[F], F]:
+    usual, own = committed.relative_to(ROOT), (OWN / committed.name).relative_to(ROOT)
+    words = f"Gets the figures, as JSON.  [default: {usual}; {own} if that is another machine's]"
+    return click.option("--out", type=click.Path(path_type=Path), help=words)
+
+
 section_option = click.option(
     "--section",
     type=click.Path(path_type=Path),
@@ -41,9 +57,9 @@ section_option = click.option(
 @click.group(invoke_without_command=True)
 @click.option("--only", multiple=True, help="Name of a benchmark; repeatable.  [default: all]")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="How often ways take turns.")
-@click.option("--data", type=click.Path(path_type=Path), envvar="GPTREC_DATA", help="MovieLens-1M, prepared.")
-@click.option("--student", type=click.Path(path_type=Path), default=STUDENT, help="A student trained on it.")
-@out_option
+@data_option
+@student_option
+@_out_option(RESULTS)
 @section_option
 @click.pass_context
 def main(
@@ -51,7 +67,7 @@ def main(
     only: tuple[str, ...],
     rounds: int,
     data: Path | None,
-    student: Path,
+    student: Path | None,
     out: Path | None,
     section: Path | None,
 ) -> None:
@@ -66,10 +82,10 @@ def main(
     unknown = [name for name in only if name not in SUITE]
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(SUITE)}", param_hint="--only")
-    out = out or _default_out()
+    out = out or _default_out(RESULTS)
     setting = Setting(
-        data=_existing(data or DATA),
-        student=_existing(student),
+        data=_given_or_there(data, DATA),
+        student=_given_or_there(student, STUDENT),
         cores=sorted(os.sched_getaffinity(0)),
         rounds=rounds,
     )
@@ -95,7 +111,7 @@ def main(
 
 
 @main.command()
-@out_option
+@_out_option(RESULTS)
 @section_option
 @click.option(
     "--picture",
@@ -108,7 +124,7 @@ def curves(out: Path | None, section: Path | None, picture: Path | None) -> None
     from benchmarks.figures import markdown, text
     from gptrec_rl.reporting.results import Section, duration, write_section
 
-    out = out or _default_out()
+    out = out or _default_out(RESULTS)
     section, picture = section or _beside(out, DOCUMENT), picture or _beside(out, PICTURE)
     started = time.monotonic()
     measured = measure(sorted(os.sched_getaffinity(0)))
@@ -127,7 +143,7 @@ def curves(out: Path | None, section: Path | None, picture: Path | None) -> None
 
 
 @main.command()
-@out_option
+@_out_option(RESULTS)
 @section_option
 def stages(out: Path | None, section: Path | None) -> None:
     """Measure how far each stage is from what one core can do."""
@@ -135,7 +151,7 @@ def stages(out: Path | None, section: Path | None) -> None:
     from benchmarks.figures import markdown, text
     from gptrec_rl.reporting.results import Section, write_section
 
-    out = out or _default_out()
+    out = out or _default_out(RESULTS)
     started = time.monotonic()
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
@@ -152,11 +168,11 @@ def stages(out: Path | None, section: Path | None) -> None:
 
 
 @main.command()
-@click.option("--data", type=click.Path(path_type=Path), envvar="GPTREC_DATA", help="MovieLens-1M, prepared.")
-@click.option("--student", type=click.Path(path_type=Path), default=STUDENT, help="A student trained on it.")
-@click.option("--out", type=click.Path(path_type=Path), default=GPU, help="Gets the figures, as JSON.")
+@data_option
+@student_option
+@_out_option(GPU)
 @section_option
-def gpu(data: Path | None, student: Path, out: Path, section: Path | None) -> None:
+def gpu(data: Path | None, student: Path | None, out: Path | None, section: Path | None) -> None:
     """Measure updates and generation on a GPU, and how long it waits for kernels to be launched."""
     import json
 
@@ -168,9 +184,10 @@ def gpu(data: Path | None, student: Path, out: Path, section: Path | None) -> No
 
     if not torch.cuda.is_available():
         raise click.ClickException("PyTorch finds no GPU here; this benchmark needs one, and a CUDA build of PyTorch")
+    out = out or _default_out(GPU)
     started = time.monotonic()
-    policy, agreed = on_gpu.agreements(_existing(data or DATA), _existing(student))
-    speeds = on_gpu.measure(_existing(data or DATA))
+    policy, agreed = on_gpu.agreements(_given_or_there(data, DATA), _given_or_there(student, STUDENT))
+    speeds = on_gpu.measure(_given_or_there(data, DATA))
     seconds = time.monotonic() - started
     facts = {
         "machine": f"{machine_description()}, {torch.cuda.get_device_name()}, PyTorch {torch.__version__}",
@@ -189,18 +206,22 @@ def gpu(data: Path | None, student: Path, out: Path, section: Path | None) -> No
 @click.option("--generators", default=64, show_default=True, type=click.IntRange(min=1), help="Processes that send.")
 @click.option("--seconds", default=300.0, show_default=True, type=click.FloatRange(min=1), help="At each of two paces.")
 @click.option("--cache-batches", default=64, show_default=True, type=click.IntRange(min=1), help="M of the cache.")
-@click.option("--data", type=click.Path(path_type=Path), envvar="GPTREC_DATA", help="MovieLens-1M, prepared.")
+@data_option
 @click.option("--redis-url", help="Left out: an embedded Redis.")
-@click.option("--out", type=click.Path(path_type=Path), default=LOAD, help="Gets the figures, as JSON.")
-@click.option("--section", type=click.Path(path_type=Path), default=LOAD.with_suffix(".md"), help="Gets the table.")
+@_out_option(LOAD)
+@click.option(
+    "--section",
+    type=click.Path(path_type=Path),
+    help="Gets the table.  [default: docs/results/load.md, or beside --out]",
+)
 def load(
     generators: int,
     seconds: float,
     cache_batches: int,
     data: Path | None,
     redis_url: str | None,
-    out: Path,
-    section: Path,
+    out: Path | None,
+    section: Path | None,
 ) -> None:
     """Load Redis as many generators and an optimiser do, without their models; code 1 if a batch gets lost."""
     import json
@@ -214,7 +235,8 @@ def load(
     from gptrec_rl.transport.cache import CacheLimits
     from gptrec_rl.transport.embedded import EmbeddedRedis
 
-    split = open_data(_existing(data or DATA))
+    out = out or _default_out(LOAD)
+    split = open_data(_given_or_there(data, DATA))
     started = time.monotonic()
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -229,6 +251,7 @@ def load(
     command = f"{COMMAND} load --generators {generators} --seconds {seconds:g} --cache-batches {cache_batches}"
     rows = plane.table(loads)
     notes = [plane.words(generators), markdown(rows)]
+    section = section or _beside(out, LOAD.with_suffix(".md"))
     write_section(section, "Load test", Section("The data plane", command, time.monotonic() - started, notes=notes))
     click.echo(f"{text(rows)}\nwrote {out} and {section}")
     if any(each.unaccounted for each in loads.values()):
@@ -237,16 +260,19 @@ def load(
 
 def _beside(out: Path, committed: Path) -> Path:
     """Return a committed file, or one beside figures that are put elsewhere, so that these don't replace it."""
-    return committed if out.resolve() in (RESULTS, GPU) else out.with_suffix(committed.suffix)
+    return committed if out.resolve() in (RESULTS, LOAD, GPU) else out.with_suffix(committed.suffix)
 
 
-def _default_out() -> Path:
+def _default_out(committed: Path) -> Path:
     """Return the committed file, unless it holds what another machine did: that isn't replaced unasked."""
-    from benchmarks.figures import read_results
+    import json
+
     from gptrec_rl.reporting.results import machine_description
 
-    committed = read_results(RESULTS)
-    return RESULTS if committed is None or committed.machine == machine_description() else OWN
+    if not committed.exists():
+        return committed
+    machine = json.loads(committed.read_text(encoding="utf-8"))["machine"]
+    return committed if machine.startswith(machine_description()) else OWN / committed.name
 
 
 def _before(out: Path) -> Results:
@@ -259,8 +285,10 @@ def _before(out: Path) -> Results:
     return before if before is not None and before.machine == machine else Results(machine, {}, {})
 
 
-def _existing(path: Path) -> Path | None:
-    return path.resolve() if path.exists() else None
+def _given_or_there(given: Path | None, usual: Path) -> Path | None:
+    """Return what was asked for, else the usual place if there is something."""
+    path = given or (usual if usual.exists() else None)
+    return path.resolve() if path else None
 
 
 def _write(out: Path, results: Results) -> None:

@@ -106,7 +106,8 @@ def text(lines: Sequence[Sequence[str]]) -> str:
 def markdown(lines: Sequence[Sequence[str]]) -> str:
     """Write a table in Markdown, numbers to the right."""
     ruler = ["---", *["---:"] * (len(lines[0]) - 1)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ruler, *lines[1:]])
+    in_cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [in_cells[0], ruler, *in_cells[1:]])
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ N_HISTORIES, N_LISTS = 16, 8
 N_BATCHES = 32
 """Different batches that generators send."""
 LISTS_PER_S = 1200.0
-"""What a generator on a core of its own makes, by `make bench`."""
+"""The pace of the generators here; what one makes on a core of its own is a row of `make bench`."""
 PACES = {"at the pace of generators": N_HISTORIES * N_LISTS / LISTS_PER_S, "as fast as there is room": 0.0}
 SAMPLE_EVERY_S = 0.5
 
@@ -151,8 +151,8 @@ def words(n_generators: int) -> str:
     """Say what was done."""
     return (
         f"{n_generators} processes put batches of {N_HISTORIES} x {N_LISTS} lists into one Redis, and one draws each "
-        f"batch once; nobody samples or learns. A generator on a core of its own makes {LISTS_PER_S:,.0f} lists/s: the "
-        "first column keeps to that pace, the second one to none but the room in the cache. How many of them one core "
+        f"batch once; nobody samples or learns. The first column keeps to a pace of {LISTS_PER_S:,.0f} lists/s a "
+        "generator, the second one to none but the room in the cache. How many of them one core "
         "of Redis carries follows from its processor time."
     )
 

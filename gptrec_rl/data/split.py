@@ -94,8 +94,8 @@ class Split:
         if left < k:
             raise InputError(
                 f"lists of K = {k} items can't be made for user {str(self.interactions.user_ids[longest])!r}, whose "
-                f"history leaves {left} of {self.catalogue.n_items} items; set a smaller model.slate_length, or "
-                "prepare the data without such users"
+                f"history leaves {left} of {self.catalogue.n_items} items; set a smaller model.slate_length if the "
+                "lists are a policy's, or prepare the data without such users"
             )
 
     @cached_property

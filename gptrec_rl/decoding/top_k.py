@@ -16,21 +16,24 @@ from gptrec_rl.models.sequence import parts_of
 
 
 class TopK:
-    """A Transformer as a scoring recommender: an item's score is its logit as the next item, or first of the list."""
+    """A Transformer as a scoring recommender: an item's score is its logit as the next item, or first of the list.
 
+    To be made anew whenever the weights have changed.
+    """
+
+    @torch.inference_mode()
     def __init__(self, model: GPTRec | NextItemTransformer, precision: Precision = "auto") -> None:
         self._model = model.eval()
-        self._precision = precision
+        self._backbone = model.backbone(product_dtype(precision, model.device))
 
     @torch.inference_mode()
     def score(self, histories: HistoriesLike) -> np.ndarray:
         """Return the logits after history and marker, [B, I] float32."""
         histories, model = Histories.of(histories), self._model
         scores = np.zeros((len(histories), model.n_items), dtype=np.float32)
-        backbone = model.backbone(product_dtype(self._precision, model.device))
         lengths = np.minimum(histories.lengths, model.history_length) + 1
         for rows in parts_of(lengths, grain_of(model.device), model.n_items):
-            states = backbone.encode(model.lay_out(histories.take(rows))).states
+            states = self._backbone.encode(model.lay_out(histories.take(rows))).states
             scores[rows] = model.item_logits(states).cpu().numpy()
         return scores
 

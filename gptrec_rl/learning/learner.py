@@ -86,12 +86,13 @@ class _Outputs:
 
 @dataclass(frozen=True)
 class _Targets:
-    """What all passes over a batch aim at; [B, G, K]."""
+    """What all passes over a batch aim at; [B, G, K] unless said otherwise."""
 
     returns: torch.Tensor
     advantages: torch.Tensor
     old_values: torch.Tensor
     old_log_probs: torch.Tensor
+    reference: torch.Tensor | None  # log-probabilities of all items, [B, G, K, I]; None without a KL penalty
     teaches_policy: bool
 
 
@@ -221,7 +222,20 @@ class Learner:
             advantages = losses.normalised(advantages)
         has_other_terms = bool(config.entropy_bonus or config.guidance or config.kl_weight)
         teaches_policy = has_other_terms or bool(advantages.any())
-        return _Targets(returns, advantages, old_values, outputs.log_probs.detach(), teaches_policy)
+        return _Targets(
+            returns,
+            advantages,
+            old_values,
+            outputs.log_probs.detach(),
+            self._reference_log_probs(batch),
+            teaches_policy,
+        )
+
+    def _reference_log_probs(self, batch: _Batch) -> torch.Tensor | None:
+        if self._reference is None:
+            return None
+        with torch.no_grad():
+            return self._all_log_probs(self._reference, self._states(self._reference, batch), batch)
 
     def _pass(self, batch: _Batch, targets: _Targets, outputs: _Outputs) -> dict[str, float] | None:
         """Take one gradient step of each model; return what was seen, or None for a loss that is not finite."""
@@ -256,10 +270,8 @@ class Learner:
         if config.entropy_bonus:
             loss = loss - config.entropy_bonus * entropy
         reference_kl = 0.0
-        if self._reference is not None:
-            with torch.no_grad():
-                reference = self._all_log_probs(self._reference, self._states(self._reference, batch), batch)
-            kl = losses.mean_kl(self._all_log_probs(self.policy, outputs.states, batch), reference)
+        if targets.reference is not None:
+            kl = losses.mean_kl(self._all_log_probs(self.policy, outputs.states, batch), targets.reference)
             loss, reference_kl = loss + self._kl_weight * kl, kl.item()
         if config.guidance:
             truth = batch.ground_truth[:, None, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,13 +21,15 @@ from gptrec_rl.models.next_item import NextItemTransformer
 from gptrec_rl.models.recommender import ScoringRecommender
 from gptrec_rl.models.sequence import PADDING, parts_of
 
-VALIDATES = "1 - NDCG@10"
+VALIDATED = 10
+"""Items of the lists that a model is validated by."""
+VALIDATES = f"1 - NDCG@{VALIDATED}"
 
 
 def validation_loss(model: ScoringRecommender, split: Split) -> float:
     """Return 1 - NDCG@10 of a model's Top-K lists for the validation users, 0..1."""
     cases = split.validation
-    return 1.0 - float(ndcg(model.recommend(cases.histories, 10).items, cases.ground_truth, 10).mean())
+    return 1.0 - float(ndcg(model.recommend(cases.histories, VALIDATED).items, cases.ground_truth, VALIDATED).mean())
 
 
 class NextItemTraining(AdamTraining[NextItemTransformer]):
@@ -51,9 +54,11 @@ class NextItemTraining(AdamTraining[NextItemTransformer]):
 
     def _losses(self, rng: np.random.Generator) -> Iterator[torch.Tensor]:
         users, windows = draw_windows(self._split, self.config.batch_size, self.network.history_length + 1, rng)
-        # A binary loss holds the logits of all places of a part.
-        n_scores = 0 if self._binary_loss is None else int(windows.lengths.mean() * self.network.n_items)
-        for rows in parts_of(windows.lengths, grain_of(self.network.device), n_scores):
+        grain, rows_step = grain_of(self.network.device), 4
+        if self._binary_loss is not None:  # it holds the logits of all places of a part
+            n_places = max(1, grain.scores_per_part // self.network.n_items)
+            grain, rows_step = replace(grain, tokens_per_part=min(grain.tokens_per_part, n_places)), 1
+        for rows in parts_of(windows.lengths, grain, rows_step=rows_step):
             part = windows.take(rows)
             yield self._part_loss(users[rows], part, rng) * (len(part.values) / len(windows.values))
 

@@ -108,7 +108,7 @@ class Training(ABC, Generic[N]):
             )
             if budget is not None
         ]
-        return max(used) if used else None
+        return min(1.0, max(used)) if used else None
 
     def run(self, on_step: Callable[[Progress], None] = lambda progress: None) -> None:
         """Train until a budget or the patience ends; the network ends as the best by validation."""
@@ -197,7 +197,7 @@ class AdamTraining(Training[N]):
     def _learning_rate_factor(self) -> float:
         warm_up = min(1.0, (self.step + 1) / self.config.warmup_steps)
         fraction = self.fraction
-        return warm_up if fraction is None else warm_up * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))
+        return warm_up if fraction is None else warm_up * 0.5 * (1 + math.cos(math.pi * fraction))
 
     def to_files(self) -> dict[str, bytes]:
         """Return everything that resuming needs, the optimiser's moments included."""

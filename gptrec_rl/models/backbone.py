@@ -16,13 +16,13 @@ With b rows of width w in a bucket, H heads, width D and d = D / H, what lives w
 |---|---|---|
 | hidden states, N tokens in buckets | [N, D] | of the products; fp32 on a GPU |
 | queries, keys, values of a bucket | [b H, w, d] | of the products |
-| learning: scores of a bucket | [b H, w, w] | of the products |
+| learning: scores of a bucket; of the last layer | [b H, w, w]; [b H, 1 + G (K - 1), w] | of the products |
 | decoding: keys and values of L layers, with room for tokens behind | [L, 2, b, H, w + room, d] | of the products |
 
 Matrix products run in bf16 or fp32 (`precision.product_dtype`), the last norm in fp32, as do the head and its softmax
 (`decoding`). On a processor the residual stream is as precise as the products: half the bytes, and nothing to convert.
-Attention of histories alone is PyTorch's fused one, which is the fastest forward on processors; where gradients are
-wanted it is written as plain matrix products (`attention`).
+Attention of `encode` and `Branches` is PyTorch's fused one, which is the fastest forward on processors; that of
+`states` and `slate_states`, which are for learning, is written as plain matrix products (`attention`).
 """
 
 from __future__ import annotations

@@ -52,6 +52,10 @@ def test_figures_of_another_machine_are_said_to_be_so():
     assert "of another machine, one machine;" in comparison(last, "another")
 
 
+def test_what_a_program_said_stays_in_its_cell():
+    assert markdown([["work"], ["failed: a | b\n  c"]]).splitlines() == ["| work |", "| --- |", "| failed: a \\| b c |"]
+
+
 def test_numbers_have_three_digits():
     assert [number(value) for value in (0.012345, 1.2345, 12345.6, None)] == ["0.0123", "1.23", "12,346", "-"]
 

@@ -133,6 +133,18 @@ def test_the_whole_distribution_is_kept_for_gradients_alone(
     assert all(outcome.requires_grad == with_gradients for outcome in outcomes)
 
 
+@pytest.mark.parametrize(("logits", "shape"), [(1, (1, 4, 3, 9)), (24 * 9, (2, 4, 3, 9)), (10**6, (5, 4, 3, 9))])
+def test_so_many_logits_are_made_at_once_as_the_grain_allows(
+    logits: int, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, cut_into: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(masking, "ROWS_AT_ONCE", 12)  # a history
+    cut_into(logits_at_once=logits)
+    choices = draw_choices()
+    with torch.no_grad(), Shapes() as shapes:
+        choices.chosen(1.0, torch.float32)
+    assert max((seen for seen in shapes.seen if len(seen) == 4 and seen[3] == 9), default=None) == shape
+
+
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (0.7, -2.0)], ids=["log-probability", "entropy", "both"])
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
 def test_gradients_of_chosen_log_probs_are_those_of_autograd(temperature: float, weights: tuple[float, float]) -> None:

@@ -30,6 +30,12 @@ def test_lists_rank_a_plain_gpt2s_first_choices(
         np.testing.assert_allclose(np.diff(slates.scores[row]), np.diff(expected[best]), atol=1e-4)
 
 
+def test_matrices_are_laid_out_once(make_policy: Callable[..., GPTRec], monkeypatch: pytest.MonkeyPatch) -> None:
+    recommender = TopK(make_policy(), "fp32")
+    monkeypatch.setattr(GPTRec, "backbone", lambda *_: pytest.fail("the engine is made when the recommender is"))
+    assert recommender.score(HISTORIES).shape == (5, 12)
+
+
 @pytest.mark.parametrize("strategy", [TopK, NextK])
 def test_a_model_in_training_recommends_without_dropout(
     strategy: type[TopK] | type[NextK], make_policy: Callable[..., GPTRec]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,6 +212,22 @@ def test_the_kl_penalty_holds_the_policy_at_the_student(make_policy: MakePolicy,
         kls[weight] = float(losses.mean_kl(log_probs_of(learner.policy, batch), log_probs_of(student, batch)))
     assert kls[10.0] < 0.2 * kls[0.0]
     assert 0 < stats[-1].reference_kl < 5 * kls[10.0]
+
+
+def test_the_reference_is_run_once_a_batch(
+    make_policy: MakePolicy, roll_out: RollOut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, run, states = make_policy(), [], Learner._states
+    learner = make_learner(student, passes=3, kl_weight=0.5)
+
+    def noted(self: Learner, policy: GPTRec, *others: Any) -> torch.Tensor:
+        run.append(policy)
+        return states(self, policy, *others)
+
+    monkeypatch.setattr(Learner, "_states", noted)
+    learner.update(roll_out(student, LOW))
+    assert [policy is learner.policy for policy in run].count(False) == 1
+    assert len(run) == 4
 
 
 def test_without_a_penalty_no_reference_is_measured(make_policy: MakePolicy, roll_out: RollOut) -> None:

@@ -10,8 +10,9 @@ import torch
 from scipy.stats import chisquare
 from torch.nn import functional
 
-from gptrec_rl.config import NextItemConfig, SASRecConfig, ShiftingConfig, TransformerConfig
+from gptrec_rl.config import Bert4RecConfig, NextItemConfig, SASRecConfig, ShiftingConfig, TransformerConfig
 from gptrec_rl.data import Histories, Split
+from gptrec_rl.errors import InputError
 from gptrec_rl.learning import next_item, recipes
 from gptrec_rl.learning.next_item import NextItemTraining, binary_loss, draw_negatives, validation_loss
 from gptrec_rl.models.next_item import NextItemTransformer
@@ -140,10 +141,31 @@ def test_validation_is_by_ndcg_of_the_validation_users(ring: Split) -> None:
     assert validation_loss(Fixed(), ring) == pytest.approx(1 - np.mean(gains))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("name", "n_parts"), [("gbce", 16), ("softmax", 1)])
+@pytest.mark.parametrize(("name", "sizes"), [("gbce", [6, 6, 5, 5, 1]), ("softmax", [23])])
 def test_a_part_has_no_more_logits_than_the_grain_allows_where_the_loss_holds_them(
-    name: str, n_parts: int, make_network: Make, ring: Split, cut_into: Callable[..., None]
+    name: str,
+    sizes: list[int],
+    make_network: Make,
+    ring: Split,
+    monkeypatch: pytest.MonkeyPatch,
+    cut_into: Callable[..., None],
 ) -> None:
-    cut_into(scores_per_part=30)  # of 12 items and windows of some places
-    training = training_of(SETTINGS[name], ring, make_network, batch_size=16)
-    assert len(list(training._losses(np.random.default_rng(0)))) == n_parts
+    windows = Histories.of([[1], [1, 2], [1, 2, 3, 4, 5, 6], [1, 2], [1, 2, 3], [1, 2], [1], [1, 2, 3, 4, 5, 6]])
+    monkeypatch.setattr(next_item, "draw_windows", lambda split, n, length, rng: (np.arange(8), windows))
+    cut_into(scores_per_part=6 * 12)  # six places of 12 items
+    training, n_places, part_loss = training_of(SETTINGS[name], ring, make_network), [], NextItemTraining._part_loss
+
+    def noted(self: NextItemTraining, users: np.ndarray, part: Histories, rng: np.random.Generator) -> torch.Tensor:
+        n_places.append(len(part.values))
+        return part_loss(self, users, part, rng)
+
+    monkeypatch.setattr(NextItemTraining, "_part_loss", noted)
+    list(training._losses(np.random.default_rng(0)))
+    assert n_places == sizes
+
+
+@pytest.mark.parametrize("name", ["sasrec", "shifting", "bert4rec"])
+def test_data_too_small_to_validate_by_is_refused_at_once(name: str, ring: Split) -> None:
+    configs = {"sasrec": SASRecConfig, "shifting": ShiftingConfig, "bert4rec": Bert4RecConfig}
+    with pytest.raises(InputError, match="lists of K = 10 items can't be made for user"):
+        recipes.training_of(configs[name](), ring)

@@ -97,6 +97,7 @@ def test_the_time_budget_counts_steps_and_validations(
     # 6 seconds: 1 a step and 1 for the validation after step 3, so 5 steps, and a validation at the end.
     assert [p.elapsed_s for p in progress] == [1, 2, 4, 5, 7]
     assert progress[-1].validation_loss is not None
+    assert [p.fraction for p in progress] == [1 / 6, 2 / 6, 4 / 6, 5 / 6, 1.0]  # of the budget, not 7 / 6
     assert [p.examples_per_s for p in progress] == [16] * 5
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,9 +15,10 @@ from gptrec_rl.config import (
     TrainingConfig,
     TransformerConfig,
 )
-from gptrec_rl.data import Split
+from gptrec_rl.data import Histories, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.kinds import KINDS, part, trained_kinds
+from gptrec_rl.learning import next_item
 from gptrec_rl.learning.recipes import training_of
 from gptrec_rl.learning.training import Progress, Training
 from gptrec_rl.models.bert4rec import Bert4Rec
@@ -83,6 +85,15 @@ def test_training_ends_with_the_best_weights(name: str, wide_ring: Split) -> Non
     assert training.network.to_files() == training.best_files
     assert not training.network.training
     assert training._validate() == pytest.approx(min(losses), abs=1e-6)
+
+
+def test_dropout_differs_from_step_to_step(wide_ring: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = (np.arange(2), Histories.of([[1, 2, 3, 4], [7, 8, 9]]))
+    monkeypatch.setattr(next_item, "draw_windows", lambda *_: windows)
+    training = start("shifting", wide_ring, max_steps=3, learning_rate=1e-30)
+    losses: list[float] = []
+    training.run(lambda p: losses.append(p.loss))
+    assert len(set(losses)) == 3
 
 
 @each
