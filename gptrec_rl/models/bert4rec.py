@@ -22,7 +22,7 @@ from gptrec_rl.config import Precision, TransformerConfig
 from gptrec_rl.data import Histories
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.grain import grain_of
-from gptrec_rl.models.network import CONFIG_FILE, WEIGHTS_FILE, Network
+from gptrec_rl.models.network import CONFIG_FILE, WEIGHTS_FILE, Network, require_weights
 from gptrec_rl.models.precision import product_dtype
 from gptrec_rl.models.recommender import HistoriesLike, Recommender, Slates, Strategy, candidates, top_k
 from gptrec_rl.models.sequence import PADDING, WIDTH_STEP, parts_of
@@ -142,9 +142,10 @@ class Bert4Rec(Network):
             file = BertFile.model_validate_json(files[CONFIG_FILE])
             weights = load_tensors(files[WEIGHTS_FILE])
             config = BertConfig.from_dict(file.model_dump())
-            _require_weights(config.num_hidden_layers, weights)
+            _require_depth(config.num_hidden_layers, weights)
             with torch.device("meta"):
-                _require_shapes(BertForMaskedLM(config), weights)
+                sizes = {name: weight.shape for name, weight in BertForMaskedLM(config).named_parameters()}
+            require_weights(weights, sizes)
             network = BertForMaskedLM(config)
         except (KeyError, ValueError, SafetensorError) as error:
             raise InputError(f"these are not the files of a BERT4Rec ({error}); train or fetch it again") from None
@@ -188,26 +189,8 @@ def _lay_out(sequences: Histories) -> tuple[np.ndarray, np.ndarray]:
     return tokens, np.where(is_real, lengths - 1 - columns, 0)
 
 
-def _require_weights(n_layers: int, weights: Mapping[str, torch.Tensor]) -> None:
+def _require_depth(n_layers: int, weights: Mapping[str, torch.Tensor]) -> None:
     """Refuse another number of weights than a BERT of this depth has, before one is made."""
     expected = 16 * n_layers + 10
     if len(weights) != expected:
         raise ValueError(f"{len(weights)} weights, and {n_layers} layers have {expected}")
-
-
-def _require_shapes(network: BertForMaskedLM, weights: Mapping[str, torch.Tensor]) -> None:
-    """Refuse weights of other names, shapes or types than the network's, and such as are not finite."""
-    shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
-    wrong = [
-        name
-        for name in sorted(shapes.keys() | weights.keys())
-        if name not in shapes
-        or name not in weights
-        or weights[name].shape != shapes[name]
-        or weights[name].dtype != torch.float32
-    ]
-    if wrong:
-        raise ValueError(f"missing, unknown or of another shape: {', '.join(wrong[:3])}")
-    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
-    if broken:
-        raise ValueError(f"not finite: {', '.join(broken[:3])}")

@@ -17,7 +17,7 @@ from torch.nn import functional
 from gptrec_rl.config import Precision
 from gptrec_rl.data import Histories, Split
 from gptrec_rl.errors import InputError
-from gptrec_rl.models.network import CONFIG_FILE, WEIGHTS_FILE, Network
+from gptrec_rl.models.network import CONFIG_FILE, WEIGHTS_FILE, Network, require_weights
 from gptrec_rl.models.recommender import HistoriesLike, Recommender, Slates, Strategy, candidates, top_k
 
 
@@ -137,13 +137,10 @@ def _require_shapes(config: Mapping[str, int | str], tensors: Mapping[str, torch
     if config["recommender"] != MatrixFactorization.KIND:
         raise ValueError(f"they are of a {config['recommender']}")
     n_users, n_items, width = int(config["n_users"]), int(config["n_items"]), int(config["n_factors"]) + 1
-    expected = {
-        "user_factors": ((n_users, width), torch.float32),
-        "item_factors": ((n_items, width), torch.float32),
-        "user_keys": ((n_users,), torch.int64),
-        "frequencies": ((n_items,), torch.float32),
+    shapes = {
+        "user_factors": (n_users, width),
+        "item_factors": (n_items, width),
+        "user_keys": (n_users,),
+        "frequencies": (n_items,),
     }
-    if {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()} != expected:
-        raise ValueError("missing, unknown or of another shape")
-    if not all(tensor.isfinite().all() for tensor in tensors.values()):
-        raise ValueError("not finite")
+    require_weights(tensors, shapes, {"user_keys": torch.int64})

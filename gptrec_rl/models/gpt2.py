@@ -13,6 +13,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 from torch import nn
 
+from gptrec_rl.models.network import require_weights
+
 Share = Field(0.1, ge=0, lt=1)
 
 
@@ -69,17 +71,7 @@ class Gpt2(nn.Module):
         if len(weights) != 12 * config.n_layer + 4:
             raise ValueError(f"{len(weights)} weights, and {config.n_layer} layers have {12 * config.n_layer + 4}")
         shapes = weight_shapes(config)
-        wrong = {name for name in shapes.keys() | weights.keys() if name not in shapes or name not in weights}
-        wrong = wrong or {
-            name
-            for name, shape in shapes.items()
-            if weights[name].shape != shape or weights[name].dtype != torch.float32
-        }
-        if wrong:
-            raise ValueError(f"missing, unknown or of another shape: {', '.join(sorted(wrong)[:3])}")
-        broken = [name for name in shapes if not weights[name].isfinite().all()]
-        if broken:
-            raise ValueError(f"not finite: {', '.join(broken[:3])}")
+        require_weights(weights, shapes)
         for name in shapes:
             _hold(self, name, weights[name])
 

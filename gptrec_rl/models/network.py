@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
@@ -46,3 +46,33 @@ class Network(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+
+def require_weights(
+    weights: Mapping[str, torch.Tensor],
+    shapes: Mapping[str, Sequence[int]],
+    dtypes: Mapping[str, torch.dtype] | None = None,
+) -> None:
+    """Refuse weights that aren't those of a network.
+
+    Args:
+        weights: by name.
+        shapes: of the network's, by name.
+        dtypes: of those that aren't float32.
+
+    Raises:
+        ValueError: names, shapes or types differ, or a weight is not finite; names the first three.
+    """
+    wrong = [
+        name
+        for name in sorted(shapes.keys() | weights.keys())
+        if name not in shapes
+        or name not in weights
+        or tuple(weights[name].shape) != tuple(shapes[name])
+        or weights[name].dtype != (dtypes or {}).get(name, torch.float32)
+    ]
+    if wrong:
+        raise ValueError(f"missing, unknown or of another shape: {', '.join(wrong[:3])}")
+    broken = [name for name in shapes if not weights[name].isfinite().all()]
+    if broken:
+        raise ValueError(f"not finite: {', '.join(broken[:3])}")
