@@ -55,8 +55,9 @@ class NextItemTraining(AdamTraining[NextItemTransformer]):
     def _losses(self, rng: np.random.Generator) -> Iterator[torch.Tensor]:
         users, windows = draw_windows(self._split, self.config.batch_size, self.network.history_length + 1, rng)
         grain, rows_step = grain_of(self.network.device), 4
-        if self._binary_loss is not None:  # it holds the logits of all places of a part
-            n_places = max(1, grain.scores_per_part // self.network.n_items)
+        if self._binary_loss is not None:  # it holds scores, or embeddings, of all places of a part
+            network, n_choices = self.network, 1 + self._binary_loss.n_negatives
+            n_places = max(1, grain.scores_per_part // min(network.n_items, n_choices * network.item_weights.shape[1]))
             grain, rows_step = replace(grain, tokens_per_part=min(grain.tokens_per_part, n_places)), 1
         for rows in parts_of(windows.lengths, grain, rows_step=rows_step):
             part = windows.take(rows)
@@ -73,29 +74,40 @@ class NextItemTraining(AdamTraining[NextItemTransformer]):
         seen = self._split.training.take(users).contains(network.n_items)  # [b, I]
         owners = np.repeat(np.arange(len(users)), windows.lengths)
         negatives = torch.from_numpy(draw_negatives(seen, owners, self._binary_loss.n_negatives, rng))
+        choices = torch.cat([targets[:, None], negatives.to(network.device)], dim=1)
         calibration = self._binary_loss.calibration if self._binary_loss.loss == "gbce" else 0.0
-        return binary_loss(network.item_logits(states), targets, negatives.to(network.device), calibration)
+        return binary_loss(scores_of(states, network.item_weights, choices), network.n_items, calibration)
 
 
-def binary_loss(
-    logits: torch.Tensor, targets: torch.Tensor, negatives: torch.Tensor, calibration: float = 0.0
-) -> torch.Tensor:
+def scores_of(states: torch.Tensor, item_weights: torch.Tensor, choices: torch.Tensor) -> torch.Tensor:
+    """Return the scores of some items at each place, [N, C], by the cheaper of two ways.
+
+    Args:
+        states: [N, D].
+        item_weights: [I, D].
+        choices: [N, C] int64 in 1..I.
+    """
+    if choices.shape[1] * item_weights.shape[1] < len(item_weights):  # embeddings are fewer numbers than all scores
+        return torch.einsum("nd,ncd->nc", states, functional.embedding(choices - 1, item_weights))
+    return functional.linear(states, item_weights).gather(1, choices - 1)
+
+
+def binary_loss(scores: torch.Tensor, n_items: int, calibration: float = 0.0) -> torch.Tensor:
     """Return gSASRec's generalised binary cross-entropy (Petrov and Macdonald, 2023, equation 9), a mean over places.
 
     -(beta log sigma(s+) + sum over negatives of log(1 - sigma(s-))) / (1 + M), where, with alpha = M / (I - 1),
     beta = alpha (t (1 - 1 / alpha) + 1 / alpha): t = 0 is SASRec's binary cross-entropy, with beta = 1.
 
     Args:
-        logits: scores s of all items, [N, I].
-        targets: the next items, [N] int64 in 1..I.
-        negatives: M items that are not the next one, [N, M] int64 in 1..I.
+        scores: s of the next item and of M others, [N, 1 + M].
+        n_items: I.
         calibration: t, 0..1.
     """
-    n_negatives = negatives.shape[1]
-    alpha = n_negatives / (logits.shape[1] - 1)
+    n_negatives = scores.shape[1] - 1
+    alpha = n_negatives / (n_items - 1)
     beta = calibration * (alpha - 1) + 1
-    positive = functional.logsigmoid(logits.gather(1, targets[:, None] - 1)).sum(dim=1)
-    negative = functional.logsigmoid(-logits.gather(1, negatives - 1)).sum(dim=1)
+    positive = functional.logsigmoid(scores[:, 0])
+    negative = functional.logsigmoid(-scores[:, 1:]).sum(dim=1)
     return -(beta * positive + negative).mean() / (1 + n_negatives)
 
 

@@ -14,7 +14,7 @@ from gptrec_rl.config import Bert4RecConfig, NextItemConfig, SASRecConfig, Shift
 from gptrec_rl.data import Histories, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.learning import next_item, recipes
-from gptrec_rl.learning.next_item import NextItemTraining, binary_loss, draw_negatives, validation_loss
+from gptrec_rl.learning.next_item import NextItemTraining, binary_loss, draw_negatives, scores_of, validation_loss
 from gptrec_rl.models.next_item import NextItemTransformer
 from gptrec_rl.models.recommender import Slates
 
@@ -66,25 +66,38 @@ def test_the_softmax_loss_is_the_mean_cross_entropy_of_all_places_of_all_parts(
 
 
 def test_the_binary_loss_is_gsasrecs() -> None:
-    logits = torch.tensor([[2.0, -1.0, 0.5, 0.0, 1.0]], requires_grad=True)
-    targets, negatives = torch.tensor([1]), torch.tensor([[2, 4]])
+    scores = torch.tensor([[2.0, -1.0, 0.0]])
     # M = 2 of I - 1 = 4 others, so alpha = 0.5. -log sigma(2) = 0.126928; the negatives' -log(1 - sigma(-1)) = 0.313262
     # and -log(1 - sigma(0)) = 0.693147 add up to 1.006409. With t = 0.75: beta = 0.5 (0.75 (1 - 2) + 2) = 0.625.
     expected = {0.0: (0.126928 + 1.006409) / 3, 0.75: (0.625 * 0.126928 + 1.006409) / 3}
     for calibration, value in expected.items():
-        assert binary_loss(logits, targets, negatives, calibration).item() == pytest.approx(value, abs=1e-5)
+        assert binary_loss(scores, 5, calibration).item() == pytest.approx(value, abs=1e-5)
 
 
 def test_without_calibration_the_loss_is_binary_cross_entropy() -> None:
-    random = torch.Generator().manual_seed(0)
-    logits = torch.randn(6, 10, generator=random, requires_grad=True)
-    targets, negatives = torch.randint(1, 11, (6,), generator=random), torch.randint(1, 11, (6, 3), generator=random)
-    chosen = logits.gather(1, torch.cat([targets[:, None], negatives], dim=1) - 1)
+    scores = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
     labels = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(6, 4)
-    expected = functional.binary_cross_entropy_with_logits(chosen, labels)
-    loss = binary_loss(logits, targets, negatives)
+    expected = functional.binary_cross_entropy_with_logits(scores, labels)
+    loss = binary_loss(scores, 10)
     torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(*(torch.autograd.grad(value, logits)[0] for value in (loss, expected)))
+    torch.testing.assert_close(*(torch.autograd.grad(value, scores)[0] for value in (loss, expected)))
+
+
+@pytest.mark.parametrize(("n_items", "skipped"), [(18, "embedding"), (19, "linear")], ids=["all scores", "embeddings"])
+def test_scores_of_few_items_are_those_of_all_without_them(
+    n_items: int, skipped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    states = torch.randn(5, 6, generator=random, requires_grad=True)
+    item_weights = torch.randn(n_items, 6, generator=random, requires_grad=True)
+    choices = torch.tensor([[1, 2, n_items], [3, 3, 1], [n_items, 9, 9], [4, 5, 6], [7, 7, 7]])  # 18 numbers a place
+    expected = (states @ item_weights.T).gather(1, choices - 1)
+    monkeypatch.setattr(functional, skipped, lambda *_: pytest.fail("the other way is cheaper"))
+    scores = scores_of(states, item_weights, choices)
+    torch.testing.assert_close(scores, expected)
+    of_both = [torch.autograd.grad(value.square().sum(), (states, item_weights)) for value in (scores, expected)]
+    for ours, theirs in zip(*of_both, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_negatives_are_uniform_over_what_the_user_does_not_have() -> None:
@@ -111,9 +124,9 @@ def test_negatives_come_from_outside_of_the_whole_training_history(
         drawn.append((owners, items))
         return items
 
-    def spy_loss(logits: torch.Tensor, targets: torch.Tensor, negatives: torch.Tensor, t: float) -> torch.Tensor:
+    def spy_loss(scores: torch.Tensor, n_items: int, t: float) -> torch.Tensor:
         calibrations.add(t)
-        return binary_loss(logits, targets, negatives, t)
+        return binary_loss(scores, n_items, t)
 
     users = np.array([4, 9, 30])
     windows = Histories.of([ring.training[user][2:5] for user in users])
