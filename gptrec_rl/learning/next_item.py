@@ -54,14 +54,18 @@ class NextItemTraining(AdamTraining[NextItemTransformer]):
 
     def _losses(self, rng: np.random.Generator) -> Iterator[torch.Tensor]:
         users, windows = draw_windows(self._split, self.config.batch_size, self.network.history_length + 1, rng)
-        grain, rows_step = grain_of(self.network.device), 4
-        if self._binary_loss is not None:  # it holds scores, or embeddings, of all places of a part
-            network, n_choices = self.network, 1 + self._binary_loss.n_negatives
-            n_places = max(1, grain.scores_per_part // min(network.n_items, n_choices * network.item_weights.shape[1]))
-            grain, rows_step = replace(grain, tokens_per_part=min(grain.tokens_per_part, n_places)), 1
-        for rows in parts_of(windows.lengths, grain, rows_step=rows_step):
+        for rows in self._parts(windows.lengths):
             part = windows.take(rows)
             yield self._part_loss(users[rows], part, rng) * (len(part.values) / len(windows.values))
+
+    def _parts(self, lengths: np.ndarray) -> Iterator[np.ndarray]:
+        """Cut a batch of windows; a binary loss holds scores, or embeddings, of all places of a part."""
+        network, grain = self.network, grain_of(self.network.device)
+        if self._binary_loss is None:
+            return parts_of(lengths, grain)
+        n_numbers = min(network.n_items, (1 + self._binary_loss.n_negatives) * network.item_weights.shape[1])
+        n_places = min(grain.tokens_per_part, max(1, grain.scores_per_part // n_numbers))
+        return parts_of(lengths, replace(grain, tokens_per_part=n_places), rows_step=1)
 
     def _part_loss(self, users: np.ndarray, windows: Histories, rng: np.random.Generator) -> torch.Tensor:
         """Return the mean loss over all places of some windows."""
