@@ -70,7 +70,7 @@ def _generation() -> list[Stage]:
     size, policy = Size(), work.policy()
     writer = Writer(policy, "auto")
     sampler = torch.Generator().manual_seed(0)
-    dtype = product_dtype("auto", policy.device)
+    dtype = product_dtype("auto", policy.device, policy.width)
     backbone = policy.backbone(dtype)
     sequences = policy.lay_out(work.full_histories(size.n_histories))
     n_lists, n_steps = size.n_histories * size.n_lists, size.k - 1
@@ -101,7 +101,7 @@ def _generation() -> list[Stage]:
 
 def _learning() -> list[Stage]:
     size, policy = Size(), work.policy()
-    dtype = product_dtype("auto", policy.device)
+    dtype = product_dtype("auto", policy.device, policy.width)
     rollout = work.rollout(work.full_histories(size.n_histories), size.n_lists)
     sequences = policy.lay_out(rollout.histories, rollout.slates)
     slates = torch.from_numpy(rollout.slates).long()

@@ -54,7 +54,7 @@ class Writer:
     def __init__(self, policy: GPTRec, precision: Precision = "fp32") -> None:
         self.slate_length = policy.slate_length
         self._policy = policy
-        self._backbone = policy.backbone(product_dtype(precision, policy.device))
+        self._backbone = policy.backbone(product_dtype(precision, policy.device, policy.width))
         self._n_columns = policy.n_items + -policy.n_items % BLOCK  # I + spare
         padded = functional.pad(policy.item_weights, (0, 0, 0, self._n_columns - policy.n_items))
         self._head = Product(None, padded.T)  # [S, D] -> [S, I + spare]

@@ -24,7 +24,7 @@ class TopK:
     @torch.inference_mode()
     def __init__(self, model: GPTRec | NextItemTransformer, precision: Precision = "auto") -> None:
         self._model = model.eval()
-        self._backbone = model.backbone(product_dtype(precision, model.device))
+        self._backbone = model.backbone(product_dtype(precision, model.device, model.width))
 
     @torch.inference_mode()
     def score(self, histories: HistoriesLike) -> np.ndarray:

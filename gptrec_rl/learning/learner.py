@@ -114,7 +114,7 @@ class Learner:
         self.step = 0
         self._goal = goal
         self._config = config
-        self._dtype = product_dtype(precision, student.device)
+        self._dtype = product_dtype(precision, student.device, student.width)
         self._kl_weight = config.kl_weight
         self._n_skipped_in_a_row = 0
         self._reference = copy.deepcopy(student).eval() if config.kl_weight > 0 else None

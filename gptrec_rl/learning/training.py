@@ -169,7 +169,7 @@ class AdamTraining(Training[N]):
     def __init__(self, network: N, split: Split, config: AdamConfig) -> None:
         super().__init__(network, split, config)
         self.examples_per_step = config.batch_size
-        self._dtype = product_dtype(config.precision, network.device)
+        self._dtype = product_dtype(config.precision, network.device, network.width)
         self._optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
 
     @abstractmethod

@@ -166,7 +166,7 @@ class MaskScorer:
         histories, model = Histories.of(histories), self._model
         read = model.history_length - 1
         scores = np.zeros((len(histories), model.n_items), dtype=np.float32)
-        dtype = product_dtype(self._precision, model.device)
+        dtype = product_dtype(self._precision, model.device, model.width)
         for rows in parts_of(np.minimum(histories.lengths, read) + 1, grain_of(model.device), model.n_items):
             recent = [history[max(0, len(history) - read) :] for history in histories.take(rows)]
             states = model.masked_states(Histories.of([[*items, model.mask_token] for items in recent]), dtype)

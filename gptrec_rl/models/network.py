@@ -47,6 +47,11 @@ class Network(nn.Module, ABC):
         """Where the weights are."""
         return next(self.parameters()).device
 
+    @property
+    def width(self) -> int:
+        """D, how many numbers an embedding has; every network's first weights are embeddings."""
+        return next(self.parameters()).shape[-1]
+
 
 def require_weights(
     weights: Mapping[str, torch.Tensor],

@@ -1,4 +1,4 @@
-"""Where to compute and how precisely: matrix products in bf16 where the hardware has it, else fp32; logits in fp32."""
+"""Where to compute and how precisely: matrix products in bf16 where that is faster, else fp32; logits in fp32."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from gptrec_rl.config import Precision
 
 logger = logging.getLogger(__name__)
 
+WIDE = 128
+"""Width from which bf16 is faster: below, more time goes into turning numbers into it than its products save."""
+
 
 def best_device() -> torch.device:
     """Return the GPU if there is one, else the processor."""
@@ -20,17 +23,23 @@ def best_device() -> torch.device:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Tell whether bf16 matrix products are faster than fp32 ones here."""
+    """Tell whether the hardware has units for bf16 matrix products."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
-def product_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the type of the models' matrix products; bf16 that the hardware hasn't works, slowly, after a warning."""
+def product_dtype(precision: Precision, device: torch.device, width: int = WIDE) -> torch.dtype:
+    """Return the type of a model's matrix products; bf16 that the hardware hasn't works, slowly, after a warning.
+
+    Args:
+        precision: what is asked for; "auto" is bf16 where the hardware has it and the model is wide enough to gain.
+        device: where the model is.
+        width: D, how many numbers an embedding of the model has.
+    """
     if precision == "bf16" and not has_bf16(device):
         _warn_of_slow_bf16(device.type)
-    use_bf16 = precision == "bf16" or (precision == "auto" and has_bf16(device))
+    use_bf16 = precision == "bf16" or (precision == "auto" and width >= WIDE and has_bf16(device))
     return torch.bfloat16 if use_bf16 else torch.float32
 
 

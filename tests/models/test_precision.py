@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gptrec_rl.config import ModelConfig, TransformerConfig
 from gptrec_rl.models import precision
+from gptrec_rl.models.bert4rec import Bert4Rec
+from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.models.sasrec import SASRec
+from gptrec_rl.models.shifting import GPTRecShifting
 
 CPU = torch.device("cpu")
 
@@ -20,6 +25,22 @@ def test_auto_follows_the_hardware_and_the_others_are_obeyed(
 ) -> None:
     monkeypatch.setattr(precision, "has_bf16", lambda device: has_bf16)
     assert precision.product_dtype(wanted, CPU) == expected
+
+
+@pytest.mark.parametrize(("width", "expected"), [(64, torch.float32), (128, torch.bfloat16), (256, torch.bfloat16)])
+def test_auto_leaves_narrow_models_in_fp32_where_bf16_would_be_slower(
+    width: int, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    assert precision.product_dtype("auto", CPU, width) == expected
+    assert precision.product_dtype("bf16", CPU, width) == torch.bfloat16
+
+
+def test_each_kind_of_network_knows_its_width() -> None:
+    sizes = TransformerConfig(n_layers=1, n_heads=2, width=8, history_length=4)
+    policy = GPTRec.create(5, ModelConfig(**sizes.model_dump(), slate_length=2))
+    scorers = [kind.create(5, sizes) for kind in (SASRec, GPTRecShifting, Bert4Rec)]
+    assert [network.width for network in (policy, *scorers)] == [8, 8, 8, 8]
 
 
 @pytest.mark.parametrize("in_hardware", [True, False])
