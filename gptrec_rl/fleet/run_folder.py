@@ -20,6 +20,14 @@ from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import read_config, write_config
 from gptrec_rl.data import Interactions, Split
 from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.inputs import (
+    inputs_of_split,
+    inputs_of_tuning,
+    record_inputs,
+    require_same_inputs,
+    sources_of_rewards,
+    warn_of_changed_sources,
+)
 from gptrec_rl.goals import build_rewards, compute_rewards, parse_goal
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.popularity import PopularityRecommender
@@ -52,13 +60,15 @@ class Run:
             data: the data file; None takes the one that the configuration names.
 
         Raises:
-            InputError: the folder is no run folder, or the data can't be read.
+            InputError: the folder is no run folder, or the data can't be read, or are others than the run was begun
+                with.
         """
         if not (folder / CONFIG).exists():
             raise InputError(f"{folder} is not a run folder: it has no {CONFIG}; make one with `gptrec-rl tune`")
         config = read_config(TuneConfig, folder / CONFIG)
         interactions = Interactions.load(data or Path(config.data))
         split = Split.leave_one_out(interactions, config.split.validation_users, config.split.seed)
+        require_same_inputs(folder, inputs_of_split(split))
         return cls(folder, config, split)
 
     def student(self) -> GPTRec:
@@ -149,7 +159,9 @@ def claim_folder(folder: Path, on_existing: OnExisting) -> bool:
     return on_existing == "resume"
 
 
-def prepare_run(folder: Path, config: TuneConfig, student: Path | None, on_existing: OnExisting) -> Run:
+def prepare_run(
+    folder: Path, config: TuneConfig, student: Path | None, on_existing: OnExisting, repeated: Path | None = None
+) -> Run:
     """Check everything that could be wrong, then write the run folder: configuration and a copy of the student.
 
     Args:
@@ -157,9 +169,11 @@ def prepare_run(folder: Path, config: TuneConfig, student: Path | None, on_exist
         config: what the run is to do; a run id is drawn if it has the default one.
         student: a policy to start from; a resumed run has its own.
         on_existing: fail, resume or overwrite.
+        repeated: another run folder, of which this run is to be a repetition.
 
     Raises:
-        InputError: bad data, goal, student or folder; nothing was written.
+        InputError: bad data, goal, student or folder, or what is given is not what the run was begun with; nothing was
+            written.
     """
     interactions = Interactions.load(Path(config.data))
     split = Split.leave_one_out(interactions, config.split.validation_users, config.split.seed)
@@ -177,6 +191,10 @@ def prepare_run(folder: Path, config: TuneConfig, student: Path | None, on_exist
                 "compare; leave --goal out, or start a new run from this one with --student"
             )
         student = folder / STUDENT
+    inputs, sources = inputs_of_tuning(split, config), sources_of_rewards(config.goal)
+    if (same_as := folder if resumes else repeated) is not None:
+        require_same_inputs(same_as, inputs)
+        warn_of_changed_sources(same_as, sources)
     if student is None:
         raise InputError("there is no policy to start from; give one with --student, such as the folder of `pretrain`")
     k = load_policy(student, split.catalogue).slate_length
@@ -201,6 +219,7 @@ def prepare_run(folder: Path, config: TuneConfig, student: Path | None, on_exist
             split_hash=entry.split_hash,
             config=dict(entry.config),
         )
+    record_inputs(folder, {**inputs, **sources})
     write_config(config, folder / CONFIG)
     return Run(folder, config, split)
 

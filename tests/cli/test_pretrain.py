@@ -117,7 +117,7 @@ def test_what_is_wrong_is_named_and_nothing_is_written(
     [
         ("titles", "on other data"),
         ("model.width=32", "has model.width = 16 and can't go on with 32"),
-        ("teacher=popularity", "has teacher = markov and can't go on with popularity"),
+        ("teacher=popularity", "was begun with teacher markov and can't go on with popularity"),
         ("rerank={method='mmr',weight=0.5}", "has rerank = None and can't go on with"),
     ],
 )
