@@ -157,10 +157,10 @@ def _require_same(run_dir: Path, state: Entry, config: TrainingConfig, inputs: M
     """Refuse to go on with other data, other models to learn from, or settings whose losses don't compare."""
     from gptrec_rl.config_files import changed_settings, read_config
     from gptrec_rl.errors import InputError
-    from gptrec_rl.fleet.inputs import recorded_inputs, require_same_inputs
+    from gptrec_rl.fleet.inputs import DATA, recorded_inputs, require_same_inputs
     from gptrec_rl.fleet.run_folder import CONFIG
 
-    if state.split_hash != inputs["split"]:
+    if state.split_hash != inputs[DATA]:
         raise InputError(
             f"{run_dir} was trained on other data or another split ({state.split_hash[:12]}, now "
             f"{inputs['split'][:12]}); resume it with its own, or train a new model in another --run-dir"

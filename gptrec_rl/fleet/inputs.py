@@ -21,16 +21,16 @@ from gptrec_rl.transport.entry import parse_json
 from gptrec_rl.transport.storage import LocalStorage
 
 INPUTS = "inputs.json"
+CATALOGUE, DATA, LOG, REWARD_MODEL = "catalogue", "data and split", "log", "reward model"
+"""What inputs are called, in the record and in messages."""
 MAX_BYTES = 2**16
-SHOWN = 12
-"""Characters of a hash that tell two apart."""
 
 logger = logging.getLogger(__name__)
 
 
 def inputs_of_split(split: Split) -> dict[str, str]:
     """Return the identity of the data and of how they are split."""
-    return {"catalogue": split.catalogue.hash, "split": split.hash}
+    return {CATALOGUE: split.catalogue.hash, DATA: split.hash}
 
 
 def inputs_of_tuning(split: Split, config: TuneConfig) -> dict[str, str]:
@@ -41,7 +41,7 @@ def inputs_of_tuning(split: Split, config: TuneConfig) -> dict[str, str]:
     """
     inputs = inputs_of_split(split)
     if config.reward_model is not None and "expected_ndcg" in parse_goal(config.goal).weights:
-        inputs["reward_model"] = fingerprint(Path(config.reward_model))
+        inputs[REWARD_MODEL] = fingerprint(Path(config.reward_model))
     return inputs
 
 
@@ -90,13 +90,18 @@ def require_same_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
     for name, now in inputs.items():
         if before.get(name, now) != now:
             raise InputError(
-                f"{folder} was begun with {name} {before[name][:SHOWN]} and can't go on with {now[:SHOWN]}: results of "
+                f"{folder} was begun with {name} {_short(before[name])} and can't go on with {_short(now)}: results of "
                 "two don't compare; give what it was begun with, or start a new run in another --run-dir"
             )
     if unknown := sorted(inputs.keys() - before.keys()):
         logger.warning(
             "%s doesn't say with which %s it was begun; those of now are taken for them", folder, ", ".join(unknown)
         )
+
+
+def _short(identity: str) -> str:
+    """Cut a hash to what tells two apart; the name of what is built in is shown as it is."""
+    return identity[:12] if len(identity) == 64 else identity
 
 
 def sources_of_rewards(goal: str) -> dict[str, str]:
@@ -116,6 +121,6 @@ def warn_of_changed_sources(folder: Path, sources: Mapping[str, str]) -> None:
                 "after don't compare: start a new run in another --run-dir",
                 name,
                 folder,
-                before[name][:SHOWN],
-                now[:SHOWN],
+                _short(before[name]),
+                _short(now),
             )
