@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from gptrec_rl.data.split import SPLIT_SEED
+from gptrec_rl.kinds import BUILT_IN
 
-BUILT_IN_MODELS = ("markov", "popularity")
-"""Models that need no training; a path names any other."""
 Precision = Literal["auto", "bf16", "fp32"]
 Correction = Literal["clip", "truncated", "vtrace", "decoupled"]
 Size = Annotated[int, Field(gt=0, le=2**16)]
@@ -18,7 +17,7 @@ Size = Annotated[int, Field(gt=0, le=2**16)]
 
 
 def _absolute(path: str) -> str:
-    return os.path.abspath(path) if path and path not in BUILT_IN_MODELS else path
+    return os.path.abspath(path) if path and path not in BUILT_IN else path
 
 
 Place = Annotated[str, AfterValidator(_absolute)]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptrec_rl.config import BUILT_IN_MODELS as BUILT_IN
 from gptrec_rl.errors import InputError
+from gptrec_rl.kinds import BUILT_IN
 
 if TYPE_CHECKING:
     from gptrec_rl.config import Precision

@@ -40,9 +40,11 @@ def read_training_config(
         InputError: an unknown setting, or a value out of range.
     """
     from gptrec_rl.config_files import read_config
-    from gptrec_rl.fleet.run_folder import CONFIG
+    from gptrec_rl.reporting.folders import CONFIG, require_training
 
     stored = run_dir / CONFIG if on_existing == "resume" and (run_dir / CONFIG).exists() else None
+    if stored is not None:
+        require_training(run_dir)
     base = read_config(model, stored).model_dump() if stored else {}
     return read_config(model, config_file, overrides, base)
 
@@ -85,6 +87,7 @@ def run_training(
     from gptrec_rl.data import Interactions, Split
     from gptrec_rl.fleet.run_folder import sole_user
     from gptrec_rl.models.precision import keep_memory
+    from gptrec_rl.reporting.ending import end_recorded
     from gptrec_rl.transport.entry import write_folder
 
     keep_memory()
@@ -105,7 +108,8 @@ def run_training(
                 write_folder(run_dir / model_folder, training.best_files, **origin)
             write_folder(run_dir / STATE, training.to_files(), **origin)
 
-        _run(training, run_dir, title, save)
+        with end_recorded(run_dir):
+            _run(training, run_dir, title, save)
     if report is not None:
         _report(report, training, title)
     click.echo(
@@ -163,7 +167,7 @@ def _require_same(run_dir: Path, state: Entry, config: TrainingConfig, inputs: M
     if state.split_hash != inputs[DATA]:
         raise InputError(
             f"{run_dir} was trained on other data or another split ({state.split_hash[:12]}, now "
-            f"{inputs['split'][:12]}); resume it with its own, or train a new model in another --run-dir"
+            f"{inputs[DATA][:12]}); resume it with its own, or train a new model in another --run-dir"
         )
     require_same_inputs(run_dir, inputs)
     by_content = inputs.keys() & recorded_inputs(run_dir).keys()

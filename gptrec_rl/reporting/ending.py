@@ -43,6 +43,11 @@ class End:
         lines = [line.strip() for line in self.message.splitlines() if line.strip()]
         return " ... ".join(dict.fromkeys([*lines[:1], *lines[-1:]]))
 
+    def __str__(self) -> str:
+        """Say how it ended, in one line."""
+        by = {"finished": "", "stopped": f" by {self.cause}", "failed": f": {self.cause}"}[self.how]
+        return f"{self.how}{by}"
+
 
 @contextmanager
 def end_recorded(folder: Path) -> Iterator[None]:

@@ -52,6 +52,18 @@ def read_tuning_config(folder: Path) -> TuneConfig:
     return read_config(TuneConfig, folder / CONFIG)
 
 
+def require_training(folder: Path) -> Command:
+    """Return the command that made a training.
+
+    Raises:
+        InputError: as in `made_by`, or it is a tuning run.
+    """
+    command = made_by(folder)
+    if command == "tune":
+        raise InputError(f"{folder} is a tuning run and not a training; give the --run-dir of `pretrain` or `train`")
+    return command
+
+
 def _in_words(path: Path) -> str:
     if not path.exists():
         return "isn't there"
