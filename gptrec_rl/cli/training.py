@@ -170,14 +170,21 @@ def _require_same(run_dir: Path, state: Entry, config: TrainingConfig, inputs: M
             f"{inputs[DATA][:12]}); resume it with its own, or train a new model in another --run-dir"
         )
     require_same_inputs(run_dir, inputs)
-    by_content = inputs.keys() & recorded_inputs(run_dir).keys()
+    recorded = recorded_inputs(run_dir)
     stored = read_config(type(config), run_dir / CONFIG).model_dump(mode="json")
     for name, before, now in changed_settings(stored, config.model_dump(mode="json")):
-        if name.partition(".")[0] in FIXED and name not in by_content:
+        if name.partition(".")[0] in FIXED and not _is_moved(now, recorded.get(name)):
             raise InputError(
                 f"{run_dir} has {name} = {before} and can't go on with {now}; leave it as it is, or train a new "
                 "model in another --run-dir"
             )
+
+
+def _is_moved(place: Any, identity: str | None) -> bool:
+    """Tell whether a setting names a model that only lies elsewhere now."""
+    from gptrec_rl.checkpoint import fingerprint
+
+    return identity is not None and isinstance(place, str) and Path(place).is_dir() and fingerprint(Path(place)) == identity
 
 
 def _run(training: Training[Any], run_dir: Path, title: str, save: Callable[[], None]) -> None:

@@ -286,7 +286,7 @@ def copied(made: Path, target: Path, *row_ids: str) -> Path:
     [
         ("sasrec", "width = 8", "width = 16", "was trained with model.width = 8, now 16; remove that folder"),
         ("sasrec", "batch_size = 8", "batch_size = 4", "was trained with batch_size = 8, now 4"),
-        ("student", '"markov"', '"popularity"', "was trained with teacher = markov, now popularity"),
+        ("student", '"markov"', '"popularity"', "was begun with teacher markov and can't go on with popularity"),
         ("unpopular", "n_lists = 2", "n_lists = 3", "was trained with fleet.n_lists = 2, now 3"),
     ],
 )
