@@ -316,6 +316,16 @@ def test_a_row_does_not_go_on_from_another_student(made: Path, tmp_path: Path) -
     assert result_of(folder, "unpopular")["built_on"] == {"student": result_of(made, "taught-by-mmr")["weights"]}
 
 
+def test_a_set_names_the_rows_whose_base_was_trained_anew(made: Path, tmp_path: Path) -> None:
+    folder = copied(made, tmp_path, "unpopular", "student")
+    assert "trained anew" not in experiment(folder, "run", folder).output
+    file = tmp_path / "results/tiny-cpu/student.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "weights": "others"}))
+    result = experiment(folder, "run", folder)
+    assert result.exit_code == 0, result.output
+    assert "has been trained anew since its result was made; `gptrec-rl experiment run" in result.output
+
+
 @pytest.mark.parametrize(
     ("target", "options", "message"),
     [
