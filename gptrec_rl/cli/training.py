@@ -184,7 +184,8 @@ def _is_moved(place: Any, identity: str | None) -> bool:
     """Tell whether a setting names a model that only lies elsewhere now."""
     from gptrec_rl.checkpoint import fingerprint
 
-    return identity is not None and isinstance(place, str) and Path(place).is_dir() and fingerprint(Path(place)) == identity
+    is_model = identity is not None and isinstance(place, str) and Path(place).is_dir()
+    return is_model and fingerprint(Path(place)) == identity
 
 
 def _run(training: Training[Any], run_dir: Path, title: str, save: Callable[[], None]) -> None:

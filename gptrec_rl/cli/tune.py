@@ -36,7 +36,7 @@ NO_BETTER = "No policy was better than the student that tuning started from: the
 @click.option("--run-dir", type=click.Path(path_type=Path), required=True, help="Gets checkpoints, logs and metrics.")
 @click.option("--goal", help="Weighted rewards, e.g. ndcg=1,ild=0.5 or ndcg=1,my_package.rewards:novelty=0.3.")
 @click.option("--reward-model", type=FOLDER, help="Trained model that the reward expected_ndcg asks, e.g. a SASRec.")
-@click.option("--sweep", help="One run for each weight of a reward, e.g. ild=0,0.2,1,3; draws the front.")
+@click.option("--sweep", help="One run for each weight of a reward in the goal, e.g. ild=0,0.2,1,3; draws the front.")
 @click.option("--max-minutes", type=float, help="Time budget of a run.")
 @click.option("--steps", type=int, help="Step budget of a run.")
 @click.option("--generators", type=int, help="Generator processes; more than fit leave the optimiser a core less.")

@@ -103,7 +103,7 @@ def _why_no_set(folder: Path) -> str:
         return "it isn't there; give a folder such as experiments/ml1m, or a row's file in one"
     if sets := sorted(file.parent.name for file in folder.glob(f"*/{DATASET}")):
         return f"it holds {', '.join(sets)}; give one of them, such as {folder / sets[0]}"
-    return f"it has no {DATASET}, which says what the data are; write one, with that of experiments/synthetic as template"
+    return f"it has no {DATASET}, which says what the data are; write one like that of experiments/synthetic"
 
 
 def _under(experiments: ExperimentSet, budget: str) -> ExperimentSet:

@@ -208,7 +208,7 @@ def test_a_run_is_not_resumed_on_another_catalogue(
     prepare_run(tmp_path / "run", run_config(), student_folder, "fail")
     before = contents(tmp_path / "run")
     config = run_config(data=str(other_data(world, tmp_path / "other.npz")))
-    with pytest.raises(InputError, match="was begun with .* and can't go on with"):
+    with pytest.raises(InputError, match=r"was begun with .* and can't go on with"):
         prepare_run(tmp_path / "run", config, None, "resume")
     assert contents(tmp_path / "run") == before
 
@@ -262,7 +262,7 @@ def test_a_run_goes_on_with_a_reward_model_that_moved_and_not_with_another_in_it
     prepare_run(tmp_path / "run", config("model"), student_folder, "fail")
     prepare_run(tmp_path / "run", config("moved"), None, "resume")
     before = contents(tmp_path / "run")
-    with pytest.raises(InputError, match="was begun with reward model [0-9a-f]{12} and can't go on with"):
+    with pytest.raises(InputError, match=r"was begun with reward model [0-9a-f]{12} and can't go on with"):
         prepare_run(tmp_path / "run", config("other"), None, "resume")
     shutil.rmtree(tmp_path / "moved")
     shutil.copytree(tmp_path / "other", tmp_path / "moved")

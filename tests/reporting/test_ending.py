@@ -36,9 +36,7 @@ def test_while_it_goes_on_there_is_no_end(tmp_path: Path) -> None:
         (SystemExit(2), ("failed", "2")),
     ],
 )
-def test_an_error_and_a_signal_are_told_apart(
-    error: BaseException, expected: tuple[str, str], tmp_path: Path
-) -> None:
+def test_an_error_and_a_signal_are_told_apart(error: BaseException, expected: tuple[str, str], tmp_path: Path) -> None:
     with pytest.raises(type(error)), end_recorded(tmp_path):
         raise error
     assert how(tmp_path) == expected
