@@ -87,17 +87,22 @@ def main(
 
 def _data(run_dir: Path, log: Path | None, name: str | None) -> Path:
     """Make the data file; one that is there was made from the same log, by its content, or is refused."""
-    data, origin = run_dir / DATA, run_dir / "data.origin"
-    inputs = {LOG: BUILT_IN if name is None or log is None else file_hash(_existing(log, name))}
+    data, origin, called = run_dir / DATA, run_dir / "data.origin", name or BUILT_IN
     if data.exists():
         made_from = origin.read_text(encoding="utf-8")
-        if LOG not in recorded_inputs(run_dir) and made_from != (name or BUILT_IN):
-            raise InputError(f"{run_dir} was made from {made_from}, and not from {name or BUILT_IN}")
+        is_gone = name is not None and log is not None and not log.is_file()
+        if made_from != called and (is_gone or LOG not in recorded_inputs(run_dir)):
+            raise InputError(f"{run_dir} was made from {made_from}, and not from {called}")
+        if is_gone:
+            _log.warning("%s is not there any more; %s, which was made from it, is kept", called, data)
+            return data
+        inputs = _log_inputs(log, name)
         require_same_inputs(run_dir, inputs)
         record_inputs(run_dir, inputs)
         return data
+    inputs = _log_inputs(log, name)
     run_dir.mkdir(parents=True, exist_ok=True)
-    origin.write_text(name or BUILT_IN, encoding="utf-8")
+    origin.write_text(called, encoding="utf-8")
     record_inputs(run_dir, inputs)
     interactions = generate() if name is None or log is None else _read(log, name)
     interactions.save(data)
@@ -105,10 +110,12 @@ def _data(run_dir: Path, log: Path | None, name: str | None) -> Path:
     return data
 
 
-def _existing(log: Path, name: str) -> Path:
+def _log_inputs(log: Path | None, name: str | None) -> dict[str, str]:
+    if name is None or log is None:
+        return {LOG: BUILT_IN}
     if not log.is_file():
         raise InputError(f"DATA={name} is no file; give its path, beginning with ./ or /")
-    return log
+    return {LOG: file_hash(log)}
 
 
 def _read(log: Path, name: str) -> Interactions:

@@ -152,10 +152,13 @@ def _replay(recorded: Path, run_dir: Path, data: Path | None, on_existing: str, 
     with sole_user(run_dir):
         config = config_of_replay(recording, data)
         run = prepare_run(run_dir, config, recorded / STUDENT, on_existing, recorded)  # type: ignore[arg-type]
-        with end_recorded(run_dir), _progress(run) as show:
-            n_same = replay(recording, run, _kept(run, show))
-        click.echo(f"Replayed {recording.steps:,} steps of {recorded}: {n_same} published policies, all the same bits.")
-        _finish(run, report)
+        with end_recorded(run_dir):
+            with _progress(run) as show:
+                n_same = replay(recording, run, _kept(run, show))
+            click.echo(
+                f"Replayed {recording.steps:,} steps of {recorded}: {n_same} published policies, all the same bits."
+            )
+            _finish(run, report)
 
 
 def run_fleet(
@@ -209,11 +212,12 @@ def _run_fleet(
     from gptrec_rl.reporting.ending import end_recorded
 
     run = prepare_run(run_dir, config, student, on_existing)  # type: ignore[arg-type]
-    with end_recorded(run_dir), _progress(run) as show:
-        code = _run_serial(run, show) if serial else _run_processes(run, redis_url, show)
+    with end_recorded(run_dir):
+        with _progress(run) as show:
+            code = _run_serial(run, show) if serial else _run_processes(run, redis_url, show)
         if code:
             raise click.exceptions.Exit(code)
-    _finish(run, report)
+        _finish(run, report)
     return run_dir
 
 

@@ -60,13 +60,14 @@ class Run:
             data: the data file; None takes the one that the configuration names.
 
         Raises:
-            InputError: the folder is no run folder, or the data can't be read, or are others than the run was begun
-                with.
+            InputError: the folder is no run folder, the data can't be read, or data or reward model are others than
+                the run was begun with.
         """
         config = read_tuning_config(folder)
         interactions = Interactions.load(data or Path(config.data))
         split = Split.leave_one_out(interactions, config.split.validation_users, config.split.seed)
-        require_same_inputs(folder, inputs_of_split(split))
+        is_there = config.reward_model is not None and Path(config.reward_model).is_dir()  # who needs it misses it
+        require_same_inputs(folder, inputs_of_tuning(split, config) if is_there else inputs_of_split(split))
         return cls(folder, config, split)
 
     def student(self) -> GPTRec:

@@ -35,6 +35,13 @@ def test_a_healthy_run_ends_with_code_0(run_dir: Path) -> None:
     assert result.stdout == f"{run_dir}: nothing wrong at step 0, 0% done\n"
 
 
+@pytest.mark.parametrize("command", ["doctor", "watch"])
+def test_a_reward_of_ones_own_is_not_imported_to_look_at_a_run(command: str, run_dir: Path) -> None:
+    write_config(TuneConfig(goal="no_such_module:reward=1", steps=40), run_dir / "config.toml")
+    once = ["--once"] if command == "watch" else []
+    assert CliRunner().invoke(main, [command, str(run_dir), *once]).exit_code == 0
+
+
 def test_each_finding_is_a_line_and_ends_with_code_1(run_dir: Path) -> None:
     values = {"wait/share": 0.75, "ppo/skipped_steps": 2.0}
     record = MetricRecord("optimiser", 0, 1, 0, time.time(), values)

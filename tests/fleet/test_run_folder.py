@@ -252,6 +252,8 @@ def test_a_run_goes_on_with_a_reward_model_that_moved_and_not_with_another_in_it
     student_folder: Path,
     tmp_path: Path,
 ) -> None:
+    folder = tmp_path / "run"
+
     def config(name: str) -> TuneConfig:
         return run_config(goal="expected_ndcg=1", reward_model=str(tmp_path / name))
 
@@ -266,8 +268,9 @@ def test_a_run_goes_on_with_a_reward_model_that_moved_and_not_with_another_in_it
         prepare_run(tmp_path / "run", config("other"), None, "resume")
     shutil.rmtree(tmp_path / "moved")
     shutil.copytree(tmp_path / "other", tmp_path / "moved")
-    with pytest.raises(InputError, match="was begun with reward model"):
-        prepare_run(tmp_path / "run", config("moved"), None, "resume")
+    for resume in (lambda: prepare_run(tmp_path / "run", config("moved"), None, "resume"), lambda: Run.open(folder)):
+        with pytest.raises(InputError, match="was begun with reward model"):
+            resume()
     assert contents(tmp_path / "run") == before
 
 

@@ -116,6 +116,17 @@ def test_the_same_log_may_have_moved(prepared: Path, log: Path, tmp_path: Path) 
     assert prepare(prepared, moved, "./elsewhere.csv").exit_code == 0
 
 
+def test_a_log_that_is_gone_is_not_needed_again(
+    prepared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = prepare(prepared, tmp_path / "nowhere", "./mine.csv")
+    assert gone.exit_code == 0, gone.output
+    assert "./mine.csv is not there any more" in caplog.text
+    other = prepare(prepared, tmp_path / "nowhere", "./other.csv")
+    assert other.exit_code == 2
+    assert "was made from ./mine.csv, and not from ./other.csv" in other.output
+
+
 def test_built_in_data_do_not_take_the_place_of_a_log(prepared: Path) -> None:
     options = ["--run-dir", str(prepared / "run"), "--secrets-dir", str(prepared / "secrets")]
     done = CliRunner().invoke(main, options, env={"GPTREC_LOG_NAME": None, "GPTREC_LOG": None})
