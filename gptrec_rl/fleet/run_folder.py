@@ -188,18 +188,10 @@ def prepare_run(
     interactions = Interactions.load(Path(config.data))
     split = Split.leave_one_out(interactions, config.split.validation_users, config.split.seed)
     rewards = build_rewards(parse_goal(config.goal), split, config.reward_model)
-    if config.ppo.baseline == "group" and config.fleet.n_lists < 2:
-        raise InputError("ppo.baseline 'group' compares the lists of a history; set fleet.n_lists to 2 or more")
-    if config.ppo.kl_target is not None and config.ppo.kl_weight == 0:
-        raise InputError("ppo.kl_target adapts ppo.kl_weight, which is 0; set ppo.kl_weight to where it shall start")
+    _require_sense(config)
     resumes = on_existing == "resume" and (folder / CONFIG).exists()
     if resumes:
-        before = read_tuning_config(folder)
-        if str(parse_goal(before.goal)) != str(parse_goal(config.goal)):
-            raise InputError(
-                f"{folder} was tuned for {before.goal} and can't go on for {config.goal}: scores of two goals don't "
-                "compare; leave --goal out, or start a new run from this one with --student"
-            )
+        _require_same_goal(folder, config)
         _say_if_another(folder / STUDENT, student)
         student = folder / STUDENT
     inputs, sources = inputs_of_tuning(split, config), sources_of_rewards(config.goal)
@@ -222,17 +214,28 @@ def prepare_run(
     claim_folder(folder, on_existing)
     if not resumes:
         config = config.model_copy(update={"run_id": secrets.token_hex(8)})
-        save_policy(
-            folder / STUDENT,
-            files,
-            step=entry.step,
-            catalogue_hash=entry.catalogue_hash,
-            split_hash=entry.split_hash,
-            config=dict(entry.config),
-        )
+        hashes = {"catalogue_hash": entry.catalogue_hash, "split_hash": entry.split_hash}
+        save_policy(folder / STUDENT, files, step=entry.step, config=dict(entry.config), **hashes)
     record_inputs(folder, {**inputs, **sources})
     write_config(config, folder / CONFIG)
     return Run(folder, config, split)
+
+
+def _require_sense(config: TuneConfig) -> None:
+    """Refuse settings that contradict each other."""
+    if config.ppo.baseline == "group" and config.fleet.n_lists < 2:
+        raise InputError("ppo.baseline 'group' compares the lists of a history; set fleet.n_lists to 2 or more")
+    if config.ppo.kl_target is not None and config.ppo.kl_weight == 0:
+        raise InputError("ppo.kl_target adapts ppo.kl_weight, which is 0; set ppo.kl_weight to where it shall start")
+
+
+def _require_same_goal(folder: Path, config: TuneConfig) -> None:
+    before = read_tuning_config(folder)
+    if str(parse_goal(before.goal)) != str(parse_goal(config.goal)):
+        raise InputError(
+            f"{folder} was tuned for {before.goal} and can't go on for {config.goal}: scores of two goals don't "
+            "compare; leave --goal out, or start a new run from this one with --student"
+        )
 
 
 def _say_if_another(own: Path, given: Path | None) -> None:
