@@ -18,7 +18,7 @@ REFRESH_S = 1.0
 @click.option("--once", is_flag=True, help="Print the state of the run with all validations, and end.")
 def watch(run_dir: Path, once: bool) -> None:
     """Follow a tuning run until its end, or Ctrl-C."""
-    from gptrec_rl.reporting.ending import read_end
+    from gptrec_rl.reporting.ending import end_of
     from gptrec_rl.reporting.folders import read_tuning_config
     from gptrec_rl.reporting.history import RunFollower
     from gptrec_rl.reporting.snapshot import snapshot
@@ -28,8 +28,8 @@ def watch(run_dir: Path, once: bool) -> None:
 
     def look(n_validations: int | None = None) -> tuple[str, bool]:
         """Return what there is to see, and whether it is over."""
-        end = read_end(run_dir)  # before the records: there are none after it
         history = follower.refresh()
+        end = end_of(run_dir, history)
         title = heading if end is None else f"{heading}\n{end}"
         return snapshot(history, title, time.time(), n_validations), history.is_finished or end is not None
 

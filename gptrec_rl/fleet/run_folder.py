@@ -31,6 +31,7 @@ from gptrec_rl.fleet.inputs import (
 from gptrec_rl.goals import build_rewards, compute_rewards, parse_goal
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.popularity import PopularityRecommender
+from gptrec_rl.reporting.ending import END
 from gptrec_rl.reporting.folders import CONFIG as CONFIG
 from gptrec_rl.reporting.folders import read_tuning_config
 from gptrec_rl.rewards import Reward
@@ -216,6 +217,7 @@ def prepare_run(
         config = config.model_copy(update={"run_id": secrets.token_hex(8)})
         hashes = {"catalogue_hash": entry.catalogue_hash, "split_hash": entry.split_hash}
         save_policy(folder / STUDENT, files, step=entry.step, config=dict(entry.config), **hashes)
+    (folder / END).unlink(missing_ok=True)
     record_inputs(folder, {**inputs, **sources})
     write_config(config, folder / CONFIG)
     return Run(folder, config, split)

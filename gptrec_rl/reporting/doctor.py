@@ -16,7 +16,7 @@ import numpy as np
 
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.errors import InputError
-from gptrec_rl.reporting.ending import End, read_end
+from gptrec_rl.reporting.ending import End, end_of
 from gptrec_rl.reporting.folders import read_tuning_config
 from gptrec_rl.reporting.history import LONGEST_PAUSE_S, RunHistory
 from gptrec_rl.reporting.holdups import Finding, recent_means, standstill, waiting_share
@@ -71,7 +71,8 @@ class Evidence:
         Raises:
             InputError: it is none of a tuning run, or a file in it is damaged.
         """
-        return cls(folder, read_tuning_config(folder), RunHistory.read(folder), now, read_end(folder))
+        config, history = read_tuning_config(folder), RunHistory.read(folder)
+        return cls(folder, config, history, now, end_of(folder, history))
 
     def optimiser(self) -> dict[str, float]:
         """Return the means of what the optimiser said last."""

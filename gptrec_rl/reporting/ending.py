@@ -13,6 +13,8 @@ from typing import Literal
 
 import click
 
+from gptrec_rl.reporting.folders import CONFIG
+from gptrec_rl.reporting.history import LONGEST_PAUSE_S, RunHistory
 from gptrec_rl.transport.entry import parse_json
 from gptrec_rl.transport.storage import LocalStorage
 
@@ -59,6 +61,19 @@ def end_recorded(folder: Path) -> Iterator[None]:
         _write(folder, *_how(error))
         raise
     _write(folder, "finished", "")
+
+
+def record_failure(folder: Path, message: str) -> None:
+    """Write down the error that ended a process of a fleet, with which a run may have ended: see `end_of`."""
+    if (folder / CONFIG).exists():  # nothing is written into what is no run folder
+        _write(folder, "failed", message)
+
+
+def end_of(folder: Path, history: RunHistory) -> End | None:
+    """Return how the last attempt at a tuning run ended; None also when steps were done since."""
+    end = read_end(folder)
+    went_on = end is not None and history.stepped_at is not None and history.stepped_at > end.time + LONGEST_PAUSE_S
+    return None if went_on else end
 
 
 def read_end(folder: Path) -> End | None:
