@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import click
 
@@ -83,8 +84,8 @@ def read_end(folder: Path) -> End | None:
         end = End(**fields)
     except (OSError, ValueError, TypeError):
         return None
-    is_sound = end.how in ("finished", "stopped", "failed") and isinstance(end.message, str)
-    return end if is_sound and isinstance(end.time, int | float) else None
+    is_sound = end.how in get_args(How) and isinstance(end.message, str)
+    return end if is_sound and type(end.time) is float and math.isfinite(end.time) else None
 
 
 def _how(error: BaseException) -> tuple[How, str]:

@@ -49,7 +49,16 @@ def test_an_error_that_quotes_a_log_is_shown_by_its_first_and_its_last_line(tmp_
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", '{"how": "x", "message": "", "time": 0}', '{"how": "failed", "message": 1, "time": 0}']
+    "content",
+    [
+        "",
+        "[]",
+        '{"how": "x", "message": "", "time": 0.0}',
+        '{"how": ["x"], "message": "", "time": 0.0}',
+        '{"how": "failed", "message": 1, "time": 0.0}',
+        '{"how": "failed", "message": "", "time": Infinity}',
+        '{"how": "failed", "message": "", "time": 1}',
+    ],
 )
 def test_a_damaged_record_says_nothing(content: str, tmp_path: Path) -> None:
     (tmp_path / END).write_text(content)
