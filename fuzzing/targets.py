@@ -19,14 +19,17 @@ import torch
 from benchmarks.work import rollout
 from fuzzing.learner_states import learner_state_readers
 from gptrec_rl.config import ModelConfig, TuneConfig
-from gptrec_rl.config_files import read_config, write_config
+from gptrec_rl.config_files import write_config
 from gptrec_rl.data import Histories
 from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.inputs import INPUTS, recorded_inputs
 from gptrec_rl.fleet.recorder import DRAWN, FOLDER, HEADER, LENGTH, PUBLISHED, length_checksum
 from gptrec_rl.fleet.recording import Recording
 from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.network import CONFIG_FILE, WEIGHTS_FILE
+from gptrec_rl.reporting.ending import END, read_end
+from gptrec_rl.reporting.folders import read_tuning_config
 from gptrec_rl.transport.checkpoints import BEST, HOLDS, LATEST, CheckpointStore
 from gptrec_rl.transport.entry import CheckpointError, Origin, parse_manifest, seal, verify
 from gptrec_rl.transport.messages import SCHEMA_VERSION, MessageError, decode, encode, pack
@@ -108,6 +111,8 @@ def targets(folder: Path) -> list[Target]:
             (InputError,),
         ),
         Target("config.toml", (_config(folder),), _config_reader(folder), (InputError,)),
+        Target("inputs.json", (b'{"log": "0", "teacher": "markov"}',), _inputs_reader(folder), (InputError,)),
+        Target("end.json", (b'{"how": "failed", "message": "a\\nb", "time": 1.5}',), _end_reader(folder), ()),
         Target("metrics.cursor", (_place(folder),), _place_reader(folder), (InputError,)),
         Target("recordings", (recording,), read_recording, (InputError,)),
         Target(
@@ -195,7 +200,23 @@ def _config_reader(folder: Path) -> Callable[[bytes], object]:
 
     def read(data: bytes) -> TuneConfig:
         path.write_bytes(data)
-        return read_config(TuneConfig, path)
+        return read_tuning_config(folder)
+
+    return read
+
+
+def _inputs_reader(folder: Path) -> Callable[[bytes], object]:
+    def read(data: bytes) -> dict[str, str]:
+        (folder / INPUTS).write_bytes(data)
+        return recorded_inputs(folder)
+
+    return read
+
+
+def _end_reader(folder: Path) -> Callable[[bytes], object]:
+    def read(data: bytes) -> str:
+        (folder / END).write_bytes(data)
+        return str(read_end(folder))
 
     return read
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,6 +84,17 @@ def read_model(path: Path) -> tuple[Entry, dict[str, bytes]]:
         return newest
     folders = (path / STUDENT, path / MODEL)
     return read_folder(next((folder for folder in folders if (folder / MANIFEST).exists()), path))
+
+
+def fingerprint(path: Path) -> str:
+    """Return the identity of a trained model wherever it lies: the SHA-256 over the hashes of what `load_model` loads.
+
+    Raises:
+        InputError: there is no model at this path, or it is damaged (`CheckpointError`).
+    """
+    entry, _ = read_model(path)
+    hashes = {name: record.sha256 for name, record in entry.files.items()}
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def save_policy(

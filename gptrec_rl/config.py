@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from gptrec_rl.data.split import SPLIT_SEED
+from gptrec_rl.kinds import BUILT_IN
 
 Precision = Literal["auto", "bf16", "fp32"]
 Correction = Literal["clip", "truncated", "vtrace", "decoupled"]
 Size = Annotated[int, Field(gt=0, le=2**16)]
 """How many of what takes memory there are."""
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path) if path and path not in BUILT_IN else path
+
+
+Place = Annotated[str, AfterValidator(_absolute)]
+"""A built-in model, or a path, absolute from where it was given on: a run is resumed from any folder."""
 
 
 def _is_a_reranker(method: str) -> str:
@@ -111,11 +121,11 @@ class PretrainConfig(AdamConfig):
     """Stage 1: the student learns to write the teacher's lists (equation 6)."""
 
     model: ModelConfig = ModelConfig()
-    teacher: str = "markov"
+    teacher: Place = "markov"
     """markov, popularity, or the folder of a trained model."""
     rerank: RerankConfig | None = None
     """How the teacher's lists are reranked before the student learns them; None: not at all."""
-    start: str | None = None
+    start: Place | None = None
     """Folder of a student to go on from, with another teacher perhaps; None: random weights."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """The paper trains to convergence with 0.1; a budget of minutes is over before a model this small overfits."""
@@ -271,11 +281,11 @@ class TuneConfig(Settings):
 
     run_id: str = Field("run", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """Keeps runs apart that share a Redis; `tune` draws one."""
-    data: str = ""
+    data: Place = ""
     """The data file, which `--data` and GPTREC_DATA override."""
     goal: str = "ndcg=1,ild=1"
     """Weighted sum of rewards, `name=weight,...`: ndcg, ild, pcount, calibration, expected_ndcg or module:function."""
-    reward_model: str | None = None
+    reward_model: Place | None = None
     """Folder of a trained model whose probabilities expected_ndcg takes for the truth, such as a softmax SASRec's."""
     steps: PositiveInt | None = None
     """Stop after this many learner steps."""

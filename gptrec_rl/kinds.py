@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+BUILT_IN = ("markov", "popularity")
+"""Models that need no training; a folder names any other."""
+
 
 @dataclass(frozen=True)
 class Kind:

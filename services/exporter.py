@@ -13,13 +13,12 @@ import click
 from prometheus_client import CollectorRegistry, start_http_server
 
 from gptrec_rl.cli import BadInput
-from gptrec_rl.config import TuneConfig
-from gptrec_rl.config_files import read_config
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.exporter import Exporter, FleetPage
 from gptrec_rl.fleet.processes import TERMINATED, stop_event
 from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.fleet.redis_option import redis_options
+from gptrec_rl.reporting.folders import read_tuning_config
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.metrics import RedisMetrics
 
@@ -40,7 +39,7 @@ def main(run_dir: Path, redis_url: str, address: str, port: int, write_records: 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     stop = stop_event()
     try:
-        config = read_config(TuneConfig, run_dir / "config.toml")
+        config = read_tuning_config(run_dir)
         client = connect(redis_url)
     except InputError as error:
         raise BadInput(str(error)) from error

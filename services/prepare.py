@@ -17,11 +17,12 @@ from gptrec_rl.cli.demo import MODEL, TUNING
 from gptrec_rl.cli.options import FOLDER
 from gptrec_rl.cli.pretrain import train_student
 from gptrec_rl.config import PretrainConfig, TuneConfig
-from gptrec_rl.config_files import read_config
+from gptrec_rl.config_files import changed_settings, read_config
 from gptrec_rl.data import Interactions, Split
 from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.data.sources.table import read_table
 from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.inputs import LOG, file_hash, record_inputs, recorded_inputs, require_same_inputs
 from gptrec_rl.fleet.run_folder import CONFIG, prepare_run, stored_settings
 from gptrec_rl.goals import build_rewards, parse_goal
 from gptrec_rl.transport.access import acl_file
@@ -29,6 +30,8 @@ from gptrec_rl.transport.storage import LocalStorage
 
 TUNED = "tuned"
 """The run folder of stage 2, in that of all."""
+STUDENT = "student"
+"""That of stage 1."""
 DATA = "data.npz"
 BUILT_IN = "the built-in data"
 MINUTES = 2.0
@@ -68,8 +71,12 @@ def main(
     try:
         data = _data(run_dir, log, log_name)
         config = _config(run_dir / TUNED, [f"data={data}", f"goal={goal}", *budget, *settings], is_built_in)
-        is_new = not (run_dir / TUNED / CONFIG).exists()
-        student = _student(data, run_dir, pretrain_minutes, pretrain_settings, is_built_in) if is_new else None
+        stage_1 = _stage_1(pretrain_minutes, pretrain_settings, is_built_in)
+        student = None
+        if (run_dir / TUNED / CONFIG).exists():
+            _say_what_is_not_taken_up(run_dir / STUDENT, stage_1)
+        else:
+            student = train_student(data, run_dir / STUDENT, stage_1, "resume", None, None)
         run = prepare_run(run_dir / TUNED, config, student, "resume")
     except InputError as error:
         remedy = "\nFor a run from the beginning, give RUN another name" if is_begun else ""
@@ -79,25 +86,40 @@ def main(
 
 
 def _data(run_dir: Path, log: Path | None, name: str | None) -> Path:
-    """Make the data file; one that is there was made from the same log, or is refused."""
-    data, origin = run_dir / DATA, run_dir / "data.origin"
+    """Make the data file; one that is there was made from the same log, by its content, or is refused."""
+    data, origin, called = run_dir / DATA, run_dir / "data.origin", name or BUILT_IN
     if data.exists():
         made_from = origin.read_text(encoding="utf-8")
-        if made_from != (name or BUILT_IN):
-            raise InputError(f"{run_dir} was made from {made_from}, and not from {name or BUILT_IN}")
+        is_gone = name is not None and log is not None and not log.is_file()
+        if made_from != called and (is_gone or LOG not in recorded_inputs(run_dir)):
+            raise InputError(f"{run_dir} was made from {made_from}, and not from {called}")
+        if is_gone:
+            _log.warning("%s is not there any more; %s, which was made from it, is kept", called, data)
+            return data
+        inputs = _log_inputs(log, name)
+        require_same_inputs(run_dir, inputs)
+        record_inputs(run_dir, inputs)
         return data
+    inputs = _log_inputs(log, name)
     run_dir.mkdir(parents=True, exist_ok=True)
-    origin.write_text(name or BUILT_IN, encoding="utf-8")
+    origin.write_text(called, encoding="utf-8")
+    record_inputs(run_dir, inputs)
     interactions = generate() if name is None or log is None else _read(log, name)
     interactions.save(data)
     _log.info("data: %s, %d users, %d items", interactions.name, interactions.n_users, interactions.catalogue.n_items)
     return data
 
 
-def _read(log: Path, name: str) -> Interactions:
-    """Read the log under the name that the user gave it, which says what kind of file it is."""
+def _log_inputs(log: Path | None, name: str | None) -> dict[str, str]:
+    if name is None or log is None:
+        return {LOG: BUILT_IN}
     if not log.is_file():
         raise InputError(f"DATA={name} is no file; give its path, beginning with ./ or /")
+    return {LOG: file_hash(log)}
+
+
+def _read(log: Path, name: str) -> Interactions:
+    """Read the log under the name that the user gave it, which says what kind of file it is."""
     if name.endswith(".npz"):
         return Interactions.load(log)
     with tempfile.TemporaryDirectory() as folder:
@@ -116,10 +138,24 @@ def _config(tuned: Path, settings: list[str], is_built_in: bool) -> TuneConfig:
     return config
 
 
-def _student(data: Path, run_dir: Path, minutes: float, settings: tuple[str, ...], is_built_in: bool) -> Path:
+def _stage_1(minutes: float, settings: tuple[str, ...], is_built_in: bool) -> PretrainConfig:
     base = {"model": MODEL} if is_built_in else {}
-    config = read_config(PretrainConfig, None, [f"max_minutes={minutes}", *settings], base)
-    return train_student(data, run_dir / "student", config, "resume", None, None)
+    return read_config(PretrainConfig, None, [f"max_minutes={minutes}", *settings], base)
+
+
+def _say_what_is_not_taken_up(student: Path, asked: PretrainConfig) -> None:
+    """Name what was changed of stage 1 after its end: the run has its student already."""
+    if not (student / CONFIG).exists():
+        return
+    trained = read_config(PretrainConfig, student / CONFIG)
+    for name, before, now in changed_settings(trained.model_dump(), asked.model_dump()):
+        _log.warning(
+            "stage 1 is over, with %s = %s; that it was changed to %s has no effect: for another student, give RUN "
+            "another name",
+            name,
+            before,
+            now,
+        )
 
 
 def _write_secrets(folder: Path, run_id: str) -> None:

@@ -21,13 +21,14 @@ import redis
 
 from gptrec_rl.cli import BadInput
 from gptrec_rl.config import TuneConfig
-from gptrec_rl.config_files import read_config
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.cores import share_cores
 from gptrec_rl.fleet.processes import STOP_GRACE_S, Child, ProcessGroup, signals_handled_by
 from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.fleet.redis_option import redis_options
 from gptrec_rl.fleet.reporter import REPORT_EVERY_S, Reporter
+from gptrec_rl.reporting.ending import end_recorded
+from gptrec_rl.reporting.folders import read_tuning_config
 from gptrec_rl.reporting.history import RunHistory
 from gptrec_rl.reporting.holdups import Watchdog
 from gptrec_rl.transport import names
@@ -280,13 +281,13 @@ def main(run_dir: Path, redis_url: str | None) -> None:
     """Run the fleet of a prepared run folder."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        config = read_config(TuneConfig, run_dir / "config.toml")
+        config = read_tuning_config(run_dir)
         from torch.cuda import is_available  # Slow, and `tune`, which imports this module, helps in an instant.
 
-        code = supervise(run_dir, config, redis_url=redis_url, optimiser_on_gpu=is_available())
+        with end_recorded(run_dir):
+            sys.exit(supervise(run_dir, config, redis_url=redis_url, optimiser_on_gpu=is_available()))
     except InputError as error:
         raise BadInput(str(error)) from error
-    sys.exit(code)
 
 
 if __name__ == "__main__":

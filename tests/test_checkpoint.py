@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
-from gptrec_rl.checkpoint import STORE, STUDENT, load_policy, read_model, save_policy
+from gptrec_rl.checkpoint import STORE, STUDENT, fingerprint, load_policy, read_model, save_policy
 from gptrec_rl.data import Catalogue
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.gptrec import GPTRec
@@ -49,6 +49,22 @@ def test_a_policy_comes_back_as_it_was(make_policy: MakePolicy, catalogue: Catal
     assert not loaded.training
     entry, _ = read_model(tmp_path / "policy")
     assert (entry.step, entry.split_hash, entry.config) == (5, "s", {"seed": 3})
+
+
+def test_a_model_is_known_by_its_content_wherever_it_lies(
+    make_policy: MakePolicy, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    policies = [make_policy(seed=seed) for seed in range(2)]
+    alone = fingerprint(save(tmp_path / "a", policies[0], catalogue))
+    assert len(alone) == 64
+    assert fingerprint(save(tmp_path / "b" / STUDENT, policies[0], catalogue, step=7)) == alone
+    assert fingerprint(tmp_path / "b") == alone
+    store = publish(tmp_path / "tuned", policies, catalogue)
+    assert fingerprint(tmp_path / "tuned") == fingerprint(save(tmp_path / "c", policies[1], catalogue)) != alone
+    assert store.mark_best(store.policies()[0], 1.0)
+    assert fingerprint(tmp_path / "tuned") == alone
+    with pytest.raises(InputError, match="is not a checkpoint"):
+        fingerprint(tmp_path / "nowhere")
 
 
 def test_hugging_face_loads_it_with_the_same_logits(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from gptrec_rl.config import PAPER, ModelConfig, PpoConfig, RerankConfig, TuneConfig
+from gptrec_rl.config import PAPER, ModelConfig, PpoConfig, PretrainConfig, RerankConfig, TuneConfig
 
 
 def test_the_papers_preset_is_valid_and_has_the_settings_behind_table_3() -> None:
@@ -24,6 +26,15 @@ def test_the_papers_preset_is_valid_and_has_the_settings_behind_table_3() -> Non
     ppo = paper.ppo
     assert (ppo.policy_learning_rate, ppo.value_learning_rate, ppo.weight_decay) == (1e-5, 1e-4, 0.01)
     assert (ppo.clip, ppo.gamma, ppo.gae_lambda, ppo.entropy_bonus, ppo.kl_weight) == (0.2, 0.99, 0.9, 0.0, 0.0)
+
+
+def test_paths_are_kept_from_where_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    taught = PretrainConfig(teacher="a", start="../b")
+    assert (taught.teacher, taught.start) == (str(tmp_path / "a"), str(tmp_path.parent / "b"))
+    tuned = TuneConfig(data="d.npz", reward_model="/m")
+    assert (tuned.data, tuned.reward_model) == (str(tmp_path / "d.npz"), "/m")
+    assert (TuneConfig().data, PretrainConfig(teacher="popularity").teacher) == ("", "popularity")
 
 
 def test_heads_that_do_not_share_the_width_are_refused() -> None:

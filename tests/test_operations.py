@@ -24,6 +24,7 @@ SOURCES = [
             "learning/state.py",
             "cli/tune.py",
             "cli/fleet.py",
+            "reporting/folders.py",
         )
     ),
 ]

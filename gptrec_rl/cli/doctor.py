@@ -1,4 +1,4 @@
-"""`gptrec-rl doctor`: what is wrong with a tuning run, and what to do about it."""
+"""`gptrec-rl doctor`: what is wrong with a tuning run or a training, and what to do about it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ from pathlib import Path
 
 import click
 
-from gptrec_rl.cli.options import FOLDER
-
 
 @click.command()
-@click.argument("run_dir", type=FOLDER)
+@click.argument("run_dir", type=click.Path(path_type=Path))
 @click.pass_context
 def doctor(ctx: click.Context, run_dir: Path) -> None:
-    """Say what is wrong with a tuning run, live or dead, one line a finding.
+    """Say what is wrong with a tuning run or a training, live or dead, one line a finding.
 
     Looks at nothing but the run folder, and ends with code 0 if all is well, 1 if there are findings.
     """
     from gptrec_rl.reporting.doctor import Evidence, examine
+    from gptrec_rl.reporting.folders import made_by
+    from gptrec_rl.reporting.training_doctor import TrainingEvidence, examine_training
 
-    evidence = Evidence.gather(run_dir, time.time())
-    findings = examine(evidence)
+    if made_by(run_dir) == "tune":
+        evidence = Evidence.gather(run_dir, time.time())
+        findings, history = examine(evidence), evidence.history
+        well = f"{run_dir}: nothing wrong at step {history.step:,}, {history.progress:.0%} done"
+    else:
+        training = TrainingEvidence.gather(run_dir, time.time())
+        findings = examine_training(training)
+        well = f"{run_dir}: nothing wrong; {training}"
     for finding in findings:
         click.echo(f"- {finding}")
     if findings:
         ctx.exit(1)
-    click.echo(f"{run_dir}: nothing wrong at step {evidence.history.step:,}, {evidence.history.progress:.0%} done")
+    click.echo(well)

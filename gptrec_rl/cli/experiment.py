@@ -53,8 +53,10 @@ def run(
     command goes on.
     """
     from gptrec_rl.cli.experiment_rows import make_row
+    from gptrec_rl.experiments.evidence import Evidence
     from gptrec_rl.experiments.sets import read_set
     from gptrec_rl.experiments.study import Study
+    from gptrec_rl.reporting.paper_notes import changed
 
     is_row = path.suffix == ".toml"
     experiments = read_set(path.parent if is_row else path, budget)
@@ -73,6 +75,9 @@ def run(
         click.echo(f"wrote {study.result_file(row_id, own_seed)}")
     if not jobs:
         click.echo(f"every row has a result in {study.folder}")
+    if not is_row:
+        for note in changed(Evidence.of(study)):
+            click.echo(note)
 
 
 @experiment.command()

@@ -35,8 +35,11 @@ from gptrec_rl.reporting.results import machine_description
 T = TypeVar("T")
 
 LIBRARIES = ("numpy", "scipy", "torch", "transformers", "implicit")
-FREE = {"max_minutes", "max_steps", "steps", "data", "reward_model", "run_id"}
-"""Settings that a training may go on with when they have changed: they say how long it takes, and where things are."""
+FREE = {"max_minutes", "max_steps", "steps", "data", "teacher", "start", "reward_model", "run_id"}
+"""Settings that a training may go on with when they have changed: they say how long it takes, and where things are.
+
+What is there is compared by content, by the training itself and by `_built_on`.
+"""
 
 
 @dataclass(frozen=True)

@@ -152,16 +152,12 @@ def _reach(run_dir: Path, redis_url: str | None) -> _Fleet:
     Raises:
         InputError: there is no such run, or nobody is at work on it.
     """
-    from gptrec_rl.config import TuneConfig
-    from gptrec_rl.config_files import read_config
+    from gptrec_rl.reporting.folders import read_tuning_config
     from gptrec_rl.transport.connection import connect
     from gptrec_rl.transport.control import RedisControl
     from gptrec_rl.transport.metrics import RedisMetrics
 
-    config = run_dir / "config.toml"
-    if not config.exists():
-        raise InputError(f"{run_dir} is not a run folder: it has no {config.name}; give the --run-dir of `tune`")
-    run_id = read_config(TuneConfig, config).run_id
+    run_id = read_tuning_config(run_dir).run_id
     client = connect(redis_url or _embedded_url(run_dir))
     records = RedisMetrics(client, run_id).last(N_RECORDS)
     if not any(map(_is_fresh, records)):

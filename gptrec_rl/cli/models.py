@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptrec_rl.errors import InputError
+from gptrec_rl.kinds import BUILT_IN
 
 if TYPE_CHECKING:
     from gptrec_rl.config import Precision
     from gptrec_rl.data import Split
     from gptrec_rl.models.recommender import Recommender, Strategy
-
-BUILT_IN = ("markov", "popularity")
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,15 @@ class ModelChoice:
         from gptrec_rl.checkpoint import read_model
 
         return read_model(self._folder)[0].split_hash == split.hash
+
+    @property
+    def identity(self) -> str:
+        """What it is wherever it lies: a built-in model's name, or a trained one's `fingerprint`; errors as there."""
+        if not self.is_trained:
+            return self.place
+        from gptrec_rl.checkpoint import fingerprint
+
+        return fingerprint(self._folder)
 
     @property
     def _folder(self) -> Path:

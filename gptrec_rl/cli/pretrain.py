@@ -75,16 +75,33 @@ def train_student(
         data,
         run_dir,
         config,
-        lambda split: _stage_1(split, config),
+        lambda split, begins: _stage_1(split, config, begins),
         model_folder=STUDENT,
         title="Stage 1",
         on_existing=on_existing,
         threads=threads,
         report=report,
+        built_on=lambda begins: _built_on(config, begins),
     )
 
 
-def _stage_1(split: Split, config: PretrainConfig) -> Pretraining:
+def _built_on(config: PretrainConfig, begins: bool) -> dict[str, str]:
+    """Return the identities of the models that a student learns from: the one to start from is needed once.
+
+    Raises:
+        InputError: one of them is not there.
+    """
+    from gptrec_rl.cli.models import ModelChoice
+    from gptrec_rl.errors import InputError
+
+    places = {"teacher": config.teacher, **({"start": config.start} if begins and config.start else {})}
+    try:
+        return {name: ModelChoice.parse(place).identity for name, place in places.items()}
+    except InputError as error:
+        raise InputError(f"a student needs its {' and its '.join(places)}: {error}") from None
+
+
+def _stage_1(split: Split, config: PretrainConfig, begins: bool) -> Pretraining:
     from gptrec_rl.cli.models import ModelChoice
     from gptrec_rl.learning.pretraining import Pretraining
     from gptrec_rl.models.gptrec import GPTRec
@@ -93,9 +110,10 @@ def _stage_1(split: Split, config: PretrainConfig) -> Pretraining:
 
     split.require_room(config.model.slate_length)
     student = GPTRec.create(split.catalogue.n_items, config.model, config.dropout).to(best_device())
-    if config.start is not None:
-        student.load_state_dict(_started_from(Path(config.start), split, student).state_dict())
-    for place in (config.teacher, config.start):
+    start = config.start if begins else None  # a training that goes on has its own weights
+    if start is not None:
+        student.load_state_dict(_started_from(Path(start), split, student).state_dict())
+    for place in (config.teacher, start):
         if place is not None and not ModelChoice.parse(place).trained_on(split):
             click.echo(
                 f"note: {place} was trained on another split, perhaps on these validation users, who choose the best "

@@ -73,7 +73,7 @@ def train_model(
         data,
         run_dir,
         config,
-        lambda split: training_of(config, split),
+        lambda split, _: training_of(config, split),
         model_folder=MODEL,
         title=model,
         on_existing=on_existing,

@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from gptrec_rl.config import TrainingConfig
     from gptrec_rl.data import Split
     from gptrec_rl.learning.training import Progress, Training
+    from gptrec_rl.transport.entry import Entry
 
     C = TypeVar("C", bound=TrainingConfig)
 
 STATE = "state"
-FIXED = ("model", "teacher", "rerank")
+FIXED = ("model", "teacher", "start", "rerank")
 """Settings that a resumed training can't change: its weights, or the losses of its best ones, wouldn't compare."""
+
+
+def _on_nothing(begins: bool) -> Mapping[str, str]:
+    return {}
 
 
 def read_training_config(
@@ -35,9 +40,11 @@ def read_training_config(
         InputError: an unknown setting, or a value out of range.
     """
     from gptrec_rl.config_files import read_config
-    from gptrec_rl.fleet.run_folder import CONFIG
+    from gptrec_rl.reporting.folders import CONFIG, require_training
 
     stored = run_dir / CONFIG if on_existing == "resume" and (run_dir / CONFIG).exists() else None
+    if stored is not None:
+        require_training(run_dir)
     base = read_config(model, stored).model_dump() if stored else {}
     return read_config(model, config_file, overrides, base)
 
@@ -46,13 +53,14 @@ def run_training(
     data: Path,
     run_dir: Path,
     config: TrainingConfig,
-    make: Callable[[Split], Training[Any]],
+    make: Callable[[Split, bool], Training[Any]],
     *,
     model_folder: str,
     title: str,
     on_existing: str,
     threads: int | None,
     report: Path | None,
+    built_on: Callable[[bool], Mapping[str, str]] = _on_nothing,
 ) -> Path:
     """Train with a progress bar, and save what resuming needs every so often and at the end.
 
@@ -60,12 +68,13 @@ def run_training(
         data: the data file.
         run_dir: gets the model, the log and the state.
         config: settings, the split's included.
-        make: makes the training, untrained.
+        make: makes the training, untrained; told whether it begins, rather than goes on with its own weights.
         model_folder: of the run folder, for the best weights by validation.
         title: of the progress bar and of the report's section.
         on_existing: fail, resume or overwrite.
         threads: numerical threads; None: one a core.
         report: Markdown document to write a section into.
+        built_on: the identities of the models that it learns from, by setting; told the same.
 
     Returns:
         the model's folder.
@@ -78,6 +87,7 @@ def run_training(
     from gptrec_rl.data import Interactions, Split
     from gptrec_rl.fleet.run_folder import sole_user
     from gptrec_rl.models.precision import keep_memory
+    from gptrec_rl.reporting.ending import end_recorded
     from gptrec_rl.transport.entry import write_folder
 
     keep_memory()
@@ -85,7 +95,7 @@ def run_training(
         torch.set_num_threads(threads)
     split = Split.leave_one_out(Interactions.load(data), config.split.validation_users, config.split.seed)
     with sole_user(run_dir):
-        training = _started(run_dir, split, config, make, on_existing)
+        training = _started(run_dir, split, config, make, built_on, on_existing)
 
         def save() -> None:
             origin: dict[str, Any] = {
@@ -98,7 +108,8 @@ def run_training(
                 write_folder(run_dir / model_folder, training.best_files, **origin)
             write_folder(run_dir / STATE, training.to_files(), **origin)
 
-        _run(training, run_dir, title, save)
+        with end_recorded(run_dir):
+            _run(training, run_dir, title, save)
     if report is not None:
         _report(report, training, title)
     click.echo(
@@ -109,42 +120,72 @@ def run_training(
 
 
 def _started(
-    run_dir: Path, split: Split, config: TrainingConfig, make: Callable[[Split], Training[Any]], on_existing: str
+    run_dir: Path,
+    split: Split,
+    config: TrainingConfig,
+    make: Callable[[Split, bool], Training[Any]],
+    built_on: Callable[[bool], Mapping[str, str]],
+    on_existing: str,
 ) -> Training[Any]:
     """Make a training, or resume one, and claim its folder, which is as it was when anything is wrong."""
     import torch
 
     from gptrec_rl.config_files import write_config
+    from gptrec_rl.fleet.inputs import inputs_of_split, record_inputs, recorded_inputs
     from gptrec_rl.fleet.run_folder import CONFIG, claim_folder
 
-    torch.manual_seed(config.seed)
-    training = make(split)
-    saved = _saved_state(run_dir / STATE, split, config) if on_existing == "resume" else None
+    saved = _saved_state(run_dir) if on_existing == "resume" else None
+    inputs = {**inputs_of_split(split), **built_on(saved is None)}
     if saved is not None:
-        training.resume(saved)
+        _require_same(run_dir, saved[0], config, inputs)
+        inputs = {**recorded_inputs(run_dir), **inputs}
+    torch.manual_seed(config.seed)
+    training = make(split, saved is None)
+    if saved is not None:
+        training.resume(saved[1])
     claim_folder(run_dir, on_existing)  # type: ignore[arg-type]
+    record_inputs(run_dir, inputs)
     write_config(config, run_dir / CONFIG)
     return training
 
 
-def _saved_state(folder: Path, split: Split, config: TrainingConfig) -> Mapping[str, bytes] | None:
-    """Read what an earlier training saved, once it is known to fit; None when there is nothing."""
-    from gptrec_rl.config_files import changed_settings
-    from gptrec_rl.errors import InputError
+def _saved_state(run_dir: Path) -> tuple[Entry, Mapping[str, bytes]] | None:
+    """Read what an earlier training saved; None when there is nothing."""
     from gptrec_rl.transport.entry import MANIFEST, read_folder
 
-    if not (folder / MANIFEST).exists():
-        return None
-    entry, files = read_folder(folder)
-    if entry.split_hash != split.hash:
-        raise InputError(f"{folder.parent} was trained on other data or another split; resume it with its own")
-    for name, before, now in changed_settings(entry.config, config.model_dump(mode="json")):
-        if name.partition(".")[0] in FIXED:
+    folder = run_dir / STATE
+    return read_folder(folder) if (folder / MANIFEST).exists() else None
+
+
+def _require_same(run_dir: Path, state: Entry, config: TrainingConfig, inputs: Mapping[str, str]) -> None:
+    """Refuse to go on with other data, other models to learn from, or settings whose losses don't compare."""
+    from gptrec_rl.config_files import changed_settings, read_config
+    from gptrec_rl.errors import InputError
+    from gptrec_rl.fleet.inputs import DATA, recorded_inputs, require_same_inputs
+    from gptrec_rl.fleet.run_folder import CONFIG
+
+    if state.split_hash != inputs[DATA]:
+        raise InputError(
+            f"{run_dir} was trained on other data or another split ({state.split_hash[:12]}, now "
+            f"{inputs[DATA][:12]}); resume it with its own, or train a new model in another --run-dir"
+        )
+    require_same_inputs(run_dir, inputs)
+    recorded = recorded_inputs(run_dir)
+    stored = read_config(type(config), run_dir / CONFIG).model_dump(mode="json")
+    for name, before, now in changed_settings(stored, config.model_dump(mode="json")):
+        if name.partition(".")[0] in FIXED and not _is_moved(now, recorded.get(name)):
             raise InputError(
-                f"{folder.parent} has {name} = {before} and can't go on with {now}; leave it as it is, or train a new "
+                f"{run_dir} has {name} = {before} and can't go on with {now}; leave it as it is, or train a new "
                 "model in another --run-dir"
             )
-    return files
+
+
+def _is_moved(place: Any, identity: str | None) -> bool:
+    """Tell whether a setting names a model that only lies elsewhere now."""
+    from gptrec_rl.checkpoint import fingerprint
+
+    is_model = identity is not None and isinstance(place, str) and Path(place).is_dir()
+    return is_model and fingerprint(Path(place)) == identity
 
 
 def _run(training: Training[Any], run_dir: Path, title: str, save: Callable[[], None]) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from gptrec_rl.reporting.history import RunHistory
     from gptrec_rl.transport.metrics import MetricRecord
 
+NO_BETTER = "No policy was better than the student that tuning started from: the best one is the student."
+
 
 @click.command()
 @click.option("--data", envvar="GPTREC_DATA", type=click.Path(path_type=Path), help="Data file; a resumed run has one.")
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--run-dir", type=click.Path(path_type=Path), required=True, help="Gets checkpoints, logs and metrics.")
 @click.option("--goal", help="Weighted rewards, e.g. ndcg=1,ild=0.5 or ndcg=1,my_package.rewards:novelty=0.3.")
 @click.option("--reward-model", type=FOLDER, help="Trained model that the reward expected_ndcg asks, e.g. a SASRec.")
-@click.option("--sweep", help="One run for each weight of a reward, e.g. ild=0,0.2,1,3; draws the front.")
+@click.option("--sweep", help="One run for each weight of a reward in the goal, e.g. ild=0,0.2,1,3; draws the front.")
 @click.option("--max-minutes", type=float, help="Time budget of a run.")
 @click.option("--steps", type=int, help="Step budget of a run.")
 @click.option("--generators", type=int, help="Generator processes; more than fit leave the optimiser a core less.")
@@ -77,7 +79,7 @@ def tune(
 
     options = {
         "data": data.resolve() if data else None,
-        "goal": goal if goal or not sweep else "ndcg=1",
+        "goal": goal,
         "reward_model": reward_model.resolve() if reward_model else None,
         "max_minutes": max_minutes,
         "steps": steps,
@@ -95,7 +97,7 @@ def tune(
         run_fleet(run_dir, config, student, on_existing, serial, redis_url, report)
         return
     runs = {}
-    for each in parse_sweep(sweep, parse_goal(_configuration(run_dir, "fail", paper, config_file, changes).goal)):
+    for each in parse_sweep(sweep, parse_goal(_swept_goal(run_dir, on_existing, config_file, changes))):
         folder = run_dir / str(each).replace(":", "_")
         config = _configuration(folder, on_existing, paper, config_file, [*changes, f"goal={each}"])
         runs[str(each)] = run_fleet(folder, config, student, on_existing, serial, redis_url, report)
@@ -114,6 +116,17 @@ def _configuration(
     return read_config(TuneConfig, file, changes, stored or (PAPER if paper else {}))
 
 
+def _swept_goal(run_dir: Path, on_existing: str, file: Path | None, changes: Sequence[str]) -> str:
+    """Return the goal of which a sweep varies one weight: a given one, that of the runs it resumes, or NDCG alone."""
+    from gptrec_rl.config import TuneConfig
+    from gptrec_rl.config_files import read_config
+    from gptrec_rl.fleet.run_folder import CONFIG, stored_settings
+
+    earlier = sorted(run_dir.glob(f"*/{CONFIG}")) if on_existing == "resume" else []
+    goal = stored_settings(earlier[0].parent)["goal"] if earlier else "ndcg=1"
+    return read_config(TuneConfig, file, changes, {"goal": goal}).goal
+
+
 def _require_only_replay(context: click.Context) -> None:
     """Refuse settings beside `--replay`: a run is repeated with its own."""
     own = {"recorded", "run_dir", "data", "on_existing", "report"}
@@ -130,6 +143,7 @@ def _replay(recorded: Path, run_dir: Path, data: Path | None, on_existing: str, 
     from gptrec_rl.fleet.recording import Recording
     from gptrec_rl.fleet.replay import config_of_replay, replay
     from gptrec_rl.fleet.run_folder import prepare_run, sole_user
+    from gptrec_rl.reporting.ending import end_recorded
 
     if on_existing == "resume":
         raise click.UsageError("a replay begins at the first step; give --on-existing overwrite, or another --run-dir")
@@ -137,11 +151,14 @@ def _replay(recorded: Path, run_dir: Path, data: Path | None, on_existing: str, 
     recording = Recording.open(recorded)
     with sole_user(run_dir):
         config = config_of_replay(recording, data)
-        run = prepare_run(run_dir, config, recorded / STUDENT, on_existing)  # type: ignore[arg-type]
-        with _progress(run) as show:
-            n_same = replay(recording, run, _kept(run, show))
-        click.echo(f"Replayed {recording.steps:,} steps of {recorded}: {n_same} published policies, all the same bits.")
-        _finish(run, report)
+        run = prepare_run(run_dir, config, recorded / STUDENT, on_existing, recorded)  # type: ignore[arg-type]
+        with end_recorded(run_dir):
+            with _progress(run) as show:
+                n_same = replay(recording, run, _kept(run, show))
+            click.echo(
+                f"Replayed {recording.steps:,} steps of {recorded}: {n_same} published policies, all the same bits."
+            )
+            _finish(run, report)
 
 
 def run_fleet(
@@ -192,13 +209,15 @@ def _run_fleet(
     report: Path | None,
 ) -> Path:
     from gptrec_rl.fleet.run_folder import prepare_run
+    from gptrec_rl.reporting.ending import end_recorded
 
     run = prepare_run(run_dir, config, student, on_existing)  # type: ignore[arg-type]
-    with _progress(run) as show:
-        code = _run_serial(run, show) if serial else _run_processes(run, redis_url, show)
-    if code:
-        raise click.exceptions.Exit(code)
-    _finish(run, report)
+    with end_recorded(run_dir):
+        with _progress(run) as show:
+            code = _run_serial(run, show) if serial else _run_processes(run, redis_url, show)
+        if code:
+            raise click.exceptions.Exit(code)
+        _finish(run, report)
     return run_dir
 
 
@@ -277,6 +296,8 @@ def _finish(run: Run, report: Path | None) -> None:
         f"{history.step:,} steps, mean reward {best.reward:.4f}, {accuracy} {best.values[accuracy]:.4f}; {run.folder}\n"
         f"The validator's path: {picture}"
     )
+    if history.best_is_the_student:
+        click.echo(NO_BETTER)
     if report is not None:
         _report(report, run, history, picture)
 
@@ -297,7 +318,8 @@ def _report(document: Path, run: Run, history: RunHistory, picture: Path) -> Non
     notes = [
         f"{history.step:,} steps of {ppo.passes} updates on {fleet.n_histories} x {fleet.n_lists} lists ({lists:,} "
         f"lists drawn); {len(history.validations)} policies validated; the best by mean reward is version "
-        f"{best.version}, after {best.step:,} steps."
+        f"{best.version}, after {best.step:,} steps.",
+        *([NO_BETTER] if history.best_is_the_student else []),
     ]
     section = Section(
         title=f"Stage 2: {run.config.goal} ({run.folder.name})",

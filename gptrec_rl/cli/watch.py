@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from gptrec_rl.cli.options import FOLDER
-from gptrec_rl.errors import InputError
 
 N_VALIDATIONS = 12
 REFRESH_S = 1.0
@@ -18,19 +17,25 @@ REFRESH_S = 1.0
 @click.argument("run_dir", type=FOLDER)
 @click.option("--once", is_flag=True, help="Print the state of the run with all validations, and end.")
 def watch(run_dir: Path, once: bool) -> None:
-    """Follow a tuning run until it is finished, or Ctrl-C."""
-    from gptrec_rl.config import TuneConfig
-    from gptrec_rl.config_files import read_config
+    """Follow a tuning run until its end, or Ctrl-C."""
+    from gptrec_rl.reporting.ending import end_of
+    from gptrec_rl.reporting.folders import read_tuning_config
     from gptrec_rl.reporting.history import RunFollower
     from gptrec_rl.reporting.snapshot import snapshot
 
-    config_file = run_dir / "config.toml"
-    if not config_file.exists():
-        raise InputError(f"{run_dir} is not a run folder: it has no {config_file.name}; give the --run-dir of `tune`")
-    title = f"{run_dir}  goal {read_config(TuneConfig, config_file).goal}"
+    heading = f"{run_dir}  goal {read_tuning_config(run_dir).goal}"
     follower = RunFollower(run_dir)
-    if once or follower.refresh().is_finished:
-        click.echo(snapshot(follower.refresh(), title, time.time()))
+
+    def look(n_validations: int | None = None) -> tuple[str, bool]:
+        """Return what there is to see, and whether it is over."""
+        history = follower.refresh()
+        end = end_of(run_dir, history)
+        title = heading if end is None else f"{heading}\n{end}"
+        return snapshot(history, title, time.time(), n_validations), history.is_finished or end is not None
+
+    view, is_over = look()
+    if once or is_over:
+        click.echo(view)
         return
 
     from rich.live import Live
@@ -38,8 +43,8 @@ def watch(run_dir: Path, once: bool) -> None:
 
     with Live(auto_refresh=False) as live:
         while True:
-            history = follower.refresh()
-            live.update(Text(snapshot(history, title, time.time(), N_VALIDATIONS)), refresh=True)
-            if history.is_finished:
+            view, is_over = look(N_VALIDATIONS)
+            live.update(Text(view), refresh=True)
+            if is_over:
                 return
             time.sleep(REFRESH_S)

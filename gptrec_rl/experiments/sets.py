@@ -71,7 +71,7 @@ def read_set(folder: Path, budget: str) -> ExperimentSet:
             itself, or what it calls published isn't in the file of published numbers.
     """
     if not (folder / DATASET).is_file():
-        raise InputError(f"{folder} is no set of experiments: it has no {DATASET}; give one such as experiments/ml1m")
+        raise InputError(f"{folder} is no set of experiments: {_why_no_set(folder)}")
     dataset = read_config(DatasetConfig, folder / DATASET)
     files = sorted(file for file in folder.glob("*.toml") if file.name != DATASET)
     rows = {file.stem: _read_row(file) for file in files}
@@ -93,6 +93,17 @@ def read_set(folder: Path, budget: str) -> ExperimentSet:
     experiments = _under(experiments, budget)
     _require_fit(experiments)
     return experiments
+
+
+def _why_no_set(folder: Path) -> str:
+    """Say what is wrong with a path that has no data set's file, and what to give or write instead."""
+    if (row := folder.with_name(f"{folder.name}.toml")).is_file():
+        return f"did you mean its row {row}?"
+    if not folder.is_dir():
+        return "it isn't there; give a folder such as experiments/ml1m, or a row's file in one"
+    if sets := sorted(file.parent.name for file in folder.glob(f"*/{DATASET}")):
+        return f"it holds {', '.join(sets)}; give one of them, such as {folder / sets[0]}"
+    return f"it has no {DATASET}, which says what the data are; write one like that of experiments/synthetic"
 
 
 def _under(experiments: ExperimentSet, budget: str) -> ExperimentSet:

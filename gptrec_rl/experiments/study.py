@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptrec_rl.data import Interactions, Split
+from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable
 from gptrec_rl.experiments.config import BUILT_IN, BuiltIn
@@ -190,24 +191,28 @@ class Study:
         """Open the data, made first where the set makes its own.
 
         Raises:
-            InputError: the data file is missing or of other data.
+            InputError: the data file is missing or of other data, or not what the set would make.
         """
         dataset = self.experiments.dataset
         file = self.data_file
+        made = None if dataset.synthetic is None else generate(**dataset.synthetic.model_dump())
         if not file.exists():
-            if dataset.synthetic is None:
+            if made is None:
                 raise InputError(
                     f"{dataset.title} needs the data file {file}, which isn't there; make it by "
                     f"`{dataset.prepare}`, or name another place with --data"
                 )
-            from gptrec_rl.data.sources.synthetic import generate
-
-            generate(**dataset.synthetic.model_dump()).save(file)
+            made.save(file)
         interactions = Interactions.load(file)
         if interactions.name != dataset.data_name:
             raise InputError(
                 f"{file} holds {interactions.name!r} and {self.experiments.folder} is about {dataset.data_name!r}; "
                 "give its own data file with --data, and mind GPTREC_DATA"
+            )
+        if made is not None and interactions.hash != made.hash:
+            raise InputError(
+                f"{file} isn't what [synthetic] of {self.experiments.folder / DATASET} makes now; put its settings "
+                "back, or remove the file and make all rows anew in other folders (--runs, --results)"
             )
         split = Split.leave_one_out(interactions, dataset.split.validation_users, dataset.split.seed)
         split.require_room(dataset.k)

@@ -15,20 +15,29 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gptrec_rl.checkpoint import STORE, STUDENT, load_policy, read_model, save_policy
+from gptrec_rl.checkpoint import STORE, STUDENT, fingerprint, load_policy, read_model, save_policy
 from gptrec_rl.config import TuneConfig
-from gptrec_rl.config_files import read_config, write_config
+from gptrec_rl.config_files import write_config
 from gptrec_rl.data import Interactions, Split
 from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.inputs import (
+    inputs_of_split,
+    inputs_of_tuning,
+    record_inputs,
+    require_same_inputs,
+    sources_of_rewards,
+    warn_of_changed_sources,
+)
 from gptrec_rl.goals import build_rewards, compute_rewards, parse_goal
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.popularity import PopularityRecommender
+from gptrec_rl.reporting.ending import END
+from gptrec_rl.reporting.folders import CONFIG as CONFIG
+from gptrec_rl.reporting.folders import read_tuning_config
 from gptrec_rl.rewards import Reward
 from gptrec_rl.transport.cache import CacheLimits
 from gptrec_rl.transport.hub import Transport, memory_transport, redis_transport
 from gptrec_rl.transport.messages import MAX_MESSAGE_BYTES, largest_message
-
-CONFIG = "config.toml"
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +61,14 @@ class Run:
             data: the data file; None takes the one that the configuration names.
 
         Raises:
-            InputError: the folder is no run folder, or the data can't be read.
+            InputError: the folder is no run folder, the data can't be read, or data or reward model are others than
+                the run was begun with.
         """
-        if not (folder / CONFIG).exists():
-            raise InputError(f"{folder} is not a run folder: it has no {CONFIG}; make one with `gptrec-rl tune`")
-        config = read_config(TuneConfig, folder / CONFIG)
+        config = read_tuning_config(folder)
         interactions = Interactions.load(data or Path(config.data))
         split = Split.leave_one_out(interactions, config.split.validation_users, config.split.seed)
+        is_there = config.reward_model is not None and Path(config.reward_model).is_dir()  # who needs it misses it
+        require_same_inputs(folder, inputs_of_tuning(split, config) if is_there else inputs_of_split(split))
         return cls(folder, config, split)
 
     def student(self) -> GPTRec:
@@ -95,7 +105,7 @@ class Run:
 
 def stored_settings(folder: Path) -> Mapping[str, Any]:
     """Return the settings of an existing run, for a resumed one to start from."""
-    return read_config(TuneConfig, folder / CONFIG).model_dump() if (folder / CONFIG).exists() else {}
+    return read_tuning_config(folder).model_dump() if (folder / CONFIG).exists() else {}
 
 
 @contextmanager
@@ -131,11 +141,25 @@ def claim_folder(folder: Path, on_existing: OnExisting) -> bool:
         Whether an existing run is to be resumed.
 
     Raises:
+        InputError: as `require_claimable`.
+    """
+    require_claimable(folder, on_existing)
+    folder.mkdir(parents=True, exist_ok=True)
+    is_there = (folder / CONFIG).exists()
+    if is_there and on_existing == "overwrite":
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return is_there and on_existing == "resume"
+
+
+def require_claimable(folder: Path, on_existing: OnExisting) -> None:
+    """Refuse a folder that a run can't have.
+
+    Raises:
         InputError: the folder exists and nothing was said about it, or it is not a run folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not any(folder.iterdir()):
-        return False
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
     if not (folder / CONFIG).exists():
         raise InputError(f"{folder} exists and is not a run folder (it has no {CONFIG}); give another --run-dir")
     if on_existing == "fail":
@@ -143,13 +167,11 @@ def claim_folder(folder: Path, on_existing: OnExisting) -> bool:
             f"the run folder {folder} exists; continue it with --on-existing resume, replace it with --on-existing "
             "overwrite, or give another --run-dir"
         )
-    if on_existing == "overwrite":
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    return on_existing == "resume"
 
 
-def prepare_run(folder: Path, config: TuneConfig, student: Path | None, on_existing: OnExisting) -> Run:
+def prepare_run(
+    folder: Path, config: TuneConfig, student: Path | None, on_existing: OnExisting, repeated: Path | None = None
+) -> Run:
     """Check everything that could be wrong, then write the run folder: configuration and a copy of the student.
 
     Args:
@@ -157,26 +179,26 @@ def prepare_run(folder: Path, config: TuneConfig, student: Path | None, on_exist
         config: what the run is to do; a run id is drawn if it has the default one.
         student: a policy to start from; a resumed run has its own.
         on_existing: fail, resume or overwrite.
+        repeated: another run folder, of which this run is to be a repetition.
 
     Raises:
-        InputError: bad data, goal, student or folder; nothing was written.
+        InputError: bad data, goal, student or folder, or what is given is not what the run was begun with; nothing was
+            written.
     """
+    require_claimable(folder, on_existing)
     interactions = Interactions.load(Path(config.data))
     split = Split.leave_one_out(interactions, config.split.validation_users, config.split.seed)
     rewards = build_rewards(parse_goal(config.goal), split, config.reward_model)
-    if config.ppo.baseline == "group" and config.fleet.n_lists < 2:
-        raise InputError("ppo.baseline 'group' compares the lists of a history; set fleet.n_lists to 2 or more")
-    if config.ppo.kl_target is not None and config.ppo.kl_weight == 0:
-        raise InputError("ppo.kl_target adapts ppo.kl_weight, which is 0; set ppo.kl_weight to where it shall start")
+    _require_sense(config)
     resumes = on_existing == "resume" and (folder / CONFIG).exists()
     if resumes:
-        before = read_config(TuneConfig, folder / CONFIG)
-        if str(parse_goal(before.goal)) != str(parse_goal(config.goal)):
-            raise InputError(
-                f"{folder} was tuned for {before.goal} and can't go on for {config.goal}: scores of two goals don't "
-                "compare; leave --goal out, or start a new run from this one with --student"
-            )
+        _require_same_goal(folder, config)
+        _say_if_another(folder / STUDENT, student)
         student = folder / STUDENT
+    inputs, sources = inputs_of_tuning(split, config), sources_of_rewards(config.goal)
+    if (same_as := folder if resumes else repeated) is not None:
+        require_same_inputs(same_as, inputs)
+        warn_of_changed_sources(same_as, sources)
     if student is None:
         raise InputError("there is no policy to start from; give one with --student, such as the folder of `pretrain`")
     k = load_policy(student, split.catalogue).slate_length
@@ -193,16 +215,38 @@ def prepare_run(folder: Path, config: TuneConfig, student: Path | None, on_exist
     claim_folder(folder, on_existing)
     if not resumes:
         config = config.model_copy(update={"run_id": secrets.token_hex(8)})
-        save_policy(
-            folder / STUDENT,
-            files,
-            step=entry.step,
-            catalogue_hash=entry.catalogue_hash,
-            split_hash=entry.split_hash,
-            config=dict(entry.config),
-        )
+        hashes = {"catalogue_hash": entry.catalogue_hash, "split_hash": entry.split_hash}
+        save_policy(folder / STUDENT, files, step=entry.step, config=dict(entry.config), **hashes)
+    (folder / END).unlink(missing_ok=True)
+    record_inputs(folder, {**inputs, **sources})
     write_config(config, folder / CONFIG)
     return Run(folder, config, split)
+
+
+def _require_sense(config: TuneConfig) -> None:
+    """Refuse settings that contradict each other."""
+    if config.ppo.baseline == "group" and config.fleet.n_lists < 2:
+        raise InputError("ppo.baseline 'group' compares the lists of a history; set fleet.n_lists to 2 or more")
+    if config.ppo.kl_target is not None and config.ppo.kl_weight == 0:
+        raise InputError("ppo.kl_target adapts ppo.kl_weight, which is 0; set ppo.kl_weight to where it shall start")
+
+
+def _require_same_goal(folder: Path, config: TuneConfig) -> None:
+    before = read_tuning_config(folder)
+    if str(parse_goal(before.goal)) != str(parse_goal(config.goal)):
+        raise InputError(
+            f"{folder} was tuned for {before.goal} and can't go on for {config.goal}: scores of two goals don't "
+            "compare; leave --goal out, or start a new run from this one with --student"
+        )
+
+
+def _say_if_another(own: Path, given: Path | None) -> None:
+    """Say that a resumed run has a student of its own, and doesn't begin again with one that is given."""
+    if given is None or not given.is_dir():
+        return
+    with suppress(InputError):  # it is not needed
+        if fingerprint(given) != fingerprint(own):
+            logger.warning("%s is not what the run began with; it goes on from its own student", given)
 
 
 def _require_sendable(config: TuneConfig, split: Split, k: int, n_rewards: int) -> None:

@@ -51,12 +51,14 @@ def start_service(run_dir: Path, data: Path | None) -> Iterator[Run]:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
     from gptrec_rl.fleet.run_folder import Run
     from gptrec_rl.models.precision import keep_memory
+    from gptrec_rl.reporting.ending import record_failure
 
     keep_memory()
     try:
         yield Run.open(run_dir, data)
     except InputError as error:
         logger.error("%s", error)
+        record_failure(run_dir, str(error))  # where no Supervisor runs, its log is elsewhere
         sys.exit(BAD_INPUT)
 
 

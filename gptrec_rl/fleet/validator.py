@@ -15,6 +15,7 @@ from gptrec_rl.fleet.reporter import Reporter
 from gptrec_rl.goals import build_rewards, compute_rewards, parse_goal, weighted_sum
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport import names
+from gptrec_rl.transport.checkpoints import FIRST_VERSION
 from gptrec_rl.transport.entry import CheckpointError, Entry
 from gptrec_rl.transport.hub import Transport
 
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Validator:
-    """Scores one policy a call: always the newest, those published in between are passed over.
+    """Scores the newest policy at each call; those published in between are passed over, the run's first one never.
 
     The score is the goal's mean over the validation users' greedy lists; the best policy by it is the run's result.
 
@@ -39,29 +40,43 @@ class Validator:
         self._goal = parse_goal(config.goal)
         self._rewards = build_rewards(self._goal, split, config.reward_model)
         self._scored: Entry | None = None
+        self._knows_the_start = False
         self.reporter = Reporter(transport.metrics, "validator", 0, every_s=config.fleet.heartbeat_s)
 
     def step(self) -> float | None:
-        """Score the newest policy; return the processor seconds that took, None when it was scored before."""
+        """Score the newest policy; return the processor seconds that took, None when it was scored before.
+
+        Before any other the run's first policy is scored, which is the student: what is better than it is known by
+        that. The store keeps it until then.
+        """
         store = self._transport.store
         newest = store.latest_policy()
         if newest is None or newest == self._scored:
             return None
         started = time.process_time()
-        with store.hold(newest, "validator"):
+        if not self._knows_the_start and store.best() is None:
+            first = next((entry for entry in store.policies() if entry.version == FIRST_VERSION), newest)
+            if first != newest:
+                self._validate(first)
+        self._knows_the_start = True
+        is_scored = self._validate(newest)
+        self._scored = newest
+        return time.process_time() - started if is_scored else None
+
+    def _validate(self, entry: Entry) -> bool:
+        """Score a policy and report it; False for one that is damaged."""
+        store, started = self._transport.store, time.process_time()
+        with store.hold(entry, "validator"):
             try:
-                policy = GPTRec.from_files(store.read(newest))
+                policy = GPTRec.from_files(store.read(entry))
             except CheckpointError as error:
                 logger.warning("%s; the next policy is waited for", error)
-                self._scored = newest
-                return None
+                return False
             values = self._score(policy)
-            values[names.VAL_IS_BEST] = float(store.mark_best(newest, values[names.VAL_REWARD]))
-        seconds = time.process_time() - started
-        self._scored = newest
-        values |= {names.VAL_VERSION: newest.version, names.VAL_SECONDS: seconds}
-        self.reporter.report(newest.token, newest.step, values)
-        return seconds
+            values[names.VAL_IS_BEST] = float(store.mark_best(entry, values[names.VAL_REWARD]))
+        values |= {names.VAL_VERSION: entry.version, names.VAL_SECONDS: time.process_time() - started}
+        self.reporter.report(entry.token, entry.step, values)
+        return True
 
     def report(self) -> None:
         """Say that this process is alive."""

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from gptrec_rl.config import TuneConfig
-from gptrec_rl.config_files import read_config
 from gptrec_rl.errors import InputError
+from gptrec_rl.reporting.ending import End, end_of
+from gptrec_rl.reporting.folders import read_tuning_config
 from gptrec_rl.reporting.history import LONGEST_PAUSE_S, RunHistory
 from gptrec_rl.reporting.holdups import Finding, recent_means, standstill, waiting_share
 from gptrec_rl.reporting.results import duration
@@ -54,24 +55,24 @@ class Evidence:
         config: of the run.
         history: from its records.
         now: in seconds since the epoch.
+        end: of the last attempt, if it has one.
     """
 
     folder: Path
     config: TuneConfig
     history: RunHistory
     now: float
+    end: End | None = None
 
     @classmethod
     def gather(cls, folder: Path, now: float) -> Evidence:
         """Read a run folder.
 
         Raises:
-            InputError: it is none, or a file in it is damaged.
+            InputError: it is none of a tuning run, or a file in it is damaged.
         """
-        config = folder / "config.toml"
-        if not config.exists():
-            raise InputError(f"{folder} is not a run folder: it has no {config.name}; give the --run-dir of `tune`")
-        return cls(folder, read_config(TuneConfig, config), RunHistory.read(folder), now)
+        config, history = read_tuning_config(folder), RunHistory.read(folder)
+        return cls(folder, config, history, now, end_of(folder, history))
 
     def optimiser(self) -> dict[str, float]:
         """Return the means of what the optimiser said last."""
@@ -86,14 +87,23 @@ def examine(evidence: Evidence) -> list[Finding]:
     return [finding for rule in RULES for finding in rule(evidence)]
 
 
-def stopped(evidence: Evidence) -> Iterator[Finding]:
-    """A run that has said nothing at all for a while, and isn't finished."""
-    history, resume = evidence.history, f"`gptrec-rl tune --run-dir {evidence.folder} --on-existing resume` goes on."
-    if history.heard_at is None:
+def ended(evidence: Evidence) -> Iterator[Finding]:
+    """A run that isn't finished, and that an error or somebody ended; or that has said nothing at all for a while."""
+    history, end = evidence.history, evidence.end
+    resume, where = _resume(evidence), f"at step {history.step:,} ({history.progress:.0%})"
+    if end is not None and end.how == "failed":
+        yield Finding(f"The run ended with an error, {where}: {end.cause}", f"Mend that; {resume}")
+    elif end is not None and end.how == "stopped":
+        ago = duration(evidence.now - end.time)
+        yield Finding(f"The run was {end} {ago} ago, {where}", resume)
+    elif history.heard_at is None:
         yield Finding("Nothing has been recorded", "If no fleet is just starting, see logs/ for why, and start one.")
     elif not history.is_finished and evidence.now - history.heard_at > LONGEST_PAUSE_S:
-        ago = duration(evidence.now - history.heard_at)
-        yield Finding(f"The run stopped {ago} ago, at step {history.step:,} ({history.progress:.0%})", resume)
+        yield Finding(f"The run stopped {duration(evidence.now - history.heard_at)} ago, {where}", resume)
+
+
+def _resume(evidence: Evidence) -> str:
+    return f"`gptrec-rl tune --run-dir {evidence.folder} --on-existing resume` goes on."
 
 
 def silent(evidence: Evidence) -> Iterator[Finding]:
@@ -228,6 +238,11 @@ def worse_than_the_student(evidence: Evidence) -> Iterator[Finding]:
             f"users, less than the first one's {scores[0]:.4f}",
             DICTIONARY[names.VAL_REWARD].remedy,
         )
+    elif evidence.history.is_finished and evidence.history.best_is_the_student and len(scores) > 1:
+        yield Finding(
+            f"No policy was better than the student, which scores {scores[0]:.4f} on the validation users",
+            DICTIONARY[names.VAL_REWARD].remedy,
+        )
 
 
 def unvalidated(evidence: Evidence) -> Iterator[Finding]:
@@ -294,7 +309,7 @@ def disk(evidence: Evidence) -> Iterator[Finding]:
 
 
 RULES: Sequence[Rule] = (
-    stopped,
+    ended,
     silent,
     waiting,
     lag,

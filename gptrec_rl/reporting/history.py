@@ -95,6 +95,11 @@ class RunHistory:
         """Whether the budget is used and the last policy is scored."""
         return self.progress >= 1 and bool(self.validations) and self.validations[-1].step >= self.step
 
+    @property
+    def best_is_the_student(self) -> bool:
+        """Whether no policy has beaten what the run started from, which is scored first and has learned no step."""
+        return self.best is not None and self.best.step == 0
+
     def add(self, record: MetricRecord) -> None:
         """Add the next record."""
         before = record.time if self.heard_at is None else self.heard_at

@@ -21,7 +21,7 @@ FAR = 0.05
 
 def notes(evidence: Evidence) -> list[str]:
     """Say how the table reads: a sentence or two each."""
-    parts = (_setting, _baseline, _seeds, _sources, _missed, _remarks, _missing, _changed)
+    parts = (_setting, _baseline, _seeds, _sources, _missed, _remarks, _missing, changed)
     return [note for part in parts for note in part(evidence)]
 
 
@@ -191,7 +191,7 @@ def _missing(evidence: Evidence) -> Iterator[str]:
         yield f"Curves that have not been run: {'; '.join(missing)}."
 
 
-def _changed(evidence: Evidence) -> Iterator[str]:
+def changed(evidence: Evidence) -> Iterator[str]:
     """Name rows whose file, or what they build on, is no longer what their result was made of."""
     study = evidence.study
     for result in _results(evidence):

@@ -36,6 +36,8 @@ LEARNER = "learner"
 HOLDS = "holds"
 LATEST = "LATEST"
 BEST = "BEST"
+FIRST_VERSION = 0
+"""Of the student, with which all policies of a run are compared."""
 HOLD_S = 3600.0
 MAX_POINTER_BYTES = 1024
 
@@ -49,7 +51,7 @@ class CheckpointStore:
     Args:
         root: a folder, or a URL of what fsspec knows (``s3://bucket/run``, ``memory://name``).
         keep_policies: how many of the newest policies stay, more than the staleness bound; held ones and the best
-            stay as well.
+            stay as well, and until there is a best one version 0.
         keep_learner_states: how many of the newest learner states stay.
     """
 
@@ -263,7 +265,8 @@ class CheckpointStore:
         held = self._held_folders()
         best = self._load_pointer(BEST, "score")  # after the holds: a reader marks before it lets go
         newest = [entry.folder for entry in self._entries(kind)[-self._keep[kind] :]]
-        kept = {*held, *newest, *([best["folder"]] if best else [])}
+        unscored = [] if best else [entry.folder for entry in self.policies() if entry.version == FIRST_VERSION]
+        kept = {*held, *newest, *unscored, *([best["folder"]] if best else [])}
         for name in there:  # with what a killed writer left unfinished
             if f"{kind}/{name}" not in kept:
                 self._storage.remove(f"{kind}/{name}")

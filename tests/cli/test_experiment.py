@@ -286,7 +286,7 @@ def copied(made: Path, target: Path, *row_ids: str) -> Path:
     [
         ("sasrec", "width = 8", "width = 16", "was trained with model.width = 8, now 16; remove that folder"),
         ("sasrec", "batch_size = 8", "batch_size = 4", "was trained with batch_size = 8, now 4"),
-        ("student", '"markov"', '"popularity"', "was trained with teacher = markov, now popularity"),
+        ("student", '"markov"', '"popularity"', "was begun with teacher markov and can't go on with popularity"),
         ("unpopular", "n_lists = 2", "n_lists = 3", "was trained with fleet.n_lists = 2, now 3"),
     ],
 )
@@ -314,6 +314,16 @@ def test_a_row_does_not_go_on_from_another_student(made: Path, tmp_path: Path) -
     shutil.rmtree(runs / "unpopular")
     assert experiment(folder, "run", folder / "unpopular.toml").exit_code == 0
     assert result_of(folder, "unpopular")["built_on"] == {"student": result_of(made, "taught-by-mmr")["weights"]}
+
+
+def test_a_set_names_the_rows_whose_base_was_trained_anew(made: Path, tmp_path: Path) -> None:
+    folder = copied(made, tmp_path, "unpopular", "student")
+    assert "trained anew" not in experiment(folder, "run", folder).output
+    file = tmp_path / "results/tiny-cpu/student.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "weights": "others"}))
+    result = experiment(folder, "run", folder)
+    assert result.exit_code == 0, result.output
+    assert "has been trained anew since its result was made; `gptrec-rl experiment run" in result.output
 
 
 @pytest.mark.parametrize(

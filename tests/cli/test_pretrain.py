@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,10 @@ from safetensors.numpy import load
 from transformers import GPT2LMHeadModel
 
 from gptrec_rl.checkpoint import STUDENT, load_policy, read_model
+from gptrec_rl.config import TuneConfig
+from gptrec_rl.config_files import write_config
+from gptrec_rl.errors import InputError
+from gptrec_rl.reporting.ending import read_end
 
 Run = Callable[..., Result]
 
@@ -117,7 +122,7 @@ def test_what_is_wrong_is_named_and_nothing_is_written(
     [
         ("titles", "on other data"),
         ("model.width=32", "has model.width = 16 and can't go on with 32"),
-        ("teacher=popularity", "has teacher = markov and can't go on with popularity"),
+        ("teacher=popularity", "was begun with teacher markov and can't go on with popularity"),
         ("rerank={method='mmr',weight=0.5}", "has rerank = None and can't go on with"),
     ],
 )
@@ -135,6 +140,72 @@ def test_a_training_is_not_resumed_with_other_data_another_model_or_another_teac
     assert result.exit_code == 2, result.output
     assert message in result.output
     assert (tmp_path / "run/config.toml").read_bytes() == before
+
+
+def test_a_training_goes_on_from_any_folder_without_the_student_that_it_started_from(
+    pretrain: Run, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert pretrain("--max-steps", 1).exit_code == 0
+    more = ("--run-dir", tmp_path / "more", *SMALL_MODEL)
+    assert run("pretrain", *more, "--start", "run", "--max-steps", 1).exit_code == 0
+    assert tomllib.loads((tmp_path / "more/config.toml").read_text())["start"] == str(tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    resume = ("pretrain", "--run-dir", tmp_path / "more", "--on-existing", "resume", "--max-steps")
+    assert run(*resume, 2).exit_code == 0
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert run(*resume, 3).exit_code == 0
+    assert counters_of(tmp_path / "more")["step"] == 3
+    assert run(*resume, 3, "--start", tmp_path / "moved").exit_code == 0  # the same, by its content
+    other = run(*resume, 4, "--start", tmp_path / "more")
+    assert other.exit_code == 2
+    assert f"has start = {tmp_path / 'moved'} and can't go on with {tmp_path / 'more'}" in other.output
+
+
+def test_a_training_goes_on_with_a_teacher_that_moved_and_not_with_another_in_its_place(
+    pretrain: Run, run: Run, tmp_path: Path
+) -> None:
+    for name, seed in (("teacher", 1), ("other", 2)):
+        taught = run("pretrain", *SMALL_MODEL, "--run-dir", tmp_path / name, "--max-steps", 2, "--seed", seed)
+        assert taught.exit_code == 0, taught.output
+    assert pretrain("--teacher", tmp_path / "teacher", "--max-steps", 1).exit_code == 0
+    resume = ("pretrain", "--run-dir", tmp_path / "run", "--on-existing", "resume", "--max-steps")
+    (tmp_path / "teacher").rename(tmp_path / "moved")
+    gone = run(*resume, 2)
+    assert gone.exit_code == 2
+    assert f"a student needs its teacher: there is no model '{tmp_path / 'teacher'}'" in gone.output
+    moved = run(*resume, 2, "--teacher", tmp_path / "moved")
+    assert moved.exit_code == 0, moved.output
+    before = (tmp_path / "run/config.toml").read_bytes(), counters_of(tmp_path / "run")
+    shutil.rmtree(tmp_path / "moved")
+    (tmp_path / "other").rename(tmp_path / "moved")
+    other = run(*resume, 3)
+    assert other.exit_code == 2
+    assert "was begun with teacher " in other.output
+    assert ((tmp_path / "run/config.toml").read_bytes(), counters_of(tmp_path / "run")) == before
+
+
+def test_how_a_training_ended_stands_in_its_folder(
+    pretrain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pretrain("--max-steps", 1).exit_code == 0
+    assert str(read_end(tmp_path / "run")) == "finished"
+
+    def fail(*_: object) -> float:
+        raise InputError("a teacher fails")
+
+    monkeypatch.setattr("gptrec_rl.learning.pretraining.Pretraining._losses", fail)
+    assert pretrain("--max-steps", 2, "--on-existing", "resume").exit_code == 2
+    assert str(read_end(tmp_path / "run")) == "failed: a teacher fails"
+
+
+def test_a_tuning_run_is_no_training_to_resume(pretrain: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    write_config(TuneConfig(), tmp_path / "run/config.toml")
+    result = pretrain("--max-steps", 2, "--on-existing", "resume")
+    assert result.exit_code == 2
+    assert "is a tuning run and not a training" in result.output
 
 
 def test_a_student_goes_on_from_another_with_a_reranked_teacher(pretrain: Run, run: Run, tmp_path: Path) -> None:

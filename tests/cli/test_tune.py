@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from gptrec_rl.checkpoint import STORE, load_policy
+from gptrec_rl.checkpoint import STORE, load_policy, save_policy
 from gptrec_rl.models import precision
+from gptrec_rl.reporting.ending import read_end
 from gptrec_rl.transport.checkpoints import CheckpointStore
 
 Run = Callable[..., Result]
@@ -202,6 +203,80 @@ def test_sigterm_stops_a_serial_run_with_all_that_it_learned(
     assert signal.getsignal(signal.SIGTERM) is before
     store = CheckpointStore(str(tmp_path / "run" / STORE))
     assert 0 < store.learner_states()[-1].step == store.policies()[-1].step < 10
+
+
+@pytest.mark.parametrize(
+    ("goal", "error", "how"),
+    [
+        ("ndcg=1", None, "finished"),
+        ("ndcg=1,reward_of_an_end:ones=1", None, "stopped by SIGTERM"),
+        ("reward_of_a_failure:fails=1", "reward 'reward_of_a_failure:fails' failed with ValueError", "failed: {}"),
+    ],
+)
+def test_how_a_run_ended_stands_in_its_folder(
+    goal: str, error: str | None, how: str, tune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reward_of_an_end.py").write_text(TERMINATES_AT_THE_FIFTH_CALL)
+    (tmp_path / "reward_of_a_failure.py").write_text(
+        TERMINATES_AT_THE_FIFTH_CALL + "\ndef fails(slates, *_):\n    if next(calls) == 5:\n"
+        "        raise ValueError('odd')\n    return np.ones(slates.shape)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    result = tune("--steps", 3 if goal == "ndcg=1" else 100, "--goal", goal)
+    end = str(read_end(tmp_path / "run"))
+    assert end.startswith(how.format(error))
+    if error is not None:
+        assert error in " ".join(result.output.split())
+
+
+def test_a_run_whose_best_is_the_student_says_so_in_its_last_line_and_its_report(
+    tune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reward_of_a_tie.py").write_text(
+        "import numpy as np\n\ndef ones(slates, *_):\n    return np.ones(slates.shape)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    result = tune("--steps", 3, "--goal", "reward_of_a_tie:ones=1", "--report", tmp_path / "report.md")
+    assert result.exit_code == 0, result.output
+    no_better = "No policy was better than the student"
+    assert result.output.splitlines()[-1].startswith(no_better)
+    assert no_better in " ".join((tmp_path / "report.md").read_text().split())
+
+
+def test_a_sweep_varies_the_goal_of_the_file_and_a_resumed_one_that_of_its_runs(tune: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('goal = "ndcg=1,pcount=2"\n')
+    result = tune("--steps", 1, "--sweep", "ild=0,2", "--config", tmp_path / "config.toml")
+    assert result.exit_code == 0, result.output
+    folders = ["ndcg=1,pcount=2,ild=0", "ndcg=1,pcount=2,ild=2"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir() if path.is_dir()) == folders
+    result = tune("--steps", 2, "--sweep", "ild=0,2", "--on-existing", "resume", student=None)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (tmp_path / "run").iterdir() if path.is_dir()) == folders
+    assert [config_of(tmp_path / "run" / name)["steps"] for name in folders] == [2, 2]
+
+
+def test_a_sweep_varies_the_goal_that_is_given(tune: Run, tmp_path: Path) -> None:
+    assert tune("--steps", 1, "--sweep", "pcount=1", "--set", "goal='ndcg=2,pcount=3'").exit_code == 0
+    assert config_of(tmp_path / "run/ndcg=2,pcount=1")["goal"] == "ndcg=2,pcount=1"
+
+
+def test_a_replay_has_the_reward_model_of_the_recording(
+    tune: Run, run: Run, world: Any, make_network: Callable[..., Any], tmp_path: Path
+) -> None:
+    hashes = {"catalogue_hash": world.split.catalogue.hash, "split_hash": world.split.hash}
+
+    def save(seed: int) -> None:
+        files = make_network("sasrec", world.split.catalogue.n_items, seed=seed).to_files()
+        save_policy(tmp_path / "model", files, step=1, config={}, **hashes)
+
+    save(0)
+    asked = ("--goal", "expected_ndcg=1", "--reward-model", tmp_path / "model")
+    assert tune("--steps", 2, "--record", *asked).exit_code == 0
+    save(1)
+    result = run("tune", "--replay", tmp_path / "run", "--run-dir", tmp_path / "again")
+    assert result.exit_code == 2
+    assert "was begun with reward model" in result.output
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_sweep_tunes_once_a_weight_and_draws_the_front(tune: Run, tmp_path: Path) -> None:

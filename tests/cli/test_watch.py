@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gptrec_rl.cli import main
-from gptrec_rl.config import TuneConfig
+from gptrec_rl.config import PretrainConfig, TuneConfig
 from gptrec_rl.config_files import write_config
+from gptrec_rl.errors import InputError
+from gptrec_rl.reporting.ending import end_recorded
 from gptrec_rl.transport.metrics import MetricRecord
 
 STARTED = 1_700_000_000.0
@@ -66,6 +68,21 @@ def test_a_run_is_followed_until_it_is_finished(run_dir: Path, monkeypatch: pyte
     finish(run_dir)
     watching.join(timeout=30)
     assert "finished" in seen[0].stdout
+
+
+def test_a_run_that_an_error_ended_is_printed_with_it(run_dir: Path) -> None:
+    with pytest.raises(InputError), end_recorded(run_dir):
+        raise InputError("reward 'mine:odd' failed")
+    result = watch(run_dir)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[1] == "failed: reward 'mine:odd' failed"
+
+
+def test_a_training_is_no_run_to_follow(tmp_path: Path) -> None:
+    write_config(PretrainConfig(), tmp_path / "config.toml")
+    result = watch(tmp_path)
+    assert result.exit_code == 2
+    assert "is a training (`gptrec-rl pretrain`)" in " ".join(result.stderr.split())
 
 
 def test_a_run_that_has_just_begun(tmp_path: Path) -> None:

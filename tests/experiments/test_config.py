@@ -109,6 +109,16 @@ def test_a_folder_without_a_data_set_is_no_set(tmp_path: Path) -> None:
         read_set(tmp_path, "cpu")
 
 
+def test_a_path_that_is_no_set_is_answered_with_one_that_is(tiny: Path, tmp_path: Path) -> None:
+    for path, remedy in (
+        (tiny / "student", r"did you mean its row .*tiny/student\.toml\?"),
+        (tiny.parent, r"it holds tiny; give one of them, such as .*/tiny"),
+        (tiny / "nowhere", "it isn't there; give a folder such as experiments/ml1m"),
+    ):
+        with pytest.raises(InputError, match=remedy):
+            read_set(path, "cpu")
+
+
 def test_a_set_without_rows_is_refused(tiny: Path) -> None:
     for file in tiny.glob("[!d]*.toml"):
         file.unlink()

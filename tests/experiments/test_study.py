@@ -110,6 +110,10 @@ def test_a_set_that_makes_its_data_needs_no_file(tmp_path: Path) -> None:
     study = Study(read_set(folder, "cpu"), "cpu", data=tmp_path / "another.npz")
     assert study.split().interactions.n_users == 30
     assert (tmp_path / "made.npz").exists()
+    assert study.split().interactions.n_users == 30
+    (folder / "dataset.toml").write_text(tomli_w.dumps({**dataset, "synthetic": {**world, "seed": 1}}))
+    with pytest.raises(InputError, match=r"made\.npz isn't what \[synthetic\] of .* makes now"):
+        dataclasses.replace(study, experiments=read_set(folder, "cpu")).split()
 
 
 def test_results_of_another_split_are_refused(study: Study, make_up) -> None:

@@ -25,6 +25,10 @@ def steps_published(fleet: Fleet) -> list[tuple[int, int]]:
     return [(entry.version, entry.step) for entry in fleet.transport.store.policies()]
 
 
+def test_it_weighs_rewards_of_ones_own_without_importing_them(make_fleet: MakeFleet) -> None:
+    assert make_fleet(goal="ndcg=1,no_such_module:reward=1").start_optimiser().token == 1
+
+
 def test_it_publishes_the_student_before_there_is_data(make_fleet: MakeFleet) -> None:
     fleet = make_fleet()
     optimiser = fleet.optimiser()

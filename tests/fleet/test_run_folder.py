@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,15 @@ import numpy as np
 import pytest
 
 from gptrec_rl.checkpoint import STUDENT, load_policy, save_policy
-from gptrec_rl.config import TuneConfig
+from gptrec_rl.config import PretrainConfig, TuneConfig
+from gptrec_rl.config_files import write_config
 from gptrec_rl.data import Catalogue, Interactions, Split
+from gptrec_rl.data.sources import synthetic
 from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.inputs import INPUTS
 from gptrec_rl.fleet.run_folder import CONFIG, Run, claim_folder, prepare_run, sole_user, stored_settings
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.models.network import Network
 from gptrec_rl.transport.entry import Origin
 
 MakeConfig = Callable[..., TuneConfig]
@@ -203,9 +208,131 @@ def test_a_run_is_not_resumed_on_another_catalogue(
     prepare_run(tmp_path / "run", run_config(), student_folder, "fail")
     before = contents(tmp_path / "run")
     config = run_config(data=str(other_data(world, tmp_path / "other.npz")))
-    with pytest.raises(InputError, match="was trained on another catalogue"):
+    with pytest.raises(InputError, match=r"was begun with .* and can't go on with"):
         prepare_run(tmp_path / "run", config, None, "resume")
     assert contents(tmp_path / "run") == before
+
+
+def test_a_run_is_not_resumed_when_its_data_file_has_other_content_by_the_same_name(
+    run_config: MakeConfig, data: Path, student_folder: Path, tmp_path: Path
+) -> None:
+    prepare_run(tmp_path / "run", run_config(), student_folder, "fail")
+    before = contents(tmp_path / "run")
+    synthetic.generate(n_users=60, n_items=48, mean_length=12, seed=1).save(data)
+    message = r"run was begun with .* [0-9a-f]{12} and can't go on with [0-9a-f]{12}: results of two don't compare"
+    with pytest.raises(InputError, match=message):
+        prepare_run(tmp_path / "run", run_config(), None, "resume")
+    with pytest.raises(InputError, match=message):
+        Run.open(tmp_path / "run")
+    with pytest.raises(InputError, match=message):
+        prepare_run(tmp_path / "again", run_config(), student_folder, "fail", repeated=tmp_path / "run")
+    assert contents(tmp_path / "run") == before
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_run_is_not_resumed_with_another_split(run_config: MakeConfig, student_folder: Path, tmp_path: Path) -> None:
+    prepare_run(tmp_path / "run", run_config(), student_folder, "fail")
+    with pytest.raises(InputError, match="was begun with data and split"):
+        prepare_run(tmp_path / "run", run_config(split={"validation_users": 11}), None, "resume")
+
+
+def test_a_run_is_resumed_with_data_that_have_moved(
+    run_config: MakeConfig, data: Path, student_folder: Path, tmp_path: Path
+) -> None:
+    prepare_run(tmp_path / "run", run_config(), student_folder, "fail")
+    data.rename(tmp_path / "moved.npz")
+    run = prepare_run(tmp_path / "run", run_config(data=str(tmp_path / "moved.npz")), None, "resume")
+    assert Run.open(tmp_path / "run").config.data == run.config.data == str(tmp_path / "moved.npz")
+
+
+def test_a_run_goes_on_with_a_reward_model_that_moved_and_not_with_another_in_its_place(
+    run_config: MakeConfig,
+    world: Split,
+    make_network: Callable[..., Network],
+    student_folder: Path,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "run"
+
+    def config(name: str) -> TuneConfig:
+        return run_config(goal="expected_ndcg=1", reward_model=str(tmp_path / name))
+
+    for name, seed in (("model", 0), ("moved", 0), ("other", 1)):
+        network = make_network("sasrec", world.catalogue.n_items, seed=seed)
+        hashes = {"catalogue_hash": world.catalogue.hash, "split_hash": world.hash}
+        save_policy(tmp_path / name, network.to_files(), step=9, config={}, **hashes)
+    prepare_run(tmp_path / "run", config("model"), student_folder, "fail")
+    prepare_run(tmp_path / "run", config("moved"), None, "resume")
+    before = contents(tmp_path / "run")
+    with pytest.raises(InputError, match=r"was begun with reward model [0-9a-f]{12} and can't go on with"):
+        prepare_run(tmp_path / "run", config("other"), None, "resume")
+    shutil.rmtree(tmp_path / "moved")
+    shutil.copytree(tmp_path / "other", tmp_path / "moved")
+    for resume in (lambda: prepare_run(tmp_path / "run", config("moved"), None, "resume"), lambda: Run.open(folder)):
+        with pytest.raises(InputError, match="was begun with reward model"):
+            resume()
+    assert contents(tmp_path / "run") == before
+
+
+def test_that_the_code_of_ones_own_reward_has_changed_is_said(
+    run_config: MakeConfig,
+    student_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    file = tmp_path / "reward_that_changes.py"
+    file.write_text("def ones(slates, *_):\n    return slates * 0.0 + 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = run_config(goal="ndcg=1,reward_that_changes:ones=1")
+    prepare_run(tmp_path / "run", config, student_folder, "fail")
+    prepare_run(tmp_path / "run", config, None, "resume")
+    assert "has changed" not in caplog.text
+    file.write_text("def ones(slates, *_):\n    return slates * 0.0 + 2\n")
+    prepare_run(tmp_path / "run", config, None, "resume")
+    assert "the module of reward_that_changes:ones has changed since" in caplog.text
+
+
+def test_a_run_of_before_its_inputs_were_recorded_goes_on_and_gets_a_record(
+    run_config: MakeConfig, student_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare_run(tmp_path / "run", run_config(), student_folder, "fail")
+    before = (tmp_path / "run" / INPUTS).read_bytes()
+    (tmp_path / "run" / INPUTS).unlink()
+    prepare_run(tmp_path / "run", run_config(), None, "resume")
+    assert "doesn't say with which catalogue, data and split it was begun" in caplog.text
+    assert (tmp_path / "run" / INPUTS).read_bytes() == before
+
+
+def test_a_student_that_a_resumed_run_did_not_begin_with_is_pointed_out_and_a_missing_one_is_not_needed(
+    run_config: MakeConfig,
+    world: Split,
+    make_policy: Callable[..., GPTRec],
+    student_folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    prepare_run(tmp_path / "run", run_config(), student_folder, "fail")
+    for needless in (student_folder, tmp_path / "nowhere"):
+        prepare_run(tmp_path / "run", run_config(), needless, "resume")
+    assert caplog.text == ""
+    other = save_student(tmp_path / "other", make_policy(world.catalogue.n_items, 8, 4, seed=1), world)
+    prepare_run(tmp_path / "run", run_config(), other, "resume")
+    assert "is not what the run began with; it goes on from its own student" in caplog.text
+
+
+def test_a_run_that_exists_is_named_before_the_student_that_is_missing(
+    run_config: MakeConfig, student_folder: Path, tmp_path: Path
+) -> None:
+    prepare_run(tmp_path / "run", run_config(), student_folder, "fail")
+    with pytest.raises(InputError, match="exists; continue it with --on-existing resume"):
+        prepare_run(tmp_path / "run", run_config(), None, "fail")
+
+
+def test_the_folder_of_a_training_is_no_run_to_resume(run_config: MakeConfig, tmp_path: Path) -> None:
+    write_config(PretrainConfig(), tmp_path / CONFIG)
+    with pytest.raises(InputError, match=r"is a training \(`gptrec-rl pretrain`\) and not a tuning run"):
+        stored_settings(tmp_path)
 
 
 def test_a_damaged_student_is_refused(run_config: MakeConfig, student_folder: Path, tmp_path: Path) -> None:

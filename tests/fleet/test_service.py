@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from gptrec_rl.config import TuneConfig
+from gptrec_rl.config_files import write_config
 from gptrec_rl.fleet import service
-from gptrec_rl.fleet.processes import TERMINATED, StopEvent
+from gptrec_rl.fleet.processes import BAD_INPUT, TERMINATED, StopEvent
 from gptrec_rl.fleet.reporter import Reporter
-from gptrec_rl.fleet.service import Orders
+from gptrec_rl.fleet.service import Orders, start_service
+from gptrec_rl.reporting.ending import read_end
 from gptrec_rl.transport import names
 from gptrec_rl.transport.control import MemoryControl
 from gptrec_rl.transport.metrics import MemoryMetrics
@@ -28,6 +32,19 @@ class Worker:
 @pytest.fixture
 def control() -> MemoryControl:
     return MemoryControl()
+
+
+def test_the_error_that_ends_a_process_stands_in_the_run_folder_and_in_no_other(tmp_path: Path) -> None:
+    def start() -> None:
+        with pytest.raises(SystemExit) as ended, start_service(tmp_path, None):
+            pytest.fail("it can't be opened")
+        assert ended.value.code == BAD_INPUT
+
+    start()
+    assert list(tmp_path.iterdir()) == []
+    write_config(TuneConfig(data="/nowhere/data.npz"), tmp_path / "config.toml")
+    start()
+    assert "failed: data file /nowhere/data.npz is not there" in str(read_end(tmp_path))
 
 
 def test_work_goes_on_until_a_signal_which_is_no_end_of_its_own(control: MemoryControl) -> None:

@@ -61,13 +61,56 @@ def test_it_waits_for_a_policy_and_scores_none_twice(policies: list[GPTRec], mak
     assert len(values_of(fleet)) == 1
 
 
-def test_policies_published_in_between_are_passed_over(policies: list[GPTRec], make_fleet: MakeFleet) -> None:
+def test_the_first_policy_is_scored_before_the_newest_and_those_in_between_are_passed_over(
+    policies: list[GPTRec], make_fleet: MakeFleet
+) -> None:
     fleet = make_fleet()
     validator = fleet.validator()
-    for version, policy in enumerate(policies):
+    for version, policy in enumerate([*policies, *policies]):
         fleet.publish(policy, version)
     validator.step()
-    assert [values[names.VAL_VERSION] for values in values_of(fleet)] == [2]
+    assert [values[names.VAL_VERSION] for values in values_of(fleet)] == [0, 5]
+    fleet.publish(policies[0], 6)
+    validator.step()
+    assert [values[names.VAL_VERSION] for values in values_of(fleet)] == [0, 5, 6]
+
+
+def test_the_first_policy_waits_in_the_store_for_a_validator_that_comes_late(
+    policies: list[GPTRec], make_fleet: MakeFleet
+) -> None:
+    fleet = make_fleet()
+    store = fleet.transport.store
+    for version in range(20):  # the store keeps 6 policies
+        fleet.publish(policies[version % 3], version)
+    fleet.publish(policies[1], 20, token=2)  # of the optimiser after a resume
+    fleet.validator().step()
+    assert [values[names.VAL_VERSION] for values in values_of(fleet)] == [0, 20]
+    best = store.best()
+    assert best is not None
+    for version in range(21, 30):
+        fleet.publish(policies[1], version, token=2)
+    assert [entry.version for entry in store.policies()] == sorted({best[0].version, *range(24, 30)})
+
+
+def test_a_restarted_one_does_not_score_the_first_policy_again(policies: list[GPTRec], make_fleet: MakeFleet) -> None:
+    fleet = make_fleet()
+    fleet.publish(policies[0], 0)
+    fleet.validator().step()
+    fleet.publish(policies[1], 1)
+    fleet.validator().step()
+    assert [values[names.VAL_VERSION] for values in values_of(fleet)] == [0, 1]
+
+
+def test_a_first_policy_that_is_damaged_holds_nobody_up(
+    policies: list[GPTRec], make_fleet: MakeFleet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = make_fleet()
+    fleet.publish(policies[0], 0)
+    (tmp_path / "store/policies/v00000000/model.safetensors").write_bytes(b"")
+    fleet.publish(policies[1], 1)
+    assert fleet.validator().step() is not None
+    assert "v00000000/model.safetensors has" in caplog.text
+    assert [values[names.VAL_VERSION] for values in values_of(fleet)] == [1]
 
 
 def test_the_best_one_is_replaced_only_by_a_higher_score(policies: list[GPTRec], make_fleet: MakeFleet) -> None:

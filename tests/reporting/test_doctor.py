@@ -16,6 +16,7 @@ from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import write_config
 from gptrec_rl.errors import InputError
 from gptrec_rl.reporting.doctor import Evidence, examine
+from gptrec_rl.reporting.ending import end_recorded
 from gptrec_rl.transport.checkpoints import CheckpointStore
 from gptrec_rl.transport.entry import Origin
 from gptrec_rl.transport.metrics import MetricRecord
@@ -133,6 +134,39 @@ def test_a_run_that_stopped_is_to_be_resumed(run: MadeUpRun) -> None:
         "The run stopped 2 h 0 min ago, at step 590 (50%). "
         f"`gptrec-rl tune --run-dir {run.folder} --on-existing resume` goes on."
     )
+
+
+def end(run: MadeUpRun, error: BaseException, after_s: float = 0.0) -> None:
+    """End the run with an error, so many seconds after its last record."""
+    with pytest.raises(type(error)), end_recorded(run.folder):
+        raise error
+    file = run.folder / "end.json"
+    at = STARTED + EVERY_S * (len(run.rewards) - 1) + after_s
+    file.write_text(json.dumps({**json.loads(file.read_text()), "time": at}))
+
+
+def test_an_error_after_which_steps_were_done_ended_no_run(run: MadeUpRun) -> None:
+    end(run, InputError("a generator has other data"), after_s=-61.0)
+    assert run.findings() == []
+
+
+def test_the_error_that_ended_a_run_is_named(run: MadeUpRun) -> None:
+    end(run, InputError("generator-0 can't work with what it was given:\n10:00 starts\nreward 'mine:odd' failed"))
+    assert run.finding() == (
+        "The run ended with an error, at step 590 (50%): generator-0 can't work with what it was given: ... reward "
+        f"'mine:odd' failed. Mend that; `gptrec-rl tune --run-dir {run.folder} --on-existing resume` goes on."
+    )
+
+
+def test_a_run_that_somebody_stopped_says_so_at_once(run: MadeUpRun) -> None:
+    end(run, KeyboardInterrupt())
+    assert run.finding().startswith("The run was stopped by SIGINT 3 s ago, at step 590")
+
+
+def test_a_finished_run_whose_best_is_the_student_says_so(run: MadeUpRun) -> None:
+    run.progress, run.rewards = 1.0, run.rewards[:11]
+    run.scores = [0.30, 0.29]
+    assert "No policy was better than the student, which scores 0.3000" in run.finding()
 
 
 def test_a_run_without_records(run: MadeUpRun) -> None:

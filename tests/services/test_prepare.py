@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,6 @@ def test_without_a_budget_there_are_two_minutes(prepared: Path, log: Path) -> No
 @pytest.mark.parametrize(
     ("name", "settings", "complaint"),
     [
-        ("./other.csv", {}, r"was made from ./mine.csv, and not from ./other.csv"),
         ("./mine.csv", {"GPTREC_GOAL": "ndcg=1"}, "was tuned for ndcg=1,ild=1 and can't go on for ndcg=1"),
         ("./mine.csv", {"GPTREC_SETTINGS": "fleet.n_list=4"}, "n_lists"),
     ],
@@ -95,6 +95,67 @@ def test_what_does_not_fit_is_refused_with_the_remedy(
     assert complaint in done.output
     assert "give RUN another name" in done.output
     assert config_of(prepared) == before
+
+
+def test_a_log_that_has_changed_is_refused_whatever_its_name(prepared: Path, log: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "log"
+    changed.write_text(log.read_text() + "u0,i7,999,\n")
+    before = (prepared / "run/data.npz").read_bytes()
+    for name in ("./mine.csv", "./other.csv"):
+        done = prepare(prepared, changed, name)
+        assert done.exit_code == 2
+        hashes = [hashlib.sha256(file.read_bytes()).hexdigest()[:12] for file in (log, changed)]
+        assert f"was begun with log {hashes[0]} and can't go on with {hashes[1]}" in done.output
+        assert "give RUN another name" in done.output
+    assert (prepared / "run/data.npz").read_bytes() == before
+
+
+def test_the_same_log_may_have_moved(prepared: Path, log: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "log"
+    moved.write_bytes(log.read_bytes())
+    assert prepare(prepared, moved, "./elsewhere.csv").exit_code == 0
+
+
+def test_a_log_that_is_gone_is_not_needed_again(
+    prepared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = prepare(prepared, tmp_path / "nowhere", "./mine.csv")
+    assert gone.exit_code == 0, gone.output
+    assert "./mine.csv is not there any more" in caplog.text
+    other = prepare(prepared, tmp_path / "nowhere", "./other.csv")
+    assert other.exit_code == 2
+    assert "was made from ./mine.csv, and not from ./other.csv" in other.output
+
+
+def test_built_in_data_do_not_take_the_place_of_a_log(prepared: Path) -> None:
+    options = ["--run-dir", str(prepared / "run"), "--secrets-dir", str(prepared / "secrets")]
+    done = CliRunner().invoke(main, options, env={"GPTREC_LOG_NAME": None, "GPTREC_LOG": None})
+    assert done.exit_code == 2
+    assert "and can't go on with the built-in data" in done.output
+
+
+def test_changed_settings_of_a_stage_1_that_is_over_are_named(
+    prepared: Path, log: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING")
+    assert prepare(prepared, log, "./mine.csv").exit_code == 0
+    assert caplog.text == ""
+    other = TINY.replace("model.width=8", "model.width=16")
+    assert prepare(prepared, log, "./mine.csv", GPTREC_PRETRAIN_SETTINGS=other).exit_code == 0
+    assert "stage 1 is over, with model.width = 8; that it was changed to 16 has no effect" in caplog.text
+
+
+def test_a_run_that_was_prepared_without_a_record_is_known_by_the_name_of_its_log_and_gets_one(
+    log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert prepare(tmp_path, log, "./mine.csv").exit_code == 0
+    record = tmp_path / "run/inputs.json"
+    before = record.read_bytes()
+    record.unlink()
+    assert "was made from ./mine.csv, and not from ./other.csv" in prepare(tmp_path, log, "./other.csv").output
+    assert prepare(tmp_path, log, "./mine.csv").exit_code == 0
+    assert "doesn't say with which log it was begun" in caplog.text
+    assert record.read_bytes() == before
 
 
 def test_a_goal_that_cannot_be_computed_costs_no_training(log: Path, tmp_path: Path) -> None:

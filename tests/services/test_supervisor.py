@@ -292,7 +292,7 @@ RedisMetrics(client, "mine").append(MetricRecord("optimiser", 0, 1, step, 12.5, 
 def test_a_folder_without_a_configuration_is_bad_input(tmp_path: Path) -> None:
     result = CliRunner().invoke(supervisor.main, ["--run-dir", str(tmp_path)])
     assert result.exit_code == 2
-    assert "config.toml can't be read" in result.output
+    assert "is not a run folder: it has no config.toml; it is empty" in result.output
 
 
 def start_supervisor(run_dir: Path, generator: str) -> tuple[subprocess.Popen[bytes], list[psutil.Process]]:
