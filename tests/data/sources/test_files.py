@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gptrec_rl.data.sources.files import integer_rows, read_catalogue, read_text, split_genres, typed
+from gptrec_rl.data.sources.files import integer_rows, read_text, split_genres
+from gptrec_rl.data.sources.items import read_catalogue
 from gptrec_rl.errors import InputError
 
 
