@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def unpacked(content: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     if not fits or offsets[0] != 0 or offsets[-1] != len(whole) or (np.diff(offsets) < 0).any():
         raise ValueError("texts and their offsets don't belong together")
     bounds = offsets.tolist()
-    return text_array([whole[a:b].decode() for a, b in zip(bounds[:-1], bounds[1:], strict=True)])
+    return text_array([whole[a:b].decode() for a, b in pairwise(bounds)])
 
 
 def examples(wanted: str, texts: np.ndarray) -> str:

@@ -19,6 +19,7 @@ from gptrec_rl.errors import InputError
 GZIP, XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
 NO_GENRES = "(no genres listed)"
 LARGEST_FIELD = 2**31 - 1
+LINE_END = re.compile(r"\r\n|\r|\n")
 WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
 PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 WRITTEN = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?")
@@ -118,7 +119,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     line = 1
     try:
         for fields in reader:
-            if any("\n" in field or "\r" in field for field in fields):
+            if any(map(LINE_END.search, fields)):
                 next(csv.reader(lines[line - 1 : reader.line_num], strict=True))
             if fields:
                 yield line, fields
@@ -129,8 +130,8 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def line_rows(fields: Sequence[str]) -> list[list[str]]:
     """Take the lines of a row with cells of several lines for rows: the fields of each."""
-    whole = ",".join(field if "\n" in field else field.replace(",", " ") for field in fields)
-    return [line.split(",") for line in whole.split("\n")]
+    whole = ",".join(field if LINE_END.search(field) else field.replace(",", " ") for field in fields)
+    return [line.split(",") for line in LINE_END.split(whole)]
 
 
 def split_genres(cells: Sequence[str]) -> list[list[str]]:

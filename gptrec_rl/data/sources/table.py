@@ -58,7 +58,7 @@ def read_table(
 
     Args:
         path: Parquet or CSV, plain or packed with gzip or xz, whatever it is called.
-        items_path: CSV or Parquet that describes the items in place of the log: item, title, genres and further columns.
+        items_path: a table that describes the items in place of the log: item, title, genres and further columns.
         columns: names of the columns.
         filters: what is kept.
 

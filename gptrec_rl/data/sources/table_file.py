@@ -17,6 +17,7 @@ import numpy as np
 
 from gptrec_rl.data.sources.files import (
     DAMAGED,
+    LINE_END,
     bad_line,
     csv_rows,
     decode,
@@ -81,7 +82,7 @@ class TableFile:
                 wanted = f"a row with an id in column {name!r} that is whole and below 2^53, as floats have to be"
             elif isinstance(value, float | Decimal) and value != int(value):
                 wanted = f"a row with a whole number in column {name!r}, as ids have to be"
-            elif (text := _text(value)) and not ("\n" in text or "\r" in text):
+            elif (text := _text(value)) and not LINE_END.search(text):
                 continue
             elif text:
                 wanted = f"a row whose column {name!r} is one line; is a quotation mark too many?"
@@ -161,18 +162,14 @@ class TableFile:
         Raises:
             InputError: names the line where the row starts.
         """
-        import pyarrow.compute
-
-        if self.is_parquet or not any(
-            pyarrow.compute.any(pyarrow.compute.match_substring(column, "\n")).as_py() for column in self.table.columns
-        ):
+        if self.is_parquet or not _has_line_ends(self.table):
             return
         place, n_fields = self.names.index(timestamp), len(self.names)
         parse = None
         for line, fields in csv_rows(self.path):
             if parse is None and line > 1:
                 parse = reader_of(fields[place])[0]
-            if parse is None or not any("\n" in field for field in fields):
+            if parse is None or not any(map(LINE_END.search, fields)):
                 continue
             if sum(_is_row(row, place, n_fields, parse) for row in line_rows(fields)) > 1:
                 raise bad_line(
@@ -272,12 +269,12 @@ def _read_csv(path: Path) -> pyarrow.Table:
         names = pyarrow.csv.open_csv(io.BytesIO(content), reading, parsing).schema.names
         if repeated := {name for name in names if names.count(name) > 1}:
             raise InputError(f"{path}, line 1: column {min(repeated)!r} occurs more than once; give each another name")
-        if broken := [name for name in names if "\n" in name or "\r" in name]:
+        if broken := list(filter(LINE_END.search, names)):
             raise InputError(
                 f"{path}, line 1: column {broken[0][:80]!r} is several lines; is a quotation mark too many?"
             )
         as_text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pyarrow.large_string()))
-        return pyarrow.csv.read_csv(io.BytesIO(content), reading, parsing, as_text)
+        table = pyarrow.csv.read_csv(io.BytesIO(content), reading, parsing, as_text)
     except pyarrow.ArrowInvalid as error:
         decode(content, path, "utf-8-sig")
         rows = csv_rows(path)
@@ -288,3 +285,15 @@ def _read_csv(path: Path) -> pyarrow.Table:
                     path, line, ",".join(fields), f"a row of {len(header)} fields ({','.join(header)})"
                 ) from None
         raise InputError(f"{path} can't be read as CSV ({error}); give a comma-separated file with a header") from None
+    if _has_line_ends(table):
+        for _ in csv_rows(
+            path
+        ):  # refuses what Arrow lets pass: text behind a closing quotation mark, and one without end
+            pass
+    return table
+
+
+def _has_line_ends(table: pyarrow.Table) -> bool:
+    from pyarrow import compute
+
+    return any(compute.any(compute.match_substring_regex(column, "[\r\n]")).as_py() for column in table.columns)
