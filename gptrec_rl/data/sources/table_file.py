@@ -76,18 +76,11 @@ class TableFile:
             InputError: a row has no id there, one of several lines, or a float that is not the number that it was.
         """
         codes, values = self._distinct(name)
-        wanted = f"a row with a value in column {name!r}"
-        for place, value in enumerate(values):
-            if isinstance(value, float) and not abs(value) < LARGEST_EXACT:
-                wanted = f"a row with an id in column {name!r} that is whole and below 2^53, as floats have to be"
-            elif isinstance(value, float | Decimal) and value != int(value):
-                wanted = f"a row with a whole number in column {name!r}, as ids have to be"
-            elif (text := _text(value)) and not LINE_END.search(text):
-                continue
-            elif text:
-                wanted = f"a row whose column {name!r} is one line; is a quotation mark too many?"
-            raise self.bad_row(int((codes == place).argmax()), wanted)
-        texts, places = np.unique(text_array([_text(value) for value in values]), return_inverse=True)
+        texts_of_values = [_text(value) for value in values]
+        for place, (value, text) in enumerate(zip(values, texts_of_values, strict=True)):
+            if (expected := _expected_of_id(value, text)) is not None:
+                raise self.bad_row(int((codes == place).argmax()), expected.format(column=repr(name)))
+        texts, places = np.unique(text_array(texts_of_values), return_inverse=True)
         return places[codes], texts
 
     def times(self, name: str) -> np.ndarray:
@@ -147,7 +140,8 @@ class TableFile:
         if types.is_boolean(kind):
             return np.asarray(chosen.cast(pyarrow.int8()).to_numpy())
         if types.is_integer(kind):  # with gaps: floats, where these hold the numbers
-            largest = max(abs(value.as_py()) for value in pyarrow.compute.min_max(column).values() if value.is_valid)
+            ends = pyarrow.compute.min_max(column).as_py().values()
+            largest = max((abs(end) for end in ends if end is not None), default=0)
             if largest < LARGEST_EXACT:
                 return np.asarray(chosen.to_numpy())
         texts = [_text(value) for value in chosen.to_pylist()]
@@ -201,13 +195,9 @@ class TableFile:
         from pyarrow import types
 
         column = self.table[name]
-        if types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        kind = column.type
-        if types.is_primitive(kind) and not (types.is_temporal(kind) or types.is_interval(kind)):
-            return column
-        if types.is_decimal(kind) or types.is_temporal(kind):
-            return column
+        kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+        if types.is_primitive(kind) or types.is_decimal(kind):
+            return column.cast(kind)
         try:
             return column.cast(pyarrow.large_string())
         except pyarrow.ArrowException:
@@ -225,6 +215,19 @@ def _text(value: Any) -> str:
     if isinstance(value, float | Decimal) and abs(value) < 10**40 and value == int(value):
         return str(int(value))
     return str(value)
+
+
+def _expected_of_id(value: Any, text: str) -> str | None:
+    """Return what a row has to be whose id is no id; None where it is one."""
+    if not text:
+        return "a row with a value in column {column}"
+    if LINE_END.search(text):
+        return "a row whose column {column} is one line; is a quotation mark too many?"
+    if isinstance(value, float) and not abs(value) < LARGEST_EXACT:
+        return "a row whose column {column} is below 2^53, as floats have to be that are ids"
+    if isinstance(value, float | Decimal) and value != int(value):
+        return "a row with a whole number in column {column}, as ids have to be"
+    return None
 
 
 def _is_row(fields: list[str], place: int, n_fields: int, parse: Callable[[str], object]) -> bool:
