@@ -140,7 +140,7 @@ class TableFile:
         if types.is_boolean(kind):
             return np.asarray(chosen.cast(pyarrow.int8()).to_numpy())
         if types.is_integer(kind):  # with gaps: floats, where these hold the numbers
-            ends = pyarrow.compute.min_max(column).as_py().values()
+            ends: list[int | None] = list(pyarrow.compute.min_max(column).as_py().values())
             largest = max((abs(end) for end in ends if end is not None), default=0)
             if largest < LARGEST_EXACT:
                 return np.asarray(chosen.to_numpy())
