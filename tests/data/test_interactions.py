@@ -194,7 +194,11 @@ def test_histories_of_items_that_the_catalogue_lacks_are_refused(interactions: I
 
 def test_data_of_other_genres_or_columns_are_other_data(interactions: Interactions) -> None:
     catalogue = interactions.catalogue
-    for change in ({"genres": ~catalogue.genres}, {"columns": {}}, {"titles": catalogue.item_ids}):
-        other = replace(interactions, catalogue=replace(catalogue, **change))  # type: ignore[arg-type]
+    for changed in (
+        replace(catalogue, genres=~catalogue.genres),
+        replace(catalogue, columns={}),
+        replace(catalogue, titles=catalogue.item_ids),
+    ):
+        other = replace(interactions, catalogue=changed)
         assert other.hash != interactions.hash
         assert other.catalogue.hash == catalogue.hash

@@ -73,7 +73,7 @@ def read_reviews(path: Path) -> Log:
     for number, line, record in _records(path, "reviews"):
         try:
             days.append(date.fromisoformat(record["date"]).toordinal())
-            user, item = str(record["username"]), str(record["product_id"])
+            user, item = _id(record["username"]), _id(record["product_id"])
         except (KeyError, TypeError, ValueError):
             raise bad_line(path, number, line, "a review with username, product_id and date (YYYY-MM-DD)") from None
         users.append(user_codes.setdefault(user, len(user_codes)))
@@ -99,6 +99,12 @@ def read_games(path: Path, item_ids: np.ndarray) -> Catalogue:
     described = [games.get(item_id, {}) for item_id in item_ids.tolist()]
     titles = [game.get("app_name") or item_id for game, item_id in zip(described, item_ids, strict=True)]
     return Catalogue(item_ids, text_array(titles), *genre_matrix([game.get("tags", []) for game in described]))
+
+
+def _id(value: object) -> str:
+    if not isinstance(value, str | int) or value == "":
+        raise ValueError(value)  # None is not a user of that name
+    return str(value)
 
 
 def _records(path: Path, unit: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
