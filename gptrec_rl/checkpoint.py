@@ -64,10 +64,11 @@ def _class_of(path: Path, files: Mapping[str, bytes]) -> type[Network]:
 
 
 def _require_catalogue(path: Path, entry: Entry, catalogue: Catalogue) -> None:
-    if entry.catalogue_hash != catalogue.hash:
+    if entry.catalogue_hash not in (catalogue.hash, catalogue.former_hash):
         raise InputError(
             f"{path} was trained on another catalogue ({entry.catalogue_hash[:12]}, the data has "
-            f"{catalogue.hash[:12]}); give the data file that it was trained on, or train a model on this one"
+            f"{catalogue.hash[:12]}), or by an earlier release on data prepared anew since; give the data file "
+            "that it was trained on, or train a model on this one"
         )
 
 

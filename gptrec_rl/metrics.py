@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gptrec_rl.data.histories import item_numbers
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -176,7 +178,7 @@ def genre_directions(items: np.ndarray, genres: np.ndarray) -> np.ndarray:
     Returns:
         [..., n_genres] float64.
     """
-    vectors = genres[items - 1].astype(np.float64)
+    vectors = genres[item_numbers(items, len(genres)) - 1].astype(np.float64)
     lengths = np.sqrt(vectors.sum(axis=-1, keepdims=True))  # of a 0/1 vector: the root of its count, so 0 or >= 1
     scaled: np.ndarray = vectors / np.maximum(lengths, 1.0)
     return scaled
@@ -202,7 +204,7 @@ def pcount(items: np.ndarray, frequencies: np.ndarray, k: int) -> np.ndarray:
         >>> pcount(np.array([[1, 2], [3, 2]]), np.array([0.5, 0.25, 0.25]), k=2)
         array([0.75, 0.5 ])
     """
-    sums: np.ndarray = frequencies[items[:, :k] - 1].sum(axis=1)
+    sums: np.ndarray = frequencies[item_numbers(items[:, :k], len(frequencies)) - 1].sum(axis=1)
     return sums
 
 
@@ -251,7 +253,7 @@ def miuf(items: np.ndarray, n_users_of_item: np.ndarray, n_users: int, k: int) -
         array([0.5, 1.5])
     """
     novelties = np.log2(n_users) - np.log2(np.maximum(n_users_of_item, 1))  # [I]
-    means: np.ndarray = novelties[items[:, :k] - 1].mean(axis=1)
+    means: np.ndarray = novelties[item_numbers(items[:, :k], len(novelties)) - 1].mean(axis=1)
     return means
 
 
@@ -274,7 +276,7 @@ def tail(items: np.ndarray, in_head: np.ndarray, k: int) -> np.ndarray:
         >>> tail(np.array([[1, 2], [3, 2]]), np.array([True, False, False]), k=2)
         array([0.5, 1. ])
     """
-    shares: np.ndarray = (~in_head[items[:, :k] - 1]).mean(axis=1)
+    shares: np.ndarray = (~in_head[item_numbers(items[:, :k], len(in_head)) - 1]).mean(axis=1)
     return shares
 
 
@@ -317,7 +319,7 @@ def coverage(items: np.ndarray, n_items: int, k: int) -> float:
         >>> coverage(np.array([[1, 2], [1, 3]]), n_items=4, k=2)
         0.75
     """
-    return len(np.unique(items[:, :k])) / n_items
+    return len(np.unique(item_numbers(items[:, :k], n_items))) / n_items
 
 
 def gini(items: np.ndarray, n_items: int, k: int) -> float:
@@ -339,7 +341,7 @@ def gini(items: np.ndarray, n_items: int, k: int) -> float:
         >>> gini(np.array([[1, 2], [1, 3]]), n_items=4, k=2)
         0.375
     """
-    counts = np.sort(np.bincount(items[:, :k].ravel(), minlength=n_items + 1)[1:])  # [I]
+    counts = np.sort(np.bincount(item_numbers(items[:, :k], n_items).ravel(), minlength=n_items + 1)[1:])  # [I]
     places = np.arange(1, n_items + 1)
     return float((2 * places - n_items - 1) @ counts / (n_items * counts.sum()))
 

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import entr, softmax
 
 from gptrec_rl.data import Catalogue, Histories
+from gptrec_rl.data.histories import item_numbers
 from gptrec_rl.metrics import discounts, genre_directions
 from gptrec_rl.models.recommender import ScoringRecommender
 
@@ -53,7 +54,7 @@ class PCount:
         self, slates: np.ndarray, ground_truth: np.ndarray, histories: Histories, catalogue: Catalogue
     ) -> np.ndarray:
         """Return minus the frequency of each item, [B, G, K] float32."""
-        charges: np.ndarray = -self.frequencies[slates - 1]
+        charges: np.ndarray = -self.frequencies[item_numbers(slates, len(self.frequencies)) - 1]
         return charges.astype(np.float32)
 
 
@@ -78,7 +79,7 @@ class ExpectedNdcg:
         scores = self.model.score(histories)
         shares = softmax(np.where(histories.contains(catalogue.n_items), -np.inf, scores), axis=1)  # [B, I]
         rows = np.arange(len(slates))[:, None, None]
-        gains: np.ndarray = shares[rows, slates - 1] * discounts(slates.shape[2])
+        gains: np.ndarray = shares[rows, item_numbers(slates, catalogue.n_items) - 1] * discounts(slates.shape[2])
         return gains.astype(np.float32)
 
 
@@ -93,10 +94,10 @@ def calibration(slates: np.ndarray, ground_truth: np.ndarray, histories: Histori
         [B, G] float32: defined for whole lists only.
     """
     votes = catalogue.genres / catalogue.genres.sum(axis=1, keepdims=True)  # [I, n_genres], rows sum to 1
-    listed = votes[slates - 1].mean(axis=2)  # [B, G, n_genres]
+    listed = votes[item_numbers(slates, catalogue.n_items) - 1].mean(axis=2)  # [B, G, n_genres]
     owners = np.repeat(np.arange(len(histories)), histories.lengths)
     counts = np.zeros((len(histories), votes.shape[1]))
-    np.add.at(counts, owners, votes[histories.values - 1])
+    np.add.at(counts, owners, votes[item_numbers(histories.values, catalogue.n_items) - 1])
     liked = (counts / np.maximum(histories.lengths, 1)[:, None])[:, None, :]  # [B, 1, n_genres]
     divergence = _entropy((listed + liked) / 2) - (_entropy(listed) + _entropy(liked)) / 2  # [B, G]
     known = (histories.lengths > 0)[:, None]

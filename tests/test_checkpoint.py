@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,9 +117,11 @@ def test_a_policy_of_another_catalogue_is_refused(
     make_policy: MakePolicy, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     folder = save(tmp_path / "policy", make_policy(), catalogue)
-    other = dataclasses.replace(catalogue, titles=np.char.upper(catalogue.titles))
+    other = dataclasses.replace(catalogue, item_ids=np.char.upper(catalogue.item_ids))
     with pytest.raises(InputError, match="was trained on another catalogue"):
         load_policy(folder, other)
+    former = json.loads((folder / "manifest.json").read_text())["catalogue_hash"]
+    load_policy(folder, dataclasses.replace(other, former_hash=former))  # the data file is of an earlier release
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
 from gptrec_rl import metrics
+from gptrec_rl.errors import InputError
 
 # Items 1..4: comedy; comedy and drama; drama; war.
 GENRES = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1]], dtype=bool)
@@ -227,3 +228,19 @@ def test_popularity_tail_coverage_and_gini_are_recboles(oracle: tuple[int, dict[
     assert of["Tail"] == pytest.approx(values["recbole"]["TailPercentage"])  # with the short head's threshold
     assert of["Coverage"] == pytest.approx(values["recbole"]["ItemCoverage"])
     assert of["Gini"] == pytest.approx(values["recbole"]["GiniIndex"])
+
+
+@pytest.mark.parametrize("item", [0, -1, 5])
+def test_a_metric_refuses_what_is_no_item(item: int) -> None:
+    items = np.array([[1, item]])
+    shares = np.full(4, 0.25)
+    for measure in (
+        lambda: metrics.ild(items, GENRES, 2),
+        lambda: metrics.pcount(items, shares, 2),
+        lambda: metrics.miuf(items, np.ones(4, int), 4, 2),
+        lambda: metrics.tail(items, np.ones(4, bool), 2),
+        lambda: metrics.coverage(items, 4, 2),
+        lambda: metrics.gini(items, 4, 2),
+    ):
+        with pytest.raises(InputError, match=f"^{item} is no item number.*1 to 4$"):
+            measure()

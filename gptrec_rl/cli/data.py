@@ -67,7 +67,9 @@ def steam(reviews: Path, games: Path, drop_ungenred: bool, out: Path) -> None:
 
 @prepare.command()
 @click.argument("file", type=FILE)
-@click.option("--items", type=FILE, help="CSV that describes the items: item, title, genres (a|b), further columns.")
+@click.option(
+    "--items", type=FILE, help="CSV or Parquet that describes the items: item, title, genres (a|b), further columns."
+)
 @click.option("--user-column", default="user", show_default=True)
 @click.option("--item-column", default="item", show_default=True)
 @click.option("--timestamp-column", default="timestamp", show_default=True, help="Numbers or ISO 8601 dates.")
@@ -94,7 +96,7 @@ def table(
     out: Path,
     **column_names: str,
 ) -> None:
-    """Any log of interactions, CSV (.csv, .csv.gz, .csv.xz) or Parquet (.parquet).
+    """Any log of interactions: CSV or Parquet, which its content says; plain, or packed with gzip or xz.
 
     Columns beyond the named ones describe the items and are kept for your own goals.
     """

@@ -9,6 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
+from gptrec_rl.data.histories import item_numbers
+from gptrec_rl.data.texts import as_texts, examples, is_text, packed
 from gptrec_rl.errors import InputError
 
 
@@ -16,9 +18,11 @@ def content_hash(named_arrays: Mapping[str, np.ndarray]) -> str:
     """Return a SHA-256 (hex) over names, types, shapes and values, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(named_arrays):
-        array = np.ascontiguousarray(named_arrays[name])
-        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        digest.update(array.tobytes())
+        array = named_arrays[name]
+        kind, parts = ("text", packed(array)) if is_text(array) else (array.dtype.str, (array,))
+        digest.update(f"{name}|{kind}|{array.shape}|".encode())
+        for part in parts:
+            digest.update(part.tobytes())
     return digest.hexdigest()
 
 
@@ -27,11 +31,13 @@ class Catalogue:
     """The I items. Internal ids are 1..I; 0 is padding and I + 1 the separator.
 
     Attributes:
-        item_ids: external ids, [I] str; the item with internal id i is at place i - 1.
-        titles: [I] str, the external id where the source has no title.
+        item_ids: external ids, [I] text; the item with internal id i is at place i - 1.
+        titles: [I] text, the external id where the source has no title.
         genre_names: names of the genres, one a column of `genres`.
         genres: [I, n_genres] bool.
-        columns: the source's further item columns, each [I], for a user's own rewards.
+        columns: the source's further item columns, each [I] numbers or text, for a user's own rewards.
+        former_hash: what earlier releases called `hash`, where the data file is one of theirs: models that they
+            trained on it go on working.
     """
 
     item_ids: np.ndarray
@@ -39,8 +45,12 @@ class Catalogue:
     genre_names: tuple[str, ...] = ()
     genres: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    former_hash: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "item_ids", as_texts(self.item_ids))
+        object.__setattr__(self, "titles", as_texts(self.titles))
+        object.__setattr__(self, "columns", {name: as_texts(array) for name, array in self.columns.items()})
         if self.genres.size == 0:
             object.__setattr__(self, "genres", np.zeros((self.n_items, len(self.genre_names)), dtype=bool))
         for name, array in {"titles": self.titles, "genres": self.genres, **self.columns}.items():
@@ -66,17 +76,8 @@ class Catalogue:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of ids and features: models and rollouts of another catalogue are refused by it."""
-        columns = {f"column:{name}": array for name, array in self.columns.items()}
-        return content_hash(
-            {
-                "item_ids": self.item_ids,
-                "titles": self.titles,
-                "genre_names": np.array(self.genre_names, dtype=np.str_),
-                "genres": self.genres,
-                **columns,
-            }
-        )
+        """SHA-256 of the ids in order: what numbers mean, to models and rollouts. What is known of items is no part."""
+        return content_hash({"item_ids": self.item_ids})
 
     def internal(self, item_id: str) -> int:
         """Return the internal id (1..I) of an external one.
@@ -88,17 +89,19 @@ class Catalogue:
             return self._places[str(item_id)] + 1
         except KeyError:
             raise InputError(
-                f"unknown item {item_id!r}: the catalogue has {self.n_items} items, "
-                f"'{self.item_ids[0]}' to '{self.item_ids[-1]}'; give one of its ids"
+                f"unknown item {item_id!r}: the catalogue has {self.n_items} items, such as "
+                f"{examples(str(item_id), self.item_ids)}; give one of its ids"
             ) from None
 
     def title(self, item: int) -> str:
         """Return the title of an item by internal id."""
-        return str(self.titles[item - 1])
+        return str(self.titles[item_numbers(item, self.n_items) - 1])
 
     def genres_of(self, item: int) -> list[str]:
         """Return the genre names of an item by internal id."""
-        return [self.genre_names[column] for column in np.flatnonzero(self.genres[item - 1])]
+        return [
+            self.genre_names[column] for column in np.flatnonzero(self.genres[item_numbers(item, self.n_items) - 1])
+        ]
 
     def require_genres(self) -> None:
         """Refuse a catalogue in which an item lacks genres, which diversity is computed from.

@@ -7,6 +7,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gptrec_rl.errors import InputError
+
+LARGEST = np.iinfo(np.int32).max
+
+
+def item_numbers(items: object, n_items: int = LARGEST) -> np.ndarray:
+    """Return item numbers as an array of integers, of any shape, once each is known to be one of 1..I.
+
+    Raises:
+        InputError: names the first that isn't.
+    """
+    array = np.asarray(items)
+    if array.size == 0:
+        return array.astype(np.int32)
+    if array.dtype.kind not in "iu":
+        raise InputError(f"{array.flat[0]!r} is no item number; give whole numbers, 1 to {n_items}")
+    if array.min() < 1 or array.max() > n_items:
+        wrong = array[(array < 1) | (array > n_items)].flat[0]
+        raise InputError(f"{wrong} is no item number; give numbers of the catalogue's items, 1 to {n_items}")
+    return array
+
 
 @dataclass(frozen=True)
 class Histories:
@@ -21,14 +42,25 @@ class Histories:
     offsets: np.ndarray
 
     @classmethod
-    def of(cls, histories: Histories | Iterable[Sequence[int] | np.ndarray]) -> Histories:
-        """Make a batch from any iterable of item sequences; a `Histories` is returned as it is."""
-        if isinstance(histories, Histories):
-            return histories
-        arrays = [np.asarray(history, dtype=np.int32) for history in histories]
-        offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
-        np.cumsum([len(array) for array in arrays], out=offsets[1:])
-        return cls(np.concatenate(arrays) if arrays else np.zeros(0, np.int32), offsets)
+    def of(cls, histories: Histories | Iterable[Sequence[int] | np.ndarray], n_items: int | None = None) -> Histories:
+        """Make a batch from any iterable of item sequences; a `Histories` is returned as it is.
+
+        Args:
+            histories: the sequences.
+            n_items: I, to check a batch that is asked about; None where the items are known to be of the catalogue.
+
+        Raises:
+            InputError: an item is no whole number of 1..I.
+        """
+        if not isinstance(histories, Histories):
+            arrays = [_history(history) for history in histories]
+            offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
+            np.cumsum([len(array) for array in arrays], out=offsets[1:])
+            values = item_numbers(np.concatenate(arrays) if arrays else [])
+            histories = cls(values.astype(np.int32, copy=False), offsets)
+        if n_items is not None:
+            item_numbers(histories.values, n_items)
+        return histories
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -49,7 +81,19 @@ class Histories:
         return Histories.of([self[int(index)] for index in indices])
 
     def contains(self, n_items: int) -> np.ndarray:
-        """Return which items each history holds, [B, I] bool; column i - 1 is item i."""
+        """Return which items each history holds, [B, I] bool; column i - 1 is item i.
+
+        Raises:
+            InputError: an item is not one of 1..I.
+        """
         seen = np.zeros((len(self), n_items), dtype=bool)
-        seen[np.repeat(np.arange(len(self)), self.lengths), self.values - 1] = True
+        seen[np.repeat(np.arange(len(self)), self.lengths), item_numbers(self.values, n_items) - 1] = True
         return seen
+
+
+def _history(items: object) -> np.ndarray:
+    """Return one sequence of whole numbers, [T]; its range is checked together with the others'."""
+    array = np.asarray(items)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise InputError(f"{str(items)[:80]} is no history; give a sequence of item numbers, oldest first")
+    return array if array.size else array.astype(np.int32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from gptrec_rl.data.catalogue import Catalogue, content_hash
-from gptrec_rl.data.histories import Histories
+from gptrec_rl.data.format_1 import from_format_1
+from gptrec_rl.data.histories import Histories, item_numbers
+from gptrec_rl.data.texts import as_texts, examples, is_text, packed, text_array, unpacked
 from gptrec_rl.errors import InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+COLUMN, UTF8, ENDS = "column:", "utf8:", "offsets:"
+"""What stands before the name of a further column, and before the two arrays that a column of text is kept as."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Interactions:
 
     Attributes:
         catalogue: the I items.
-        user_ids: external user ids, [U] str.
+        user_ids: external user ids, [U] text.
         histories: one a user, oldest item first, internal item ids.
         name: what the data is called in tables and logs.
     """
@@ -36,6 +39,8 @@ class Interactions:
     def __post_init__(self) -> None:
         if len(self.user_ids) != len(self.histories):
             raise InputError(f"{self.name}: {len(self.user_ids)} user ids for {len(self.histories)} histories")
+        object.__setattr__(self, "user_ids", as_texts(self.user_ids))
+        item_numbers(self.histories.values, self.catalogue.n_items)
 
     @property
     def n_users(self) -> int:
@@ -48,15 +53,21 @@ class Interactions:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over the catalogue and every history in order."""
-        return content_hash(
-            {
-                "catalogue": np.array(self.catalogue.hash),
-                "user_ids": self.user_ids,
-                "values": self.histories.values,
-                "offsets": self.histories.offsets,
-            }
-        )
+        """SHA-256 over everything but the name: values that were measured on other data don't compare."""
+        return content_hash(self._arrays())
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        catalogue = self.catalogue
+        return {
+            "item_ids": catalogue.item_ids,
+            "titles": catalogue.titles,
+            "genre_names": text_array(catalogue.genre_names),
+            "genres": np.packbits(catalogue.genres, axis=1),
+            "user_ids": self.user_ids,
+            "values": self.histories.values,
+            "offsets": self.histories.offsets,
+            **{f"{COLUMN}{name}": array for name, array in catalogue.columns.items()},
+        }
 
     def row(self, user_id: str) -> int:
         """Return the row of a user by external id.
@@ -68,26 +79,18 @@ class Interactions:
             return self._rows[str(user_id)]
         except KeyError:
             raise InputError(
-                f"unknown user {user_id!r}: {self.name} has {self.n_users} users, '{self.user_ids[0]}' to "
-                f"'{self.user_ids[-1]}'; give one of its ids, or a history with --history"
+                f"unknown user {user_id!r}: {self.name} has {self.n_users} users, such as "
+                f"{examples(str(user_id), self.user_ids)}; give one of its ids, or a history with --history"
             ) from None
 
     def save(self, path: Path) -> None:
         """Write one file; an existing one is replaced only when the new one is complete."""
-        catalogue = self.catalogue
-        arrays: dict[str, np.ndarray] = {
-            "format_version": np.array(FORMAT_VERSION),
-            "hash": np.array(self.hash),
-            "name": np.array(self.name),
-            "item_ids": catalogue.item_ids,
-            "titles": catalogue.titles,
-            "genre_names": np.array(catalogue.genre_names, dtype=np.str_),
-            "genres": np.packbits(catalogue.genres, axis=1),
-            "user_ids": self.user_ids,
-            "values": self.histories.values,
-            "offsets": self.histories.offsets,
-            **{f"column:{name}": array for name, array in catalogue.columns.items()},
-        }
+        arrays = {"format_version": np.array(FORMAT_VERSION), "hash": np.array(self.hash), "name": np.array(self.name)}
+        for name, array in self._arrays().items():
+            if is_text(array):
+                arrays[f"{UTF8}{name}"], arrays[f"{ENDS}{name}"] = packed(array)
+            else:
+                arrays[name] = array
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".tmp")
         with temporary.open("wb") as stream:
@@ -102,8 +105,16 @@ class Interactions:
             InputError: the file is missing, not ours, lacks an array, or its content is not what its hash says.
         """
         try:
+            with path.open("rb") as stream:
+                if stream.read(2) != b"PK":
+                    raise InputError(
+                        f"{path} is no prepared data file; make one of a log, CSV or Parquet, with "
+                        f"`gptrec-rl data prepare table {path} --out {path.stem}.npz`"
+                    )
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
+        except InputError:
+            raise
         except FileNotFoundError:
             raise InputError(f"data file {path} is not there; make it with `gptrec-rl data prepare`") from None
         except Exception as error:  # zip, zlib and numpy each have their own for a damaged file
@@ -114,17 +125,26 @@ class Interactions:
             raise InputError(f"data file {path} is damaged: it has no array {error}; prepare it again") from None
 
     @classmethod
-    def _from_arrays(cls, arrays: Mapping[str, np.ndarray], path: Path) -> Interactions:
+    def _from_arrays(cls, arrays: dict[str, np.ndarray], path: Path) -> Interactions:
         version = arrays.get("format_version")
-        if version is None or int(version) != FORMAT_VERSION:
+        former_hash = None
+        if version is not None and version == 1:
+            arrays, former_hash = from_format_1(arrays, path)
+        elif version is None or version != FORMAT_VERSION:
             raise InputError(f"data file {path} has format {version}, not {FORMAT_VERSION}; prepare it again")
-        genre_names = tuple(str(name) for name in arrays["genre_names"])
+        else:
+            try:
+                texts = {name.removeprefix(UTF8): array for name, array in arrays.items() if name.startswith(UTF8)}
+                arrays |= {name: unpacked(array, arrays[f"{ENDS}{name}"]) for name, array in texts.items()}
+            except ValueError as error:
+                raise InputError(f"data file {path} is damaged ({error}); prepare it again") from None
+        genre_names = tuple(arrays["genre_names"].tolist())
         genres = np.unpackbits(arrays["genres"], axis=1, count=len(genre_names)).astype(bool)
-        columns = {name.removeprefix("column:"): array for name, array in arrays.items() if name.startswith("column:")}
-        catalogue = Catalogue(arrays["item_ids"], arrays["titles"], genre_names, genres, columns)
+        columns = {name.removeprefix(COLUMN): array for name, array in arrays.items() if name.startswith(COLUMN)}
+        catalogue = Catalogue(arrays["item_ids"], arrays["titles"], genre_names, genres, columns, former_hash)
         histories = Histories(arrays["values"], arrays["offsets"])
         interactions = cls(catalogue, arrays["user_ids"], histories, str(arrays["name"]))
-        if interactions.hash != str(arrays["hash"]):
+        if former_hash is None and interactions.hash != str(arrays["hash"]):
             raise InputError(f"data file {path} was altered: its content is not what its hash says; prepare it again")
         return interactions
 

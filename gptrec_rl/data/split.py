@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from gptrec_rl.data.catalogue import Catalogue, content_hash
-from gptrec_rl.data.histories import Histories
+from gptrec_rl.data.histories import Histories, item_numbers
 from gptrec_rl.data.interactions import Interactions
 from gptrec_rl.errors import InputError
 
@@ -23,6 +23,14 @@ class Cases:
     users: np.ndarray
     histories: Histories
     ground_truth: np.ndarray
+
+    def __post_init__(self) -> None:
+        item_numbers(self.ground_truth)
+        if not len(self.users) == len(self.histories) == len(self.ground_truth):
+            raise InputError(
+                f"{len(self.users)} users, {len(self.histories)} histories and {len(self.ground_truth)} held-out items "
+                "are no cases; give one of each a user"
+            )
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class TopK:
     @torch.inference_mode()
     def score(self, histories: HistoriesLike) -> np.ndarray:
         """Return the logits after history and marker, [B, I] float32."""
-        histories, model = Histories.of(histories), self._model
+        histories, model = Histories.of(histories, self._model.n_items), self._model
         scores = np.zeros((len(histories), model.n_items), dtype=np.float32)
         lengths = np.minimum(histories.lengths, model.history_length) + 1
         for rows in parts_of(lengths, grain_of(model.device), model.n_items):
@@ -39,5 +39,5 @@ class TopK:
 
     def recommend(self, histories: HistoriesLike, k: int, allowed: np.ndarray | None = None) -> Slates:
         """Recommend the K items with the largest logits; see `Recommender`."""
-        histories = Histories.of(histories)
+        histories = Histories.of(histories, self._model.n_items)
         return top_k(self.score(histories), candidates(histories, self._model.n_items, k, allowed), k)

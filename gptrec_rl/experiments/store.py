@@ -15,6 +15,7 @@ import pandas as pd
 from pydantic import Field, ValidationError
 
 from gptrec_rl.config import Settings
+from gptrec_rl.data.texts import text_array
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable
 from gptrec_rl.experiments.config import RowConfig
@@ -165,7 +166,7 @@ def read_tables(file: Path, result: Result, name: str) -> dict[str, EvaluationTa
             name=name,
             k=result.k,
             split_hash=result.split_hash,
-            user_ids=rows["user"].to_numpy().astype(str),
+            user_ids=text_array(rows["user"]),
             per_user=per_user,
             ranks=ranks,
             overall={metric: means[metric] for metric in means if metric not in per_user},

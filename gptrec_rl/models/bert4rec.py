@@ -163,7 +163,7 @@ class MaskScorer:
     @torch.inference_mode()
     def score(self, histories: HistoriesLike) -> np.ndarray:
         """Return the logits at the mask, [B, I] float32; always computed in fp32: logits tie in bf16."""
-        histories, model = Histories.of(histories), self._model
+        histories, model = Histories.of(histories, self._model.n_items), self._model
         read = model.history_length - 1
         scores = np.zeros((len(histories), model.n_items), dtype=np.float32)
         dtype = product_dtype(self._precision, model.device, model.width)
@@ -175,7 +175,7 @@ class MaskScorer:
 
     def recommend(self, histories: HistoriesLike, k: int, allowed: np.ndarray | None = None) -> Slates:
         """Recommend the K items with the largest logits; see `Recommender`."""
-        histories = Histories.of(histories)
+        histories = Histories.of(histories, self._model.n_items)
         return top_k(self.score(histories), candidates(histories, self._model.n_items, k, allowed), k)
 
 

@@ -66,7 +66,7 @@ class MatrixFactorization(Network):
     @torch.inference_mode()
     def score(self, histories: HistoriesLike) -> np.ndarray:
         """Return p_u . q_i + b_i for the user of each history, [B, I] float32."""
-        histories = Histories.of(histories)
+        histories = Histories.of(histories, self.n_items)
         users = torch.tensor([self._user(history) for history in histories], dtype=torch.int64, device=self.device)
         is_known = (users >= 0)[:, None]
         factors = torch.where(is_known, self.user_factors[users], self._folded_in(histories))  # [B, F + 1]
@@ -74,7 +74,7 @@ class MatrixFactorization(Network):
 
     def recommend(self, histories: HistoriesLike, k: int, allowed: np.ndarray | None = None) -> Slates:
         """Recommend the K best scored items that are not in the history; see `Recommender`."""
-        histories = Histories.of(histories)
+        histories = Histories.of(histories, self.n_items)
         return top_k(self.score(histories), candidates(histories, self.n_items, k, allowed), k)
 
     def _user(self, history: np.ndarray) -> int:

@@ -33,7 +33,7 @@ class MarkovChain:
 
     def score(self, histories: HistoriesLike) -> np.ndarray:
         """Return the discounted sum of log-probabilities, [B, I] float32."""
-        histories = Histories.of(histories)
+        histories = Histories.of(histories, self.n_items)
         owners, distances, sources = _recent(histories)  # each [N]
         known = self._counts[sources] > 0
         owners, distances, sources = owners[known], distances[known], sources[known]
@@ -60,7 +60,7 @@ class MarkovChain:
 
     def recommend(self, histories: HistoriesLike, k: int, allowed: np.ndarray | None = None) -> Slates:
         """Recommend the K best scored items that are not in the history; see `Recommender`."""
-        histories = Histories.of(histories)
+        histories = Histories.of(histories, self.n_items)
         return top_k(self.score(histories), candidates(histories, self.n_items, k, allowed), k)
 
 

@@ -16,9 +16,9 @@ class PopularityRecommender:
 
     def score(self, histories: HistoriesLike) -> np.ndarray:
         """Return the training frequencies for each history, [B, I] float32, each row summing to 1."""
-        return np.tile(self._scores, (len(Histories.of(histories)), 1))
+        return np.tile(self._scores, (len(Histories.of(histories, len(self._scores))), 1))
 
     def recommend(self, histories: HistoriesLike, k: int, allowed: np.ndarray | None = None) -> Slates:
         """Recommend the K most frequent items that are not in the history; see `Recommender`."""
-        histories = Histories.of(histories)
+        histories = Histories.of(histories, len(self._scores))
         return top_k(self.score(histories), candidates(histories, len(self._scores), k, allowed), k)

@@ -62,6 +62,9 @@ def candidates(histories: Histories, n_items: int, k: int, allowed: np.ndarray |
     """
     may = ~histories.contains(n_items)
     if allowed is not None:
+        if np.asarray(allowed).dtype != bool or np.shape(allowed) not in ((n_items,), may.shape):
+            given = f"{np.asarray(allowed).dtype} of shape {np.shape(allowed)}"
+            raise InputError(f"allowed is {given}; give bool of shape {(n_items,)} or {may.shape}")
         may &= allowed
     n_left = may.sum(axis=1)
     if len(n_left) and n_left.min() < k:

@@ -5,6 +5,7 @@ import pytest
 
 from gptrec_rl.data import Catalogue
 from gptrec_rl.data.catalogue import content_hash, genre_matrix
+from gptrec_rl.data.texts import text_array
 from gptrec_rl.errors import InputError
 
 
@@ -27,7 +28,7 @@ def test_internal_ids_start_at_one_and_the_separator_comes_after_the_last() -> N
 
 
 def test_an_unknown_item_is_named() -> None:
-    with pytest.raises(InputError, match=r"unknown item 'z': the catalogue has 3 items, 'a' to 'c'"):
+    with pytest.raises(InputError, match=r"unknown item 'z': the catalogue has 3 items, such as 'a', 'b', 'c'"):
         make_catalogue().internal("z")
 
 
@@ -66,7 +67,6 @@ def test_the_first_item_without_genres_is_named() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"item_ids": np.array(["a", "b", "d"])},
         {"titles": np.array(["Alpha", "Beta", "Delta"])},
         {"genre_names": ("Comedy", "Western")},
         {"genres": np.ones((3, 2), dtype=bool)},
@@ -74,9 +74,32 @@ def test_the_first_item_without_genres_is_named() -> None:
         {"columns": {"year": np.array([1.0, 2.0, 3.0])}},
     ],
 )
-def test_the_hash_depends_on_every_field(change: dict[str, object]) -> None:
-    assert make_catalogue().hash == make_catalogue().hash
-    assert make_catalogue(**change).hash != make_catalogue().hash
+def test_what_is_known_of_items_is_no_part_of_the_catalogues_identity(change: dict[str, object]) -> None:
+    assert make_catalogue(**change).hash == make_catalogue().hash
+
+
+@pytest.mark.parametrize("ids", [["a", "b", "d"], ["b", "a", "c"]])
+def test_the_ids_in_order_are_the_catalogues_identity(ids: list[str]) -> None:
+    assert make_catalogue(item_ids=np.array(ids)).hash != make_catalogue().hash
+
+
+def test_the_room_that_a_text_takes_is_no_part_of_a_hash() -> None:
+    assert make_catalogue(item_ids=np.array(["a", "b", "c"], dtype="<U99")).hash == make_catalogue().hash
+
+
+def test_one_long_title_costs_nothing_for_the_other_items() -> None:
+    n_items = 20_000  # in cells of one width these titles would be 20,000 x 20,000 letters of 4 bytes, 1.6 GB
+    ids = np.array([str(item) for item in range(n_items)])
+    titles = text_array(["w" * 20_000, *["short"] * (n_items - 1)])
+    assert Catalogue(ids, titles).titles.nbytes < 1_000_000
+
+
+@pytest.mark.parametrize("item", [0, -1, 4, 1.5, "1", True])
+def test_a_number_that_is_no_items_has_no_title(item: object) -> None:
+    with pytest.raises(InputError, match="no item number"):
+        make_catalogue().title(item)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no item number"):
+        make_catalogue().genres_of(item)  # type: ignore[arg-type]
 
 
 def test_the_content_hash_tells_names_types_and_shapes_apart() -> None:

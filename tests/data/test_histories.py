@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gptrec_rl.data import Histories
+from gptrec_rl.errors import InputError
 
 BATCHES = st.lists(st.lists(st.integers(1, 9), max_size=6), max_size=6)
 
@@ -32,3 +34,20 @@ def test_take_selects_in_the_given_order() -> None:
 def test_contains_agrees_with_python_sets(batch: list[list[int]]) -> None:
     expected = [[item in history for item in range(1, 10)] for history in batch]
     assert Histories.of(batch).contains(9).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "history", [[0, 5], [-1, 5], [1.9, 5.2], ["3", "5"], [True], [2**31 + 5], [float("nan")], 7, [[1]]]
+)
+def test_what_is_no_item_number_is_refused(history: object) -> None:
+    with pytest.raises(InputError):
+        Histories.of([[1], history])  # type: ignore[list-item]
+
+
+def test_an_item_beyond_the_catalogue_is_named() -> None:
+    assert Histories.of([[40], []], 40).lengths.tolist() == [1, 0]
+    for asked in ([[1, 41]], Histories.of([[1, 41]])):
+        with pytest.raises(InputError, match="41 is no item number; give numbers of the catalogue's items, 1 to 40"):
+            Histories.of(asked, 40)
+    with pytest.raises(InputError, match="41 is no item number"):
+        Histories.of([[1, 41]]).contains(40)

@@ -187,8 +187,8 @@ def test_without_a_student_there_is_nothing_to_tune(run_config: MakeConfig, tmp_
 
 
 def other_data(world: Split, path: Path) -> Path:
-    """Save the same histories over a catalogue of other titles."""
-    catalogue: Catalogue = dataclasses.replace(world.catalogue, titles=np.char.upper(world.catalogue.titles))
+    """Save the same histories over a catalogue of other items."""
+    catalogue: Catalogue = dataclasses.replace(world.catalogue, item_ids=np.char.add(world.catalogue.item_ids, "'"))
     Interactions(catalogue, world.interactions.user_ids, world.interactions.histories, "other").save(path)
     return path
 

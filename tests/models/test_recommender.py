@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptrec_rl.data import Histories
+from gptrec_rl.data import Histories, Split
+from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.errors import InputError
-from gptrec_rl.models.recommender import candidates, top_k
+from gptrec_rl.models.markov import MarkovChain
+from gptrec_rl.models.popularity import PopularityRecommender
+from gptrec_rl.models.recommender import ScoringRecommender, candidates, top_k
 
 
 @st.composite
@@ -66,3 +72,21 @@ def test_allowed_items_count_towards_what_is_left() -> None:
 
 def test_no_histories_have_no_candidates() -> None:
     assert candidates(Histories.of([]), 3, 2, None).shape == (0, 3)
+
+
+@pytest.mark.parametrize("history", [[0, 0, 5], ["3", "5"], [1.9, 5.2], [-1, 5], [41], [2**31 + 5]])
+@pytest.mark.parametrize("model", [MarkovChain, PopularityRecommender])
+def test_what_is_no_item_of_the_catalogue_is_refused(
+    model: Callable[[Split], ScoringRecommender], history: Sequence[Any]
+) -> None:
+    recommender = model(Split.leave_one_out(generate(30, 40, 8.0, 3)))
+    for ask in (recommender.score, lambda histories: recommender.recommend(histories, 5)):
+        with pytest.raises(InputError, match=r"no item number|no history"):
+            ask([[1, 2], history])
+
+
+@pytest.mark.parametrize("allowed", [np.ones(4, bool), np.ones((3, 5), bool), np.ones(5), np.arange(1, 6)])
+def test_allowed_items_are_a_truth_value_an_item(allowed: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"allowed is .*; give bool of shape \(5,\) or \(2, 5\)"):
+        candidates(Histories.of([[1], [2]]), 5, 1, allowed)
+    assert candidates(Histories.of([[1], [2]]), 5, 1, np.arange(5) > 0).sum() == 7  # 4 and 3 of items 2 to 5

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,9 +14,15 @@ from typing import IO, cast
 
 import numpy as np
 
-from gptrec_rl.data.catalogue import Catalogue, genre_matrix
 from gptrec_rl.errors import InputError
 
+GZIP, XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
+NO_GENRES = "(no genres listed)"
+LARGEST_FIELD = 2**31 - 1
+LINE_END = re.compile(r"\r\n|\r|\n")
+WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
+PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+WRITTEN = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?")
 DAMAGED = (lzma.LZMAError, zlib.error, EOFError, OSError)
 
 
@@ -26,10 +33,12 @@ def bad_line(path: Path, line: int, text: str, expected: str, unit: str = "line"
 
 
 def open_packed(path: Path) -> IO[bytes]:
-    """Open a file for reading, unpacking .xz and .gz."""
-    if path.suffix == ".xz":
+    """Open a file for reading, unpacked if it is gzip or xz: its first bytes say so, whatever it is called."""
+    with path.open("rb") as stream:
+        magic = stream.read(6)
+    if magic == XZ:
         return lzma.open(path)
-    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+    return cast("IO[bytes]", gzip.open(path)) if magic.startswith(GZIP) else path.open("rb")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -96,55 +105,63 @@ def integer_rows(text: str, path: Path, separator: str | None, names: Sequence[s
     raise InputError(f"{path} is not lines of {expected}; give the file as it was published")
 
 
-def read_catalogue(path: Path, id_column: str, title_column: str = "title", genres_column: str = "genres") -> Catalogue:
-    """Read an item table, CSV with a header: the id, and optionally title, genres (`|`-separated) and further columns.
-
-    Raises:
-        InputError: the id column is missing, or a row has too few or too many fields (names the line).
-    """
-    lines_and_rows = list(csv_rows(path))
-    header = lines_and_rows[0][1] if lines_and_rows else []
-    if id_column not in header:
-        raise InputError(f"{path}, line 1: no column {id_column!r} among {header}; name the columns in the first line")
-    for line, row in lines_and_rows:
-        if len(row) != len(header):
-            raise bad_line(path, line, ",".join(row), f"a row of {len(header)} fields ({','.join(header)})")
-    rows = [row for _, row in lines_and_rows[1:]]
-    columns = {name: [row[place] for row in rows] for place, name in enumerate(header)}
-    item_ids = columns.pop(id_column)
-    titles, genres = columns.pop(title_column, item_ids), columns.pop(genres_column, [""] * len(rows))
-    further = {name: typed(values) for name, values in columns.items()}
-    return Catalogue(np.array(item_ids), np.array(titles), *genre_matrix(split_genres(genres)), columns=further)
-
-
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the line where each row of a CSV starts, and the row's fields; blank lines are skipped.
 
+    A cell may be as long as it likes, and of several lines if its quotation marks enclose all of it.
+
     Raises:
-        InputError: the file can't be read, or a field never ends (names the line).
+        InputError: the file can't be read, or a field of several lines doesn't end where its quotation mark does.
     """
-    reader = csv.reader(io.StringIO(read_text(path, "utf-8-sig"), newline=""))
+    csv.field_size_limit(LARGEST_FIELD)
+    lines = list(io.StringIO(read_text(path, "utf-8-sig"), newline=""))
+    reader = csv.reader(lines)
     line = 1
     try:
         for fields in reader:
+            if any(map(LINE_END.search, fields)):
+                next(csv.reader(lines[line - 1 : reader.line_num], strict=True))
             if fields:
                 yield line, fields
             line = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{path}, line {line}: {error}; is a quotation mark missing?") from None
+        raise InputError(f"{path}, line {line}: {error}; is a quotation mark missing or one too many?") from None
+
+
+def line_rows(fields: Sequence[str]) -> list[list[str]]:
+    """Take the lines of a row with cells of several lines for rows: the fields of each."""
+    whole = ",".join(field if LINE_END.search(field) else field.replace(",", " ") for field in fields)
+    return [line.split(",") for line in LINE_END.split(whole)]
 
 
 def split_genres(cells: Sequence[str]) -> list[list[str]]:
-    """Split `A|B` cells into names, each once."""
-    return [list(dict.fromkeys(name.strip() for name in cell.split("|") if name.strip())) for cell in cells]
+    """Split `A|B` cells into names, each once; MovieLens' `(no genres listed)` is none."""
+    names = ((name.strip() for name in cell.split("|")) for cell in cells)
+    return [list(dict.fromkeys(name for name in each if name not in ("", NO_GENRES))) for each in names]
 
 
-def typed(values: Sequence[str]) -> np.ndarray:
-    """Turn a text column into int64 if all are whole numbers, else float64 if all are numbers or empty, else str."""
-    texts = np.array(values, dtype=np.str_)
-    for candidate, kind in ((texts, np.int64), (np.where(texts == "", "nan", texts), np.float64)):
-        try:
-            return candidate.astype(kind)
-        except (ValueError, OverflowError):
-            continue
-    return texts
+def numbers_of(column: Sequence[str], values: Sequence[str]) -> np.ndarray | None:
+    """Turn some values of a text column into numbers, [N], if every cell of it is written as numbers are.
+
+    That is `7`, `-2.50` or what Python prints of a float, `1e-05`; not `007`, `1_000`, `+1` or more digits than a
+    number holds. Whole numbers are int64; with others, or with empty cells (NaN), they are float64.
+
+    Returns:
+        None if a cell is something else, or all are empty.
+    """
+    cells = [cell for cell in column if cell]
+    if cells and len(cells) == len(column) and all(_is_whole(cell) for cell in cells):
+        return np.array([int(value) for value in values], dtype=np.int64)
+    if not cells or not all(_is_float(cell) for cell in cells):
+        return None
+    return np.array([float(value or "nan") for value in values])
+
+
+def _is_whole(cell: str) -> bool:
+    return WHOLE.fullmatch(cell) is not None and abs(int(cell)) < 2**63
+
+
+def _is_float(cell: str) -> bool:
+    if PLAIN.fullmatch(cell) is not None:
+        return sum(character.isdecimal() for character in cell.lstrip("-0.")) <= 15
+    return WRITTEN.fullmatch(cell) is not None and repr(float(cell)) == cell

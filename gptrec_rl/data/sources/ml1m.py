@@ -21,12 +21,13 @@ from gptrec_rl.data.sources.files import (
     bad_line,
     decode,
     integer_rows,
-    read_catalogue,
     read_text,
     split_genres,
     split_lines,
 )
+from gptrec_rl.data.sources.items import read_catalogue
 from gptrec_rl.data.sources.log import Log
+from gptrec_rl.data.texts import text_array
 from gptrec_rl.errors import InputError
 
 ZIP_URL = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
@@ -118,11 +119,11 @@ def _movies(content: bytes, path: Path) -> Catalogue:
             raise bad_line(path, number, line, "`movie::title::genres`")
         rows.append(fields)
     item_ids, titles, genres = zip(*rows, strict=True)
-    return Catalogue(np.array(item_ids), np.array(titles), *genre_matrix(split_genres(genres)))
+    return Catalogue(text_array(item_ids), text_array(titles), *genre_matrix(split_genres(genres)))
 
 
 def _as_ids(numbers: np.ndarray) -> np.ndarray:
-    return np.array([str(number) for number in numbers])
+    return text_array([str(number) for number in numbers])
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -16,6 +16,7 @@ from gptrec_rl.data.catalogue import Catalogue, genre_matrix
 from gptrec_rl.data.interactions import Interactions
 from gptrec_rl.data.sources.files import DAMAGED, bad_line, open_packed
 from gptrec_rl.data.sources.log import Log
+from gptrec_rl.data.texts import text_array
 from gptrec_rl.errors import InputError
 
 N_ITEMS = 1000
@@ -72,7 +73,7 @@ def read_reviews(path: Path) -> Log:
     for number, line, record in _records(path, "reviews"):
         try:
             days.append(date.fromisoformat(record["date"]).toordinal())
-            user, item = str(record["username"]), str(record["product_id"])
+            user, item = _id(record["username"]), _id(record["product_id"])
         except (KeyError, TypeError, ValueError):
             raise bad_line(path, number, line, "a review with username, product_id and date (YYYY-MM-DD)") from None
         users.append(user_codes.setdefault(user, len(user_codes)))
@@ -80,8 +81,8 @@ def read_reviews(path: Path) -> Log:
     if not days:
         raise InputError(f"{path} has no reviews; give the complete file")
     return Log(
-        np.array(list(user_codes)),
-        np.array(list(item_codes)),
+        text_array(user_codes),
+        text_array(item_codes),
         np.frombuffer(users, dtype=np.int64),
         np.frombuffer(items, dtype=np.int64),
         np.frombuffer(days, dtype=np.int64),
@@ -97,7 +98,13 @@ def read_games(path: Path, item_ids: np.ndarray) -> Catalogue:
     games = {str(record["id"]): record for _, _, record in _records(path, "games") if "id" in record}
     described = [games.get(item_id, {}) for item_id in item_ids.tolist()]
     titles = [game.get("app_name") or item_id for game, item_id in zip(described, item_ids, strict=True)]
-    return Catalogue(item_ids, np.array(titles), *genre_matrix([game.get("tags", []) for game in described]))
+    return Catalogue(item_ids, text_array(titles), *genre_matrix([game.get("tags", []) for game in described]))
+
+
+def _id(value: object) -> str:
+    if not isinstance(value, str | int) or value == "":
+        raise ValueError(value)  # None is not a user of that name
+    return str(value)
 
 
 def _records(path: Path, unit: str) -> Iterator[tuple[int, str, dict[str, Any]]]:

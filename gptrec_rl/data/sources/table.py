@@ -9,9 +9,11 @@ import numpy as np
 
 from gptrec_rl.data.catalogue import Catalogue, genre_matrix
 from gptrec_rl.data.interactions import Interactions
-from gptrec_rl.data.sources.files import read_catalogue, split_genres
+from gptrec_rl.data.sources.files import split_genres
+from gptrec_rl.data.sources.items import read_catalogue
 from gptrec_rl.data.sources.log import Keep, Log, described
 from gptrec_rl.data.sources.table_file import TableFile
+from gptrec_rl.data.texts import text_array
 from gptrec_rl.errors import InputError
 
 
@@ -55,8 +57,8 @@ def read_table(
     of its first row.
 
     Args:
-        path: Parquet if so named, else CSV (plain, .gz or .xz).
-        items_path: CSV that describes the items in place of the log: item, title, genres and further columns.
+        path: Parquet or CSV, plain or packed with gzip or xz, whatever it is called.
+        items_path: a table that describes the items in place of the log: item, title, genres and further columns.
         columns: names of the columns.
         filters: what is kept.
 
@@ -68,6 +70,7 @@ def read_table(
     for option, name in (("user", columns.user), ("item", columns.item), ("timestamp", columns.timestamp)):
         if name not in file.names:
             raise InputError(f"{path}, line 1: no column {name!r} among {file.names}; name it with --{option}-column")
+    file.require_whole_rows(columns.timestamp)
     users, user_ids = file.codes(columns.user)
     items, item_ids = file.codes(columns.item)
     log = Log(user_ids, item_ids, users, items, file.times(columns.timestamp))
@@ -108,7 +111,7 @@ def filtered(log: Log, catalogue: Catalogue, filters: Filters) -> Log:
 
 def _described_by_log(file: TableFile, log: Log, columns: Columns) -> Catalogue:
     first_rows = np.unique(log.items, return_index=True)[1]
-    titles = np.array(file.texts(columns.title, first_rows)) if columns.title in file.names else log.item_ids
+    titles = text_array(file.texts(columns.title, first_rows)) if columns.title in file.names else log.item_ids
     genres = file.texts(columns.genres, first_rows) if columns.genres in file.names else [""] * len(first_rows)
     named = (columns.user, columns.item, columns.timestamp, columns.title, columns.genres)
     further = {name: file.values(name, first_rows) for name in file.names if name not in named}

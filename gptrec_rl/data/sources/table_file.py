@@ -1,29 +1,53 @@
-"""A CSV or Parquet file as columns of numbers and text, and the way back from a row to the line to be corrected."""
+"""A CSV or Parquet file as columns of numbers and text, and the way back from a row to the line to be corrected.
+
+A file is what its content says, whatever it is called. A cell means what its column is: a column of CSV is text, and
+numbers only where all of it is written as numbers are; a column of Parquet has a type, which says what it is.
+"""
 
 from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gptrec_rl.data.sources.files import bad_line, csv_rows, read_bytes, typed
+from gptrec_rl.data.sources.files import (
+    DAMAGED,
+    LINE_END,
+    bad_line,
+    csv_rows,
+    decode,
+    line_rows,
+    numbers_of,
+    open_packed,
+    read_bytes,
+)
+from gptrec_rl.data.sources.times import reader_of
+from gptrec_rl.data.texts import text_array
 from gptrec_rl.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow
 
+PARQUET = b"PAR1"
+ZIP = b"PK\x03\x04"
+BLOCK_BYTES = 1 << 24
+LARGEST_EXACT = 2**53
+"""The whole numbers that a float tells from their neighbours are smaller than this."""
+
 
 @dataclass(frozen=True)
 class TableFile:
-    """An Arrow table and the file that it was read from: Parquet if so named, else CSV (plain, .gz or .xz)."""
+    """An Arrow table and the file that it was read from: Parquet, or CSV, plain or packed (.gz, .xz)."""
 
     path: Path
     table: pyarrow.Table
+    is_parquet: bool
 
     @classmethod
     def open(cls, path: Path) -> TableFile:
@@ -32,10 +56,14 @@ class TableFile:
         Raises:
             InputError: it is missing or damaged, has no rows, or a row of another length than the header (names it).
         """
-        table = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+        magic = _magic(path)
+        if magic == ZIP:
+            raise InputError(f"{path} is a zip archive or a prepared data file, and no CSV or Parquet; unpack it")
+        is_parquet = magic == PARQUET
+        table = _read_parquet(path) if is_parquet else _read_csv(path)
         if table.num_rows == 0:
-            raise InputError(f"{path} has no rows; give a log of interactions")
-        return cls(path, table)
+            raise InputError(f"{path} has no rows; give a table with some below its header")
+        return cls(path, table, is_parquet)
 
     @property
     def names(self) -> list[str]:
@@ -43,60 +71,109 @@ class TableFile:
         return list(self.table.column_names)
 
     def codes(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return each row's place among the distinct texts of a column, [N] int64, and these in order, [D] str.
+        """Return each row's place among the distinct ids of a column, [N] int64, and these in order, [D] text.
 
         Raises:
-            InputError: a row has no text there.
+            InputError: a row has no id there, one of several lines, or a float that is not the number that it was.
         """
-        import pyarrow.compute
-
-        texts = pyarrow.compute.fill_null(self._as_text(name), "").combine_chunks().dictionary_encode()
-        distinct = np.array(texts.dictionary.to_pylist(), dtype=np.str_)
-        codes = texts.indices.to_numpy()
-        is_empty = (distinct == "")[codes]
-        if is_empty.any():
-            raise self.bad_row(int(is_empty.argmax()), f"a row with a value in column {name!r}")
-        order = np.argsort(distinct)
-        return np.argsort(order)[codes], distinct[order]
+        codes, values = self._distinct(name)
+        texts_of_values = [_text(value) for value in values]
+        for place, (value, text) in enumerate(zip(values, texts_of_values, strict=True)):
+            if (expected := _expected_of_id(value, text)) is not None:
+                raise self.bad_row(int((codes == place).argmax()), expected.format(column=repr(name)))
+        texts, places = np.unique(text_array(texts_of_values), return_inverse=True)
+        return places[codes], texts
 
     def times(self, name: str) -> np.ndarray:
         """Return a column of numbers, or of dates in ISO 8601 (UTC where they don't say), as numbers that sort, [N].
+
+        Their order is exact: integers, dates and Parquet's timestamps stay whole, others become ranks.
 
         Raises:
             InputError: a row has neither.
         """
         import pyarrow
+        from pyarrow import types
 
-        try:
-            values = self.table[name].cast(pyarrow.int64()).to_numpy()  # timestamps too, in their own unit
-        except pyarrow.ArrowException:
-            values = self._parsed_times(self._as_text(name).to_pylist())
-        missing = ~np.isfinite(values)
-        if missing.any():
-            raise self.bad_row(int(missing.argmax()), f"a row with a time in column {name!r}")
-        return np.asarray(values)
+        column = self._column(name)
+        kind = column.type
+        self._refuse(column.is_null().to_numpy(), f"a row with a time in column {name!r}")
+        if types.is_floating(kind):
+            floats = column.to_numpy().astype(np.float64)
+            self._refuse(~np.isfinite(floats), "a row whose time is a number")
+            return np.asarray(floats)
+        if not (types.is_boolean(kind) or types.is_time(kind)):
+            try:
+                return np.asarray(column.cast(pyarrow.int64()).to_numpy())  # timestamps too, in their own unit
+            except pyarrow.ArrowException:
+                pass
+        codes, values = self._distinct(name)
+        texts = [_text(value) for value in values]
+        parse, expected = reader_of(texts[codes[0]])
+        keys = []
+        for place, text in enumerate(texts):
+            try:
+                keys.append(parse(text))
+            except ValueError:
+                raise self.bad_row(int((codes == place).argmax()), expected) from None
+        rank = {key: place for place, key in enumerate(sorted(set(keys)))}
+        return np.array([rank[key] for key in keys])[codes]
 
     def texts(self, name: str, rows: np.ndarray) -> list[str]:
         """Return a column at some rows as text, empty where there is nothing."""
-        return [text or "" for text in self._as_text(name).take(rows).to_pylist()]
+        return [_text(value) for value in self._column(name).take(rows).to_pylist()]
 
     def values(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Return a column at some rows as numbers if that is what they are, else as text.
+        """Return a column at some rows as numbers if that is what the column is, else as text.
 
         Raises:
             InputError: the column holds neither.
         """
-        import pyarrow
+        import pyarrow.compute
+        from pyarrow import types
 
-        column = self.table[name]
-        kind = column.type
-        if any(is_numbers(kind) for is_numbers in (pyarrow.types.is_integer, pyarrow.types.is_floating)):
-            return np.asarray(column.take(rows).to_numpy())
-        return typed(self.texts(name, rows))
+        column = self._column(name)
+        kind, chosen = column.type, column.take(rows)
+        if types.is_decimal(kind):
+            return np.asarray(chosen.cast(pyarrow.float64(), safe=False).to_numpy())
+        if types.is_floating(kind) or ((types.is_integer(kind) or types.is_boolean(kind)) and chosen.null_count == 0):
+            return np.asarray(chosen.to_numpy())
+        if types.is_boolean(kind):
+            return np.asarray(chosen.cast(pyarrow.int8()).to_numpy())
+        if types.is_integer(kind):  # with gaps: floats, where these hold the numbers
+            ends: list[int | None] = list(pyarrow.compute.min_max(column).as_py().values())
+            largest = max((abs(end) for end in ends if end is not None), default=0)
+            if largest < LARGEST_EXACT:
+                return np.asarray(chosen.to_numpy())
+        texts = [_text(value) for value in chosen.to_pylist()]
+        numbers = None if self.is_parquet else numbers_of(pyarrow.compute.unique(column).to_pylist(), texts)
+        return text_array(texts) if numbers is None else numbers
+
+    def require_whole_rows(self, timestamp: str) -> None:
+        """Refuse a CSV in which a pair of stray quotation marks made one cell of several rows.
+
+        Such a row is one in which two lines or more are rows by themselves: as many fields, and a time where it is.
+
+        Raises:
+            InputError: names the line where the row starts.
+        """
+        if self.is_parquet or not _has_line_ends(self.table):
+            return
+        place, n_fields = self.names.index(timestamp), len(self.names)
+        parse = None
+        for line, fields in csv_rows(self.path):
+            if parse is None and line > 1:
+                parse = reader_of(fields[place])[0]
+            if parse is None or not any(map(LINE_END.search, fields)):
+                continue
+            if sum(_is_row(row, place, n_fields, parse) for row in line_rows(fields)) > 1:
+                raise bad_line(
+                    self.path, line, ",".join(fields), "one row: whole rows stand between its quotation marks"
+                )
 
     def bad_row(self, row: int, expected: str) -> InputError:
         """Return the error for a row, by the line where it starts."""
-        if self.path.suffix == ".parquet":
+        if self.is_parquet:
             shown = ",".join(str(value) for value in self.table.slice(row, 1).to_pylist()[0].values())
             return bad_line(self.path, row + 1, shown, expected, unit="row")
         for number, (line, fields) in enumerate(csv_rows(self.path)):
@@ -104,54 +181,85 @@ class TableFile:
                 return bad_line(self.path, line, ",".join(fields), expected)
         raise AssertionError(f"{self.path} has no row {row}")
 
-    def _as_text(self, name: str) -> pyarrow.ChunkedArray:
-        import pyarrow
+    def _refuse(self, is_bad: np.ndarray, expected: str) -> None:
+        if is_bad.any():
+            raise self.bad_row(int(is_bad.argmax()), expected)
 
+    def _distinct(self, name: str) -> tuple[np.ndarray, list[Any]]:
+        """Return each row's place among the distinct values of a column, [N] int64, and these, None for a missing."""
+        encoded = self._column(name).combine_chunks().dictionary_encode("encode")
+        return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+
+    def _column(self, name: str) -> pyarrow.ChunkedArray:
+        """Return a column of numbers, times or text, the latter with 64-bit offsets: there may be more than 2 GiB."""
+        import pyarrow
+        from pyarrow import types
+
+        column = self.table[name]
+        kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+        if types.is_primitive(kind) or types.is_decimal(kind):
+            return column.cast(kind)
         try:
-            return self.table[name].cast(pyarrow.string())
+            return column.cast(pyarrow.large_string())
         except pyarrow.ArrowException:
-            kind = self.table[name].type
             raise InputError(
                 f"{self.path}: column {name!r} has type {kind}, neither numbers nor text; convert it or leave it out"
             ) from None
 
-    def _parsed_times(self, texts: list[str | None]) -> np.ndarray:
-        parse = _number if _is_number(texts[0]) else _iso_seconds
-        times = np.empty(len(texts))
-        for row, text in enumerate(texts):
-            try:
-                times[row] = parse(text or "")
-            except ValueError:
-                expected = "a row whose time is a number" if parse is _number else "a row with an ISO 8601 date"
-                raise self.bad_row(row, expected) from None
-        return times
+
+def _text(value: Any) -> str:
+    """Return a cell as text: whole numbers without a point, whatever type holds them; nothing for a missing value."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
+        return str(int(value))
+    return str(value)
 
 
-def _number(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(text)
-    return value
+def _expected_of_id(value: Any, text: str) -> str | None:
+    """Return what a row has to be whose id is no id; None where it is one."""
+    if not text:
+        return "a row with a value in column {column}"
+    if LINE_END.search(text):
+        return "a row whose column {column} is one line; is a quotation mark too many?"
+    if isinstance(value, float) and not abs(value) < LARGEST_EXACT:
+        return "a row whose column {column} is below 2^53, as floats have to be that are ids"
+    if isinstance(value, float | Decimal) and value != int(value):
+        return "a row with a whole number in column {column}, as ids have to be"
+    return None
 
 
-def _iso_seconds(text: str) -> float:
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _is_number(text: str | None) -> bool:
+def _is_row(fields: list[str], place: int, n_fields: int, parse: Callable[[str], object]) -> bool:
+    if len(fields) != n_fields:
+        return False
     try:
-        _number(text or "")
+        parse(fields[place])
     except ValueError:
         return False
     return True
+
+
+def _magic(path: Path) -> bytes:
+    if path.is_dir():
+        return PARQUET  # a folder of parts, as Spark writes it
+    try:
+        with open_packed(path) as stream:
+            return stream.read(4)
+    except DAMAGED as error:
+        raise InputError(f"{path} can't be read ({error}); give a complete file") from None
 
 
 def _read_parquet(path: Path) -> pyarrow.Table:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
+        if path.is_dir():
+            return pyarrow.parquet.read_table(path)
+        with open_packed(path) as stream:
+            return pyarrow.parquet.read_table(stream)
+    except (*DAMAGED, pyarrow.ArrowException) as error:
         raise InputError(f"{path} can't be read as Parquet ({error}); give a complete file") from None
 
 
@@ -160,16 +268,36 @@ def _read_csv(path: Path) -> pyarrow.Table:
 
     content = read_bytes(path)
     parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    reading = pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES)
     try:
-        names = pyarrow.csv.open_csv(io.BytesIO(content), parse_options=parsing).schema.names
+        names = pyarrow.csv.open_csv(io.BytesIO(content), reading, parsing).schema.names
         if repeated := {name for name in names if names.count(name) > 1}:
             raise InputError(f"{path}, line 1: column {min(repeated)!r} occurs more than once; give each another name")
-        as_text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pyarrow.string()))
-        return pyarrow.csv.read_csv(io.BytesIO(content), parse_options=parsing, convert_options=as_text)
+        if broken := list(filter(LINE_END.search, names)):
+            raise InputError(
+                f"{path}, line 1: column {broken[0][:80]!r} is several lines; is a quotation mark too many?"
+            )
+        as_text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pyarrow.large_string()))
+        table = pyarrow.csv.read_csv(io.BytesIO(content), reading, parsing, as_text)
     except pyarrow.ArrowInvalid as error:
+        decode(content, path, "utf-8-sig")
         rows = csv_rows(path)
         _, header = next(rows, (1, []))
         for line, fields in rows:
             if len(fields) != len(header):
-                raise bad_line(path, line, ",".join(fields), f"a row of {len(header)} fields") from None
+                raise bad_line(
+                    path, line, ",".join(fields), f"a row of {len(header)} fields ({','.join(header)})"
+                ) from None
         raise InputError(f"{path} can't be read as CSV ({error}); give a comma-separated file with a header") from None
+    if _has_line_ends(table):
+        for _ in csv_rows(
+            path
+        ):  # refuses what Arrow lets pass: text behind a closing quotation mark, and one without end
+            pass
+    return table
+
+
+def _has_line_ends(table: pyarrow.Table) -> bool:
+    from pyarrow import compute
+
+    return any(compute.any(compute.match_substring_regex(column, "[\r\n]")).as_py() for column in table.columns)

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gptrec_rl.data.sources.files import integer_rows, read_catalogue, read_text, split_genres, typed
+from gptrec_rl.data.sources.files import integer_rows, numbers_of, read_text, split_genres
+from gptrec_rl.data.sources.items import read_catalogue
 from gptrec_rl.errors import InputError
 
 
@@ -23,7 +24,7 @@ def test_text_is_read_plain_or_packed(tmp_path: Path, suffix: str, pack: object)
 def test_a_damaged_file_is_named(tmp_path: Path, suffix: str, pack: object, damage: slice) -> None:
     path = tmp_path / f"text.txt{suffix}"
     path.write_bytes(pack(b"some text\n" * 50)[damage])  # type: ignore[operator]
-    with pytest.raises(InputError, match=rf"text\.txt{suffix} can't be read"):
+    with pytest.raises(InputError, match=rf"text\.txt{suffix}(, line 1: not utf-8|.*can't be read)"):
         read_text(path)
 
 
@@ -96,7 +97,7 @@ def test_blank_lines_of_an_item_table_are_skipped(tmp_path: Path) -> None:
 def test_a_field_that_never_ends_is_named_by_its_line(tmp_path: Path) -> None:
     path = tmp_path / "items.csv"
     path.write_text('item,title\na,A\nb,"B\n' + "c,C\n" * 50_000)
-    with pytest.raises(InputError, match=r"items\.csv, line 3: field larger than .*quotation mark"):
+    with pytest.raises(InputError, match=r"items\.csv, line 3: unexpected end of data; is a quotation mark"):
         read_catalogue(path, "item")
 
 
@@ -111,9 +112,37 @@ def test_genres_are_split_trimmed_and_kept_once() -> None:
     assert split_genres(["War| Comedy |War", "", "|"]) == [["War", "Comedy"], [], []]
 
 
+def test_that_a_film_has_no_genres_is_no_genre() -> None:
+    assert split_genres(["(no genres listed)", "(no genres listed)|War"]) == [[], ["War"]]
+
+
 @pytest.mark.parametrize(
-    ("values", "kind"),
-    [(["1", "-2"], "i"), (["1", "2.5"], "f"), (["1", ""], "f"), (["1", "two"], "U"), (["1" * 30], "f")],
+    ("cells", "kind"),
+    [
+        (["1", "-2"], "i"),
+        (["1", "2.50"], "f"),
+        (["1", ""], "f"),
+        (["1e-05", "1.2345678901e+16"], "f"),  # as Python prints floats
+        (["1", "two"], None),
+        (["007", "7"], None),
+        (["18_24", "25_34"], None),
+        (["1e5", "2e7"], None),
+        (["+1", "2"], None),
+        (["nan", "1.5"], None),
+        (["inf", "1.5"], None),
+        (["\u0661", "2"], None),  # an Arabic digit
+        (["9223372036854775807", "0"], "i"),
+        (["9223372036854775808", "0"], None),  # no int64, and a float would round it
+        (["1700000000000000001", ""], None),
+        (["", ""], None),
+    ],
 )
-def test_text_columns_become_numbers_where_all_are(values: list[str], kind: str) -> None:
-    assert typed(values).dtype.kind == kind
+def test_a_column_is_numbers_only_if_all_of_it_is_written_as_numbers(cells: list[str], kind: str | None) -> None:
+    numbers = numbers_of(cells, cells)
+    assert (None if numbers is None else numbers.dtype.kind) == kind
+
+
+def test_what_a_file_holds_is_told_by_its_first_bytes(tmp_path: Path) -> None:
+    for name, content in {"a.csv": gzip.compress(b"x"), "b.txt": lzma.compress(b"x"), "c.gz": b"x"}.items():
+        (tmp_path / name).write_bytes(content)
+        assert read_text(tmp_path / name) == "x"

@@ -108,6 +108,7 @@ def test_games_without_tags_can_be_dropped(tmp_path: Path) -> None:
     [
         ("{'username': 'u', 'product_id': '1'}", "line 2: .* is not a review with username, product_id and date"),
         ("{'username': 'u', 'product_id': '1', 'date': '24.2.2015'}", "line 2: .* is not a review with"),
+        ("{'username': None, 'product_id': '1', 'date': '2015-02-24'}", "line 2: .* is not a review with"),
         ("{'username': 'u', 'product_id': ", "line 2: .* is not a Python literal of a dictionary"),
         ("['a', 'list']", "line 2: .* is not a Python literal of a dictionary"),
         ("__import__('os').getcwd()", "line 2: .* is not a Python literal of a dictionary"),

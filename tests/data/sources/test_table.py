@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +184,10 @@ def test_parquet_times_of_the_day_alone_are_refused(tmp_path: Path) -> None:
         (["1,x,1", "1,y,"], "line 3: '1,y,' is not a row whose time is a number"),
         (["1,x,2015-02-24", "1,y,24.2.2015"], "line 3: '1,y,24.2.2015' is not a row with an ISO 8601 date"),
         (["1,x,1", "", ",y,2"], "line 4: ',y,2' is not a row with a value in column 'user'"),
-        (["1,x,1", '1,"two\nlines",2', "1,,2"], "line 5: '1,,2' is not a row with a value in column 'item'"),
+        (
+            ["1,x,1", '1,"two\nlines",2', "1,,2"],
+            "line 3: '1,two.*lines,2' is not a row whose column 'item' is one line",
+        ),
         ([], "has no rows"),
     ],
 )
@@ -247,3 +252,220 @@ def test_a_bad_row_of_a_parquet_file_is_named(tmp_path: Path, column: dict[str, 
     pq.write_table(pa.table(columns), tmp_path / "log.parquet")
     with pytest.raises(InputError, match=rf"log\.parquet[,:] {message}"):
         read_table(tmp_path / "log.parquet")
+
+
+def parquet(path: Path, **columns: object) -> Path:
+    """Write a log in which user 1 has items a, b and user 2 too, with some columns put in."""
+    plain = {"user": ["1", "1", "2", "2"], "item": ["a", "b", "a", "b"], "timestamp": [1, 2, 3, 4]}
+    pq.write_table(pa.table({**plain, **columns}), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2024-01-01 00:00:00.000000100", "2024-01-01 00:00:00.000000200", "2024-01-01 00:00:00.0000003"],
+        ["2024-01-01T00:00:00.123456789012Z", "2024-01-01T00:00:00.123456789013Z", "2024-01-01T00:00:01Z"],
+        # 23:59:59.9999999, 0:00:00.0000001 and 0:00:00.0000002 o'clock UTC
+        [
+            "2024-01-01T00:59:59.9999999+01:00",
+            "2024-01-01T01:00:00.0000001+01:00",
+            "2023-12-31T23:00:00.0000002-01:00",
+        ],
+        ["1700000000000000001.0", "1700000000000000002", "1700000000000000003"],  # one odd cell
+        ["1700000000.000000001", "1700000000.000000002", "1700000000.000000003"],
+        ["18446744073709551614", "18446744073709551615", "1e20"],  # no int64 holds them
+    ],
+)
+def test_no_digit_of_a_time_is_lost(tmp_path: Path, times: list[str]) -> None:
+    first, second, third = times
+    text = f"user,item,timestamp\n1,c,{third}\n1,b,{second}\n1,a,{first}\n"
+    assert histories_by_id(read_table(write(tmp_path / "log.csv", text))[0]) == {"1": ["a", "b", "c"]}
+
+
+def test_equal_times_written_in_two_ways_keep_the_order_of_the_file(tmp_path: Path) -> None:
+    text = "user,item,timestamp\n1,b,2024-01-01T00:00:00.50\n1,a,2024-01-01T01:00:00.5+01:00\n"
+    assert histories_by_id(read_table(write(tmp_path / "log.csv", text))[0]) == {"1": ["b", "a"]}
+
+
+def test_an_empty_time_among_large_integers_is_refused_by_its_line(tmp_path: Path) -> None:
+    text = "user,item,timestamp\n1,b,1700000000000000002\n1,a,\n"
+    with pytest.raises(InputError, match=r"log\.csv, line 3: '1,a,' is not a row whose time is a number"):
+        read_table(write(tmp_path / "log.csv", text))
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [Decimal("1700000000000000000.3"), Decimal("1700000000000000000.2")],
+        pa.array([2**64 - 1, 2**64 - 2], pa.uint64()),
+        pa.array([2, 1], pa.timestamp("s")),
+        pa.array([2, 1], pa.timestamp("ms", "Europe/London")),
+    ],
+)
+def test_parquet_times_of_any_type_are_exact(tmp_path: Path, times: list[object] | pa.Array) -> None:
+    pq.write_table(pa.table({"user": [1, 1], "item": [70, 80], "timestamp": times}), tmp_path / "log.parquet")
+    assert histories_by_id(read_table(tmp_path / "log.parquet")[0]) == {"1": ["80", "70"]}
+
+
+@pytest.mark.parametrize(
+    "users",
+    [
+        [12345678901.0, 12345678901.0, 42.0, 42.0],
+        [Decimal("12345678901.00"), Decimal("12345678901.00"), Decimal("42.00"), Decimal("42.00")],
+        pa.array([12345678901, 12345678901, 42, 42]).dictionary_encode(),
+        pa.array([b"12345678901", b"12345678901", b"42", b"42"]),
+    ],
+)
+def test_ids_that_are_whole_numbers_are_written_as_such(tmp_path: Path, users: list[object] | pa.Array) -> None:
+    interactions, _ = read_table(parquet(tmp_path / "log.parquet", user=users))
+    assert interactions.user_ids.tolist() == ["12345678901", "42"]
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [
+        (float("nan"), "with a value in column 'user'"),
+        (None, "with a value in column 'user'"),
+        (1.5, "with a whole number in column 'user'"),
+        (float("inf"), "below 2.53"),
+        (1e17, "below 2.53"),  # 100000000000000001 is the same float
+    ],
+)
+def test_a_float_that_is_no_id_is_refused_by_its_row(tmp_path: Path, user: float | None, expected: str) -> None:
+    with pytest.raises(InputError, match=rf"log\.parquet, row 3: .* is not a row .*{expected}"):
+        read_table(parquet(tmp_path / "log.parquet", user=[1.0, 1.0, user, 2.0]))
+
+
+def test_ids_that_read_as_missing_are_texts_all_the_same(tmp_path: Path) -> None:
+    names = ["NA", "nan", "null", "007", "1e3"]
+    text = "user,item,timestamp\n" + "".join(f"{name},a,1\n{name},b,2\n" for name in names)
+    assert set(read_table(write(tmp_path / "log.csv", text))[0].user_ids.tolist()) == set(names)
+
+
+def test_a_text_column_of_parquet_stays_text(tmp_path: Path) -> None:
+    columns = {"age": ["18_24", "25_34"] * 2, "shelf": ["007", "7"] * 2, "size": ["1", "2"] * 2}
+    catalogue = read_table(parquet(tmp_path / "log.parquet", **columns))[0].catalogue
+    assert {name: column.tolist() for name, column in catalogue.columns.items()} == {
+        name: cells[:2] for name, cells in columns.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ([True, False], [True, False]),
+        ([Decimal("9.99"), Decimal("1.50")], [9.99, 1.5]),
+        ([1, None], [1.0, np.nan]),
+        ([1700000000000000001, None], ["1700000000000000001", ""]),  # no float holds it
+        ([date(2015, 2, 24), None], ["2015-02-24", ""]),
+    ],
+)
+def test_further_columns_of_parquet_are_what_their_type_says(
+    tmp_path: Path, cells: list[object], expected: list[object]
+) -> None:
+    catalogue = read_table(parquet(tmp_path / "log.parquet", extra=cells * 2))[0].catalogue
+    np.testing.assert_array_equal(catalogue.columns["extra"].tolist(), expected)
+
+
+def test_a_column_of_csv_is_numbers_only_if_the_rows_of_no_item_say_otherwise(tmp_path: Path) -> None:
+    text = "user,item,timestamp,shelf\n1,a,1,7\n1,b,2,8\n2,a,1,007\n2,b,2,8\n"
+    assert read_table(write(tmp_path / "log.csv", text))[0].catalogue.columns["shelf"].tolist() == ["7", "8"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "line"),
+    [
+        (['1,b,2,"Heroes', "1,c,3,Gamma", '2,d,4,"Low', "2,e,5,Eta"], 3),  # a mark that opens closes in mid-cell
+        (['1,b,2,"Heroes', "1,c,3,Gamma", '2,d,4,Low"', "2,e,5,Eta"], 3),  # well-formed, and two rows short
+        (['1,b,2,"Heroes', '1,c,3,Gamma"', "2,e,5,Eta"], 3),
+        (['1,b,2,"Heroes', "1,c,3,Gamma"], 3),  # never closed
+        (['"1,b,2,Heroes', '1",c,3,Gamma'], 3),
+        (['1,b,"2,Heroes', '1,c,3",Gamma'], 3),
+    ],
+)
+def test_quotation_marks_that_swallow_rows_are_refused(tmp_path: Path, lines: list[str], line: int) -> None:
+    text = "\n".join(["user,item,timestamp,title", "1,a,1,Alpha", *lines]) + "\n"
+    with pytest.raises(InputError, match=rf"log\.csv, line {line}:.*quotation mark"):
+        read_table(write(tmp_path / "log.csv", text))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("user,item,timestamp,title", '1,b,2,"Two, three,{end}and ""four"" lines"'),
+        ("title,user,item,timestamp", '"Two, three,{end}and ""four"" lines",1,b,2'),
+        ("user,title,item,timestamp", '1,"Two, three,{end}and ""four"" lines",b,2'),
+    ],
+)
+def test_titles_may_have_several_lines(tmp_path: Path, end: str, header: str, row: str) -> None:
+    other = {"user": "1", "item": "a", "timestamp": "1", "title": "Alpha"}
+    path = tmp_path / "log.csv"
+    lines = [header, ",".join(other[name] for name in header.split(",")), row.format(end=end)]
+    path.write_bytes((end.join(lines) + end).encode())
+    titles = read_table(path)[0].catalogue.titles.tolist()
+    assert titles == ["Alpha", f'Two, three,{end}and "four" lines']
+
+
+def test_a_cell_of_a_million_letters_is_read(tmp_path: Path) -> None:
+    text = f"user,item,timestamp,title\n1,a,1,{'w' * 1_500_000}\n1,b,2,short\n"
+    assert [len(title) for title in read_table(write(tmp_path / "log.csv", text))[0].catalogue.titles] == [1_500_000, 5]
+
+
+@pytest.mark.parametrize("name", ["log.PARQUET", "log.parq", "log", "log.csv"])
+def test_parquet_is_known_by_its_content(tmp_path: Path, name: str) -> None:
+    items = tmp_path / "items.parq"
+    pq.write_table(pa.table({"item": ["b", "a"], "title": ["Beta", "Alpha"], "year": [2, 1]}), items)
+    catalogue = read_table(parquet(tmp_path / name), items)[0].catalogue
+    assert (catalogue.titles.tolist(), catalogue.columns["year"].tolist()) == (["Alpha", "Beta"], [1, 2])
+
+
+def test_csv_is_known_by_its_content(tmp_path: Path) -> None:
+    plain, _ = read_table(write(tmp_path / "log.parquet", LOG))
+    (tmp_path / "packed.csv").write_bytes(gzip.compress(LOG.encode()))
+    packed, _ = read_table(tmp_path / "packed.csv")
+    assert plain.hash == packed.hash
+
+
+def test_a_prepared_data_file_is_no_log(tmp_path: Path) -> None:
+    read_table(write(tmp_path / "log.csv", LOG))[0].save(tmp_path / "log.npz")
+    with pytest.raises(InputError, match=r"log\.npz is a zip archive or a prepared data file"):
+        read_table(tmp_path / "log.npz")
+
+
+def as_large_text(values: list[object]) -> pa.Array:
+    return pa.array(values, pa.large_string() if isinstance(values[0], str) else None)
+
+
+def as_text_view(values: list[object]) -> pa.Array:
+    return pa.array(values, pa.string_view() if isinstance(values[0], str) else None)
+
+
+def as_categories(values: list[object]) -> pa.Array:
+    return pa.array(values).dictionary_encode()
+
+
+@pytest.mark.parametrize("row_group_size", [1, 4])
+@pytest.mark.parametrize("kind", [pa.array, as_categories, as_large_text, as_text_view])
+def test_all_encodings_of_one_log_are_the_same_log(
+    tmp_path: Path, kind: Callable[[list[object]], pa.Array], row_group_size: int
+) -> None:
+    rows: dict[str, list[object]] = {
+        "user": ["1", "1", "2", "2"], "item": ["b", "a", "b", "a"], "timestamp": [2, 1, 3, 4],
+        "title": ["B", "A", "B", "A"], "genres": ["X|Y", "X", "X|Y", "X"],
+    }  # fmt: skip
+    table = pa.table({name: kind(values) for name, values in rows.items()})
+    pq.write_table(table, tmp_path / "log.parquet", row_group_size=row_group_size)
+    interactions, _ = read_table(tmp_path / "log.parquet")
+    assert histories_by_id(interactions) == {"1": ["a", "b"], "2": ["b", "a"]}
+    assert interactions.catalogue.titles.tolist() == ["A", "B"]
+    assert [interactions.catalogue.genres_of(item) for item in (1, 2)] == [["X"], ["X", "Y"]]
+
+
+def test_tomorrows_log_with_another_user_has_the_same_catalogue(tmp_path: Path) -> None:
+    header = "user,item,timestamp,rating\n"
+    monday, _ = read_table(write(tmp_path / "monday.csv", header + "1,b,1,5\n1,a,2,3\n"))
+    tuesday, _ = read_table(write(tmp_path / "tuesday.csv", header + "0,a,8,1\n0,b,9,2\n1,b,1,5\n1,a,2,3\n"))
+    assert monday.catalogue.hash == tuesday.catalogue.hash
+    assert monday.hash != tuesday.hash
