@@ -7,5 +7,9 @@ class InputError(ValueError):
     """Bad input from outside: the message names the thing, its value and the remedy."""
 
 
+class StorageError(InputError):
+    """Storage fails, which says nothing of what it holds; a process of a fleet waits until it works again."""
+
+
 class DivergedError(InputError):
     """Losses are not finite any more: the last saved state is good, and other settings are needed from there."""

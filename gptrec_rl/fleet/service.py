@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError
 from gptrec_rl.fleet.processes import BAD_INPUT, TERMINATED, StopEvent
 from gptrec_rl.fleet.redis_option import redis_options
 from gptrec_rl.fleet.reporter import Reporter
 from gptrec_rl.transport import names
 from gptrec_rl.transport.control import Control
-from gptrec_rl.transport.entry import DiskFullError
 
 if TYPE_CHECKING:
     from gptrec_rl.fleet.run_folder import Run
@@ -103,14 +102,14 @@ class Orders:
 
     @contextmanager
     def full_disk_waited_for(self, worker: Worker) -> Iterator[None]:
-        """Suppress the error of a checkpoint that has no room, and wait a moment; the caller tries again.
+        """Suppress the error of storage that is full or fails, and wait a moment; the caller tries again.
 
         Raises:
-            DiskFullError: there is no room, and the process is to stop.
+            StorageError: storage is full or fails, and the process is to stop.
         """
         try:
             yield
-        except DiskFullError as error:
+        except StorageError as error:
             if self._stop.is_set():
                 raise
             logger.warning("%s", error)
