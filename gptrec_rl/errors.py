@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+STORAGE_FAILS = 74
+"""Exit code of a service whose storage fails (EX_IOERR of sysexits.h): a restart may help."""
+
+
 class InputError(ValueError):
     """Bad input from outside: the message names the thing, its value and the remedy."""
 

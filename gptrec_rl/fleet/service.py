@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
-from gptrec_rl.errors import InputError, StorageError
+from gptrec_rl.errors import STORAGE_FAILS, InputError, StorageError
 from gptrec_rl.fleet.processes import BAD_INPUT, TERMINATED, StopEvent
 from gptrec_rl.fleet.redis_option import redis_options
 from gptrec_rl.fleet.reporter import Reporter
@@ -56,7 +56,7 @@ def start_service(run_dir: Path, data: Path | None) -> Iterator[Run]:
         yield Run.open(run_dir, data)
     except InputError as error:
         logger.error("%s", error)
-        sys.exit(BAD_INPUT)
+        sys.exit(STORAGE_FAILS if isinstance(error, StorageError) else BAD_INPUT)
 
 
 class Worker(Protocol):

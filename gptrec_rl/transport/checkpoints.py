@@ -289,4 +289,7 @@ class CheckpointStore:
         kept = {*held, *newest, *([best["folder"]] if best else [])}
         for name in there:  # with what a killed writer left unfinished
             if f"{kind}/{name}" not in kept:
-                self._storage.remove(f"{kind}/{name}")
+                try:
+                    self._storage.remove(f"{kind}/{name}")
+                except OSError as error:
+                    logger.warning("%s/%s stays for now: %s", kind, name, error)
