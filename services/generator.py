@@ -24,9 +24,10 @@ def main(run_dir: Path, data: Path | None, redis_url: str, index: int | None) ->
         orders = Orders(stop, transport.control)
         generator = Generator(run.split, run.config, transport, index)
         while orders.go_on(generator):
-            if not generator.step():
-                stop.wait(IDLE_S)
-                generator.waited(IDLE_S)
+            with orders.full_disk_waited_for(generator):
+                if not generator.step():
+                    stop.wait(IDLE_S)
+                    generator.waited(IDLE_S)
             if generator.reporter.is_due:
                 generator.report()
         generator.report()

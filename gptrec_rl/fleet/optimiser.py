@@ -199,7 +199,7 @@ class Optimiser:
         files = {**self.learner.to_files(), COUNTERS_FILE: json.dumps(counters).encode(), **self._companions()}
         if self._recorder is not None:
             self._recorder.sync()
-        self._transport.store.save_learner(files, self._origin())
+        self._transport.store.save_learner(files, self._origin(self._version))
         self._saved_at = time.monotonic()
 
     def report(self) -> None:
@@ -221,11 +221,12 @@ class Optimiser:
             self._publish()
 
     def _publish(self) -> None:
-        self._version += 1
-        entry = self._transport.store.publish_policy(self.learner.policy.to_files(), self._origin())
+        version = self._version + 1  # counts when it is published: a repeated try has the same number
+        entry = self._transport.store.publish_policy(self.learner.policy.to_files(), self._origin(version))
         if self._recorder is not None:
             self._recorder.published(entry)
-        self._transport.cache.advance(self.token, self._version, self.learner.step)
+        self._transport.cache.advance(self.token, version, self.learner.step)
+        self._version = version
         self._published_step = self.learner.step
 
     def _inspect(self, batch: RolloutBatch) -> None:
@@ -239,10 +240,10 @@ class Optimiser:
         if error is not None:
             self.reporter.observe({names.AUDIT_ERROR: error})
 
-    def _origin(self) -> Origin:
+    def _origin(self, version: int) -> Origin:
         return Origin(
             token=self.token,
-            version=self._version,
+            version=version,
             step=self.learner.step,
             catalogue_hash=self._split.catalogue.hash,
             split_hash=self._split.hash,

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import STORAGE_FAILS, InputError, StorageError
 from gptrec_rl.fleet.processes import BAD_INPUT, TERMINATED, StopEvent
 from gptrec_rl.fleet.redis_option import redis_options
 from gptrec_rl.fleet.reporter import Reporter
 from gptrec_rl.transport import names
 from gptrec_rl.transport.control import Control
-from gptrec_rl.transport.entry import DiskFullError
 
 if TYPE_CHECKING:
     from gptrec_rl.fleet.run_folder import Run
@@ -58,8 +57,12 @@ def start_service(run_dir: Path, data: Path | None) -> Iterator[Run]:
         yield Run.open(run_dir, data)
     except InputError as error:
         logger.error("%s", error)
+<<<<<<< HEAD
         record_failure(run_dir, str(error))  # where no Supervisor runs, its log is elsewhere
         sys.exit(BAD_INPUT)
+=======
+        sys.exit(STORAGE_FAILS if isinstance(error, StorageError) else BAD_INPUT)
+>>>>>>> h4
 
 
 class Worker(Protocol):
@@ -105,14 +108,14 @@ class Orders:
 
     @contextmanager
     def full_disk_waited_for(self, worker: Worker) -> Iterator[None]:
-        """Suppress the error of a checkpoint that has no room, and wait a moment; the caller tries again.
+        """Suppress the error of storage that is full or fails, and wait a moment; the caller tries again.
 
         Raises:
-            DiskFullError: there is no room, and the process is to stop.
+            StorageError: storage is full or fails, and the process is to stop.
         """
         try:
             yield
-        except DiskFullError as error:
+        except StorageError as error:
             if self._stop.is_set():
                 raise
             logger.warning("%s", error)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from gptrec_rl.errors import StorageError
 from gptrec_rl.transport.entry import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
@@ -25,6 +26,7 @@ from gptrec_rl.transport.entry import (
     parse_manifest,
     refused_writes,
     seal,
+    unread,
     verify,
 )
 from gptrec_rl.transport.storage import Check, open_storage
@@ -73,7 +75,7 @@ class CheckpointStore:
         self._commit(entry, files)
         self._fence()
         self._replace(LATEST, {"folder": entry.folder}, lambda: self._refuse_after_a_newer(entry))
-        self._retain(POLICIES)
+        self._tidy(POLICIES)
         return entry
 
     def save_learner(self, files: Mapping[str, bytes], origin: Origin) -> Entry:
@@ -86,7 +88,7 @@ class CheckpointStore:
             return saved
         entry = seal(folder, files, origin)
         self._commit(entry, files)
-        self._retain(LEARNER)
+        self._tidy(LEARNER)
         return entry
 
     def policies(self) -> list[Entry]:
@@ -189,6 +191,8 @@ class CheckpointStore:
     def _commit(self, entry: Entry, files: Mapping[str, bytes]) -> None:
         self._refuse_after_a_newer(entry)
         there = self._load_entry(entry.folder)
+        if there == entry:  # committed by a try that failed after it
+            return
         if there is not None and there.token == entry.token:
             raise CheckpointError(f"{entry.folder} is already published; versions only grow")
         with refused_writes(f"{self.root}/{entry.folder}"):
@@ -208,7 +212,7 @@ class CheckpointStore:
         One that was paused before its last check finds our entry; one that was paused after it finds nothing to commit.
         """
         for folder in ("", f"{POLICIES}/", f"{LEARNER}/"):
-            for name in self._storage.list(folder):
+            for name in self._list(folder):
                 if name.startswith(".") and (folder or LATEST in name):  # the others in the root are the validator's
                     self._storage.remove(f"{folder}{name}")
 
@@ -217,7 +221,7 @@ class CheckpointStore:
             self._storage.replace(path, json.dumps(content).encode(), check)
 
     def _entries(self, kind: str) -> list[Entry]:
-        folders = (f"{kind}/{name}" for name in self._storage.list(kind) if _ENTRY_NAME.fullmatch(name))
+        folders = (f"{kind}/{name}" for name in self._list(kind) if _ENTRY_NAME.fullmatch(name))
         entries = [entry for folder in folders if (entry := self._load_entry(folder))]
         return sorted(entries, key=lambda entry: (entry.token, entry.version, entry.step))
 
@@ -229,11 +233,19 @@ class CheckpointStore:
                 logger.warning("checkpoint passed over: %s", error)
         return None
 
+    def _list(self, folder: str) -> list[str]:
+        try:
+            return self._storage.list(folder)
+        except OSError as error:
+            raise StorageError(f"storage fails at {folder or self.root}: {error}; see that it can be read") from None
+
     def _load_entry(self, folder: str) -> Entry | None:
         try:
             return parse_manifest(folder, self._storage.read(f"{folder}/{MANIFEST}", MAX_MANIFEST_BYTES))
-        except OSError:  # not committed, removed, or of no sensible size
-            return None
+        except OSError as error:
+            if isinstance(failure := unread(f"{folder}/{MANIFEST}", error), StorageError):
+                raise failure from None
+            return None  # not committed, removed, or of no sensible size
         except CheckpointError as error:
             logger.warning("checkpoint passed over: %s", error)
             return None
@@ -242,7 +254,11 @@ class CheckpointStore:
         """Return a pointer's folder and its numbers; None when it isn't there, or damaged by something else than us."""
         try:
             content = parse_json(self._storage.read(path, MAX_POINTER_BYTES))
-        except (OSError, ValueError):
+        except OSError as error:
+            if isinstance(failure := unread(path, error), StorageError):
+                raise failure from None
+            return None
+        except ValueError:
             return None
         if not isinstance(content, dict) or content.keys() != {"folder", *numbers}:
             return None
@@ -252,7 +268,7 @@ class CheckpointStore:
 
     def _held_folders(self) -> set[str]:
         held = set()
-        for name in self._storage.list(HOLDS):
+        for name in self._list(HOLDS):
             hold = self._load_pointer(f"{HOLDS}/{name}", "until")
             if hold and hold["until"] > time.time():
                 held.add(hold["folder"])
@@ -260,8 +276,15 @@ class CheckpointStore:
                 self._storage.remove(f"{HOLDS}/{name}")
         return held
 
+    def _tidy(self, kind: str) -> None:
+        """Remove what is superseded; what can't be read or removed now stays until the next time."""
+        try:
+            self._retain(kind)
+        except (OSError, StorageError) as error:
+            logger.warning("old %s entries stay for now: %s", kind, error)
+
     def _retain(self, kind: str) -> None:
-        there = self._storage.list(kind)  # first of all: what comes later, from a newer optimiser, stays
+        there = self._list(kind)  # first of all: what comes later, from a newer optimiser, stays
         held = self._held_folders()
         best = self._load_pointer(BEST, "score")  # after the holds: a reader marks before it lets go
         newest = [entry.folder for entry in self._entries(kind)[-self._keep[kind] :]]
@@ -269,4 +292,7 @@ class CheckpointStore:
         kept = {*held, *newest, *unscored, *([best["folder"]] if best else [])}
         for name in there:  # with what a killed writer left unfinished
             if f"{kind}/{name}" not in kept:
-                self._storage.remove(f"{kind}/{name}")
+                try:
+                    self._storage.remove(f"{kind}/{name}")
+                except OSError as error:
+                    logger.warning("%s/%s stays for now: %s", kind, name, error)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError
 from gptrec_rl.transport.messages import MAX_INT
 from gptrec_rl.transport.storage import LocalStorage
 
@@ -32,7 +32,7 @@ class CheckpointError(InputError):
     """A checkpoint that is damaged, incomplete or out of place; the message names the file and what is wrong."""
 
 
-class DiskFullError(InputError):
+class DiskFullError(StorageError):
     """A checkpoint has no room; what was there before is as it was, and a process of a fleet waits."""
 
 
@@ -153,7 +153,7 @@ def verify(entry: Entry, read: Callable[[str, int], bytes]) -> dict[str, bytes]:
         try:
             data = read(name, record.size)
         except OSError as error:
-            raise CheckpointError(f"{entry.folder}/{name} can't be read: {error}") from None
+            raise unread(f"{entry.folder}/{name}", error) from None
         if len(data) != record.size:
             raise CheckpointError(f"{entry.folder}/{name} has {len(data)} bytes, not the {record.size} of its manifest")
         if hashlib.sha256(data).hexdigest() != record.sha256:
@@ -162,18 +162,26 @@ def verify(entry: Entry, read: Callable[[str, int], bytes]) -> dict[str, bytes]:
     return files
 
 
+def unread(path: str, error: OSError) -> CheckpointError | StorageError:
+    """Return what a file that could not be read means: it is not there or not one of ours, or storage fails."""
+    is_damage = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EFBIG)
+    if is_damage or isinstance(error, FileNotFoundError):  # an object store's has no number
+        return CheckpointError(f"{path} can't be read: {error}")
+    return StorageError(f"storage fails at {path}: {error}; see that it can be reached and read")
+
+
 @contextmanager
 def refused_writes(path: str) -> Iterator[None]:
     """Tell of a checkpoint that could not be written within the context as an `InputError`.
 
     Raises:
         DiskFullError: there is no room for it.
-        InputError: for another reason.
+        StorageError: for another reason.
     """
     try:
         yield
     except OSError as error:
-        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else InputError
+        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
         raise kind(
             f"checkpoint {path} can't be written: {error.strerror or error}; free some space, allow writing there, "
             "and see that nobody else writes it; then resume"
@@ -213,7 +221,9 @@ def read_folder(path: Path) -> tuple[Entry, dict[str, bytes]]:
     """
     try:
         manifest = LocalStorage(path).read(MANIFEST, MAX_MANIFEST_BYTES)
-    except OSError:
+    except OSError as error:
+        if isinstance(failure := unread(f"{path}/{MANIFEST}", error), StorageError):
+            raise failure from None
         raise InputError(f"{path} is not a checkpoint: it has no {MANIFEST}; give the folder of a model") from None
     entry = parse_manifest(str(path), manifest)
     return entry, verify(entry, LocalStorage(path).read)

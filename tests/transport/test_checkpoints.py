@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError
 from gptrec_rl.transport.checkpoints import CheckpointStore
 from gptrec_rl.transport.entry import CheckpointError, Entry, Origin, read_folder
+from gptrec_rl.transport.storage import LocalStorage
 
 FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 40}
 ORIGIN: dict[str, Any] = {"catalogue_hash": "c", "split_hash": "s", "config": {"learning_rate": 1e-5}}
@@ -144,9 +145,48 @@ def test_an_older_optimiser_cannot_publish_or_save(root: str) -> None:
 
 def test_a_version_is_published_once(root: str) -> None:
     store = CheckpointStore(root)
-    publish(store, version=1)
+    publish(store, version=1, step=20)
     with pytest.raises(CheckpointError, match="v00000001 is already published"):
-        publish(store, version=1)
+        publish(store, version=1, step=40)
+
+
+def test_a_repeated_publish_of_the_same_policy_goes_on_from_where_it_was(local: CheckpointStore) -> None:
+    assert publish(local, version=1) == publish(local, version=1)
+    assert [entry.version for entry in local.policies()] == [1]
+
+
+def _fail(*_: Any) -> Any:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_store_that_cannot_be_read_is_not_an_empty_one(
+    local: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(local, step=20)
+    publish(local, version=1)
+    monkeypatch.setattr(LocalStorage, "read", _fail)
+    for ask in (local.read_latest_learner, local.highest_token, local.latest_policy, local.best):
+        with pytest.raises(StorageError, match="Input/output error"):
+            ask()
+
+
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(
+    local: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(local, step=20)
+    monkeypatch.setattr(LocalStorage, "list", _fail)
+    with pytest.raises(StorageError, match="Input/output error"):
+        local.read_latest_learner()
+
+
+def test_an_old_entry_that_cannot_be_removed_fails_no_publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = CheckpointStore(str(tmp_path), keep_policies=1)
+    publish(store, version=1)
+    monkeypatch.setattr(LocalStorage, "remove", _fail)
+    assert publish(store, version=2).version == 2
+    monkeypatch.undo()
+    publish(store, version=3)
+    assert [entry.version for entry in store.policies()] == [3]
 
 
 def test_a_newer_optimiser_takes_the_place_of_an_older_one_s_policy(root: str) -> None:
@@ -327,7 +367,7 @@ def test_a_full_disk_leaves_what_was_there(
 
 ENDLESS_PUBLISHING = """
 import sys
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError
 from gptrec_rl.transport.checkpoints import CheckpointStore
 from gptrec_rl.transport.entry import Origin
 
