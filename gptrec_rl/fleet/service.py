@@ -57,12 +57,10 @@ def start_service(run_dir: Path, data: Path | None) -> Iterator[Run]:
         yield Run.open(run_dir, data)
     except InputError as error:
         logger.error("%s", error)
-<<<<<<< HEAD
+        if isinstance(error, StorageError):
+            sys.exit(STORAGE_FAILS)
         record_failure(run_dir, str(error))  # where no Supervisor runs, its log is elsewhere
         sys.exit(BAD_INPUT)
-=======
-        sys.exit(STORAGE_FAILS if isinstance(error, StorageError) else BAD_INPUT)
->>>>>>> h4
 
 
 class Worker(Protocol):
