@@ -208,7 +208,13 @@ class Supervisor:
         return cursor != before
 
     def _wait_for(self, what: str, error: Exception) -> bool:
-        """Say once what is waited for; who can't be heard meanwhile isn't hanging. There was no page."""
+        """Say once what is waited for; who can't be heard meanwhile isn't hanging. There was no page.
+
+        Raises:
+            InputError: waiting doesn't help.
+        """
+        if isinstance(error, InputError):
+            raise error
         if what != self._trouble:
             _log.warning("the Supervisor waits for %s: %s", what, error)
         self._trouble, self._deaf_until = what, self._clock()

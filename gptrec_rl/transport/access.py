@@ -27,9 +27,12 @@ RIGHTS = (
     "+evalsha",
     "+pexpire",
     "+script|load",
+    "+time",
     "-@dangerous",
+    "+info",
 )
-"""Hashes, sets, streams and strings, and the transport's own scripts; no look at other keys or clients."""
+"""Hashes, sets, streams and strings, the transport's own scripts, what Redis is and its clock; no look at other keys or
+clients."""
 
 
 def read_password(file: Path) -> str:

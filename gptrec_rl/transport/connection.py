@@ -14,12 +14,20 @@ from urllib.parse import quote, urlsplit
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
     ConnectionError,
+    InvalidResponse,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
     TimeoutError,
+    TryAgainError,
 )
 from redis.retry import Retry
 
@@ -51,17 +59,20 @@ def with_password(url: str, password: str) -> str:
 
 
 def connect(url: str) -> redis.Redis:
-    """Connect to Redis and make sure that it answers, within seconds.
+    """Connect to Redis and make sure that it answers and can serve a fleet, within seconds.
 
     The client gives bytes, not text, and raises a `redis.RedisError` as soon as its connection is lost; its next call
-    connects again.
+    connects again. What waiting can't mend is a `RedisRefusedError`.
 
     Raises:
-        InputError: there is no Redis at this URL, it refuses the password, or there is none and it is another machine.
+        InputError: there is no Redis at this URL, it refuses the password, it can't serve a fleet (see `_examine`), or
+            there is no password and it is another machine.
     """
-    client = _client(url)
+    client = _client(url, _Sorted(NoBackoff(), 0, redact(url)))
     try:
-        client.ping()
+        _examine(client, url)
+    except InputError:
+        raise
     except RedisError as error:
         raise _refused(url, error) from None
     return client
@@ -70,30 +81,28 @@ def connect(url: str) -> redis.Redis:
 def connect_patiently(url: str) -> redis.Redis:
     """Connect to a Redis that may be away, now and at any later time, for as long as it takes.
 
-    Calls wait until it is back, reads its data again, or has room to write, in memory and on its disk: nothing that
-    depends on it ends when it does. A call whose reply was lost is sent again, so it has to be one that may be
-    repeated.
+    Calls wait until it is back, reads its data again, may write (after a failover, with its replicas), or has room to
+    write, in memory and on its disk: nothing that depends on it ends when it does. A call whose reply was lost is sent
+    again, so it has to be one that may be repeated.
 
     Raises:
-        InputError: what is at this URL is no Redis, refuses the password, or there is none and it is another machine.
+        InputError: what is at this URL is no Redis, refuses the password, can't serve a fleet (see `_examine`), or
+            there is no password and it is another machine. Later calls raise it, too (`RedisRefusedError`).
     """
-    client = _client(url)
-    client.set_retry(_Patience(ExponentialBackoff(cap=LONGEST_PAUSE_S, base=0.05), FOR_EVER))
-    try:
-        client.ping()
-    except RedisError as error:
-        raise _refused(url, error) from None
+    patience = _Patience(ExponentialBackoff(cap=LONGEST_PAUSE_S, base=0.05), FOR_EVER, redact(url))
+    client = _client(url, patience)
+    patience.call_with_retry(lambda: _examine(client, url), lambda error: None)
     return client
 
 
-def _client(url: str) -> redis.Redis:
+def _client(url: str, retry: Retry) -> redis.Redis:
     try:
         client = redis.Redis.from_url(
             url,
             protocol=2,  # replies have the same form whatever the versions of client and server
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=REPLY_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
+            retry=retry,
             retry_on_error=[BusyLoadingError, ConnectionError, TimeoutError],
         )
     except ValueError:  # its text may hold a part of the password
@@ -114,6 +123,34 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _examine(client: redis.Redis, url: str) -> None:
+    """Refuse a Redis on which the ledger wouldn't hold.
+
+    Raises:
+        AwayError: it is a replica; after a failover another one is the primary.
+        InputError: it is a node of a Redis Cluster, or it evicts keys that have no expiry.
+    """
+    place = f"Redis at {redact(url)}"
+    try:
+        facts: Any = client.info()
+    except RedisRefusedError as error:
+        if not isinstance(error.__cause__, NoPermissionError) and "unknown command" not in str(error):
+            raise
+        logger.warning("%s doesn't tell us (INFO) whether it evicts keys, is a replica or in cluster mode", place)
+        client.ping()
+        return
+    if int(facts.get("cluster_enabled", 0)):
+        raise InputError(f"{place} is a node of a Redis Cluster, which fleets can't use; give one that is none")
+    policy = str(facts.get("maxmemory_policy", "noeviction"))
+    if policy.startswith("allkeys") and int(facts.get("maxmemory", 0)):
+        raise InputError(
+            f"{place} evicts keys when its memory is full (maxmemory-policy {policy}), so batches, ids and the lease "
+            "could vanish; set maxmemory-policy to noeviction, or give another Redis"
+        )
+    if facts.get("role") == "slave":
+        raise AwayError(f"{place} is a replica, and can't be written; give the address of its primary")
+
+
 def _refused(url: str, error: RedisError) -> InputError:
     return InputError(
         f"Redis at {redact(url)} can't be used: {error}; check the address and the password, or leave out "
@@ -121,22 +158,70 @@ def _refused(url: str, error: RedisError) -> InputError:
     )
 
 
-_NO_ROOM = (
-    "MISCONF",  # its append-only file can't be written: a full disk
-    "used memory > 'maxmemory'",  # to a script it says so in other words, but for these
+_PASSING = re.compile(
+    # As a code in front, or within a script's error. A full disk is MISCONF, a full memory OOM.
+    r"(?:^|[\s-])(?:READONLY|NOREPLICAS|BUSY|LOADING|MASTERDOWN|MISCONF|OOM|TRYAGAIN|CLUSTERDOWN|UNBLOCKED)\s"
+    r"|used memory > 'maxmemory'"  # to a script Redis says it in other words, but for these
 )
+_PASSING_KINDS = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
+"""Errors that pass by waiting: after a failover, while replicas are away, a script runs, or there is no room."""
+_REFUSALS = (AuthenticationError, NoPermissionError, AskError, ClusterCrossSlotError, InvalidResponse)
+"""Errors that need a person, beside those that the next line finds."""
+_REFUSAL = re.compile(r"(?:^|[\s-])WRONGTYPE\s|^unknown command|DB index")
 
 
-class _AwayError(ConnectionError):
-    """Redis answers, and can't do what it is asked for now."""
+class AwayError(ConnectionError):
+    """Redis answers, and can't do what it is asked for now; as its connection counts as lost, the next is to another
+    server where a failover has put one in its place.
+    """
 
 
-class _RefusedError(RedisError):
-    """Redis doesn't know us; waiting doesn't help."""
+class RedisRefusedError(InputError, RedisError):
+    """Redis doesn't let us do what we have to, or isn't what we need; waiting doesn't help."""
 
 
-class _Patience(Retry):
-    """Tries again as `Retry` does, but for a refused password; also while Redis can't write. Says once why it waits."""
+class _Sorted(Retry):
+    """Retries as `Retry` does; errors are sorted into those that pass by waiting and those that don't.
+
+    Args:
+        place: the URL without its password.
+    """
+
+    def __init__(self, backoff: Any, retries: int, place: str) -> None:
+        super().__init__(backoff, retries)
+        self._place = place
+
+    def call_with_retry(self, do: Callable[[], T], *args: Any, **options: Any) -> T:
+        """Call, and tell what is wrong by its kind."""
+        return super().call_with_retry(lambda: self._sorted(do), *args, **options)
+
+    def _sorted(self, do: Callable[[], T]) -> T:
+        try:
+            return do()
+        except InputError:
+            raise
+        except _REFUSALS as error:
+            raise self._refusal(error) from error
+        except ConnectionError as error:
+            if isinstance(error.__context__, ssl.SSLCertVerificationError):
+                raise self._refusal(error) from error
+            raise
+        except ResponseError as error:
+            if isinstance(error, _PASSING_KINDS) or _PASSING.search(str(error)):
+                raise AwayError(str(error)) from None
+            if _REFUSAL.match(str(error)):
+                raise self._refusal(error) from error
+            raise
+
+    def _refusal(self, error: RedisError) -> RedisRefusedError:
+        return RedisRefusedError(
+            f"Redis at {self._place} can't be used: {error}; check the address, the password and the rights of its "
+            "user, or leave out --redis-url for an embedded one"
+        )
+
+
+class _Patience(_Sorted):
+    """Tries again until it succeeds, but for what waiting can't mend. Says once why it waits."""
 
     def call_with_retry(self, do: Callable[[], T], *args: Any, **options: Any) -> T:
         """Call until it succeeds."""
@@ -145,7 +230,7 @@ class _Patience(Retry):
         def attempt() -> T:
             nonlocal away_since
             try:
-                reply = _in_words(do)
+                reply = self._sorted(do)
             except (ConnectionError, TimeoutError) as error:
                 if away_since is None:
                     away_since = time.monotonic()
@@ -156,19 +241,3 @@ class _Patience(Retry):
             return reply
 
         return super().call_with_retry(attempt, *args, **options)
-
-
-def _in_words(do: Callable[[], T]) -> T:
-    """Call; sort errors into those that pass by waiting and those that don't."""
-    try:
-        return do()
-    except AuthenticationError as error:
-        raise _RefusedError(str(error)) from None
-    except ConnectionError as error:
-        if isinstance(error.__context__, ssl.SSLCertVerificationError):
-            raise _RefusedError(str(error)) from None
-        raise
-    except ResponseError as error:
-        if any(reason in str(error) for reason in _NO_ROOM):
-            raise _AwayError(str(error)) from None
-        raise
