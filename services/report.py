@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -26,6 +26,7 @@ from gptrec_rl.reporting.history import RunFollower, RunHistory
 from gptrec_rl.reporting.progress import ProgressBar
 from gptrec_rl.transport.connection import connect_patiently
 from gptrec_rl.transport.control import Control, RedisControl
+from gptrec_rl.transport.metrics import MetricRecord
 
 POLL_S = 1.0
 SILENT_AFTER = 2  # heartbeats
@@ -79,12 +80,16 @@ def _wait_for_the_end(run: Run, control: RedisControl, stop: StopEvent) -> RunHi
 
 def _stop_latecomers(run: Run, control: Control, stop: StopEvent) -> None:
     """Repeat the stop until nobody is heard any more: who was just being started has missed it."""
-    follower, is_heard = RunFollower(run.folder), True
-    while is_heard and not stop.is_set():
-        told_at = time.time()
+    follower = RunFollower(run.folder)
+    heard, before = _last_words(follower.refresh()), None
+    while heard != before and not stop.is_set():
         control.stop()
         stop.wait(SILENT_AFTER * run.config.fleet.heartbeat_s)
-        is_heard = any(said[-1].time > told_at for said in follower.refresh().recent.values())
+        before, heard = heard, _last_words(follower.refresh())
+
+
+def _last_words(history: RunHistory) -> Mapping[tuple[str, int], MetricRecord]:
+    return {who: said[-1] for who, said in history.recent.items() if said}
 
 
 def _table(run: Run, picture: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,17 +37,23 @@ class _Fleet:
         client: of its Redis.
         control: takes wishes.
         records: what it reported last.
+        now: the time by the clock of the records, which is that of Redis, whatever this machine's says.
     """
 
     run_id: str
     client: redis.Redis
     control: Control
     records: Sequence[MetricRecord]
+    now: float
+
+    def at_work(self) -> list[MetricRecord]:
+        """Return what was reported within the last minute."""
+        return [record for record in self.records if self.now - record.time < AT_WORK_S]
 
     @property
     def supervisor(self) -> MetricRecord | None:
         """What the Supervisor said last; None where it isn't one that keeps the processes running."""
-        said = [record for record in self.records if record.role == "supervisor" and _is_fresh(record)]
+        said = [record for record in self.at_work() if record.role == "supervisor"]
         return said[-1] if said else None
 
 
@@ -93,7 +98,7 @@ def status(run_dir: Path, redis_url: str | None) -> None:
 
     found = _reach(run_dir, redis_url)
     ledger = ledger_of(found.client, found.run_id)
-    click.echo(view.status(found.records, ledger, found.control.wishes(), time.time()))
+    click.echo(view.status(found.records, ledger, found.control.wishes(), found.now))
 
 
 @fleet.command()
@@ -159,13 +164,14 @@ def _reach(run_dir: Path, redis_url: str | None) -> _Fleet:
 
     run_id = read_tuning_config(run_dir).run_id
     client = connect(redis_url or _embedded_url(run_dir))
-    records = RedisMetrics(client, run_id).last(N_RECORDS)
-    if not any(map(_is_fresh, records)):
+    stream = RedisMetrics(client, run_id)
+    found = _Fleet(run_id, client, RedisControl(client, run_id), stream.last(N_RECORDS), stream.now())
+    if not found.at_work():
         raise InputError(
             f"no fleet is at work on {run_dir}: nobody has reported for {AT_WORK_S:.0f} s; start one with `gptrec-rl "
             "tune --on-existing resume`"
         )
-    return _Fleet(run_id, client, RedisControl(client, run_id), records)
+    return found
 
 
 def _embedded_url(run_dir: Path) -> str:
@@ -181,7 +187,3 @@ def _embedded_url(run_dir: Path) -> str:
             "meets elsewhere, or start one with `gptrec-rl tune --on-existing resume`"
         ) from None
     return str(url)
-
-
-def _is_fresh(record: MetricRecord) -> bool:
-    return time.time() - record.time < AT_WORK_S

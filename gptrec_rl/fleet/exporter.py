@@ -15,6 +15,7 @@ import redis
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.reporting.history import RunHistory
 from gptrec_rl.reporting.holdups import Watchdog
@@ -117,6 +118,8 @@ class Exporter:
         try:
             has_news = self._show(block_s) | self._keep()
         except redis.RedisError as error:
+            if isinstance(error, InputError):  # waiting doesn't help
+                raise
             if self._page.is_connected:
                 logger.warning("Redis is away (%s); the page stays as it is until it is back", error)
             self._page.is_connected = False

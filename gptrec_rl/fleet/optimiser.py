@@ -94,6 +94,7 @@ class Optimiser:
         """
         store = self._transport.store
         self.token = self._transport.lease.acquire(self._holder, above=store.highest_token())
+        self._transport.keys.persist()
         saved = store.read_latest_learner()
         if saved is not None:
             entry, files = saved
@@ -190,6 +191,8 @@ class Optimiser:
             self._publish()
         self.save()
         self.report()
+        if self.is_done:
+            self._transport.keys.expire()
         self._transport.lease.release(self._holder, self.token)
         self.has_finished = True
 

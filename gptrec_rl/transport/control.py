@@ -12,6 +12,8 @@ from typing import Any
 
 import redis
 
+from gptrec_rl.transport.keys import key
+
 MAX_GENERATORS = 1024
 """The Supervisor's generators have smaller numbers in logs and metrics, all others larger ones."""
 MAX_DIGITS = 9
@@ -83,11 +85,15 @@ class MemoryControl(Control):
         self._wishes.update(wishes)
 
 
-# KEYS: control. HDEL of what isn't there comes first: after it Redis carries a script out even if its memory is full,
-# and a fleet that waits for memory is one that somebody wants to pause, scale down or stop.
+# KEYS: control, the cache's ledger. HDEL of what isn't there comes first: after it Redis carries a script out even if
+# its memory is full, and a fleet that waits for memory is one that somebody wants to pause, scale down or stop.
 _WITHOUT_MEMORY = "redis.call('HDEL', KEYS[1], '')\n"
-_SET = _WITHOUT_MEMORY + "redis.call('HSET', KEYS[1], unpack(ARGV))"
-_STOP = _WITHOUT_MEMORY + "redis.call('HINCRBY', KEYS[1], 'stops', 1)"
+_EXPIRE_WITH_THE_REST = """
+local left = redis.call('PTTL', KEYS[2])
+if left > 0 then redis.call('PEXPIRE', KEYS[1], left) end
+"""
+_SET = _WITHOUT_MEMORY + "redis.call('HSET', KEYS[1], unpack(ARGV))" + _EXPIRE_WITH_THE_REST
+_STOP = _WITHOUT_MEMORY + "redis.call('HINCRBY', KEYS[1], 'stops', 1)" + _EXPIRE_WITH_THE_REST
 
 
 class RedisControl(Control):
@@ -95,20 +101,20 @@ class RedisControl(Control):
 
     def __init__(self, client: redis.Redis, run_id: str) -> None:
         self._client = client
-        self._key = f"gptrec:{{{run_id}}}:control"
+        self._keys = [key(run_id, "control"), key(run_id, "cache:ledger")]
         self._set_fields, self._add_stop = map(client.register_script, (_SET, _STOP))
 
     def wishes(self) -> Wishes:
         """Return what is wanted now; what is no number within its bounds counts as not wished."""
-        fields: Any = self._client.hgetall(self._key)
+        fields: Any = self._client.hgetall(self._keys[0])
         return _read({name.decode(errors="replace"): _number(text) for name, text in fields.items()})
 
     def stop(self) -> None:
         """Want all to end."""
-        self._add_stop(keys=[self._key])
+        self._add_stop(keys=self._keys)
 
     def _set(self, wishes: Mapping[str, int]) -> None:
-        self._set_fields(keys=[self._key], args=[part for wish in wishes.items() for part in wish])
+        self._set_fields(keys=self._keys, args=[part for wish in wishes.items() for part in wish])
 
 
 def _number(text: bytes) -> int:

@@ -9,6 +9,7 @@ from gptrec_rl.transport.checkpoints import CheckpointStore
 from gptrec_rl.transport.connection import connect_patiently
 from gptrec_rl.transport.control import Control, MemoryControl, RedisControl
 from gptrec_rl.transport.ids import IdAllocator, MemoryIds, RedisIds
+from gptrec_rl.transport.keys import MemoryKeys, RunKeys
 from gptrec_rl.transport.lease import DEFAULT_TTL_S, LearnerLease, MemoryLease, RedisLease
 from gptrec_rl.transport.memory_cache import MemoryCache
 from gptrec_rl.transport.metrics import MemoryMetrics, MetricsStream, RedisMetrics
@@ -29,6 +30,7 @@ class Transport:
         lease: who may train.
         ids: who a process is.
         control: what the user wants of the run.
+        keys: how long all of that stays.
     """
 
     cache: RecommendationCache
@@ -37,6 +39,7 @@ class Transport:
     lease: LearnerLease
     ids: IdAllocator
     control: Control
+    keys: RunKeys
 
 
 def memory_transport(
@@ -50,6 +53,7 @@ def memory_transport(
         lease=MemoryLease(),
         ids=MemoryIds(),
         control=MemoryControl(),
+        keys=MemoryKeys(),
     )
 
 
@@ -75,6 +79,7 @@ def redis_transport(
         lease=RedisLease(client, run_id, lease_s),
         ids=RedisIds(client, run_id),
         control=RedisControl(client, run_id),
+        keys=RunKeys(client, run_id),
     )
 
 

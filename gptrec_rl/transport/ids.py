@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import redis
 
+from gptrec_rl.transport.keys import key
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -47,8 +49,8 @@ class RedisIds(IdAllocator):
 
     def __init__(self, client: redis.Redis, run_id: str) -> None:
         self._client = client
-        self._last_id = f"gptrec:{{{run_id}}}:ids"
-        self._starts = f"gptrec:{{{run_id}}}:starts"
+        self._last_id = key(run_id, "ids")
+        self._starts = key(run_id, "starts")
 
     def allocate(self, name: str) -> Identity:
         """Return a new identity."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import redis
 
+from gptrec_rl.transport.keys import key
+
 DEFAULT_TTL_S = 10.0
 
 logger = logging.getLogger(__name__)
@@ -164,7 +166,7 @@ class RedisLease(LearnerLease):
 
     def __init__(self, client: redis.Redis, run_id: str, ttl_s: float = DEFAULT_TTL_S) -> None:
         super().__init__(ttl_s)
-        self._keys = [f"gptrec:{{{run_id}}}:lease", f"gptrec:{{{run_id}}}:token"]
+        self._keys = [key(run_id, "lease"), key(run_id, "token")]
         scripts = (_ACQUIRE, _RENEW, _EXTEND, _RELEASE)
         self._acquire, self._renew, self._extend, self._release = map(client.register_script, scripts)
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any
 
 import redis
 
+from gptrec_rl.transport.keys import key
 from gptrec_rl.transport.messages import MAX_INT, MAX_NAME_LENGTH, MessageError, pack, unpack
 
 logger = logging.getLogger(__name__)
@@ -117,6 +119,10 @@ class MetricsStream(ABC):
     def last(self, n: int) -> list[MetricRecord]:
         """Return the last n records, oldest first."""
 
+    @abstractmethod
+    def now(self) -> float:
+        """Return the time by the clock that the records' times are of, in seconds since the epoch."""
+
 
 class MemoryMetrics(MetricsStream):
     """A stream within one process, which has nobody to wait for."""
@@ -138,6 +144,10 @@ class MemoryMetrics(MetricsStream):
         """Return the last n records."""
         return [record for _, record in self._records][-n:]
 
+    def now(self) -> float:
+        """Return the time."""
+        return time.time()
+
 
 # KEYS: stream. It is trimmed first: after that Redis carries a script out even if its memory is full.
 _APPEND = """
@@ -147,11 +157,11 @@ redis.call('XADD', KEYS[1], '*', 'record', ARGV[1])
 
 
 class RedisMetrics(MetricsStream):
-    """A stream among all processes that share a Redis."""
+    """A stream among all processes that share a Redis; the time of a record is when it came there, by its clock."""
 
     def __init__(self, client: redis.Redis, run_id: str) -> None:
         self._client = client
-        self._stream = f"gptrec:{{{run_id}}}:metrics"
+        self._stream = key(run_id, "metrics")
         self._append = client.register_script(_APPEND)
 
     def append(self, record: MetricRecord) -> None:
@@ -170,12 +180,18 @@ class RedisMetrics(MetricsStream):
         newest_first: Any = self._client.xrevrange(self._stream, count=n)
         return _records(newest_first[::-1])
 
+    def now(self) -> float:
+        """Return the time by the clock of Redis."""
+        seconds, microseconds = self._client.time()
+        return int(seconds) + int(microseconds) / 1e6
+
 
 def _records(entries: list[tuple[bytes, dict[bytes, bytes]]]) -> list[MetricRecord]:
     records = []
-    for _, values in entries:
+    for entry_id, values in entries:
         try:
-            records.append(decode_record(values.get(b"record", b"")))
+            record = decode_record(values.get(b"record", b""))
+            records.append(replace(record, time=int(entry_id.partition(b"-")[0]) / 1000))
         except MessageError as error:
             logger.warning("metric record left out: %s", error)
     return records

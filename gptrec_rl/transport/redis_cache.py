@@ -15,6 +15,7 @@ import redis
 from redis.commands.core import Script
 
 from gptrec_rl.transport.cache import CacheLimits, Head, Ledger, RecommendationCache
+from gptrec_rl.transport.keys import CACHE, key
 
 _UNBOUNDED = -1
 
@@ -22,6 +23,14 @@ _UNBOUNDED = -1
 # (generator -> sequence number), quarantined (generators).
 _COMMON = """
 local stream, entries, ledger, state, resumed, sent, quarantined = unpack(KEYS)
+
+-- A run that is finished, and not resumed, leaves nothing behind: what is written now goes with the rest.
+local function expire_with_the_rest()
+  local left = redis.call('PTTL', ledger)
+  if left > 0 then
+    for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, left) end
+  end
+end
 
 local function count(column, n) redis.call('HINCRBY', ledger, column, n) end
 
@@ -87,6 +96,7 @@ end
 redis.call('HSET', sent, generator, number)
 count('generated', 1)
 count(column, 1)
+expire_with_the_rest()
 return 1
 """
 
@@ -166,8 +176,7 @@ class RedisCache(RecommendationCache):
         self, client: redis.Redis, run_id: str, limits: CacheLimits, catalogue_hash: str, split_hash: str
     ) -> None:
         super().__init__(run_id, limits, catalogue_hash, split_hash)
-        names = ("batches", "entries", "ledger", "state", "resumed", "sent", "quarantined")
-        self._keys = [_key(run_id, name) for name in names]
+        self._keys = [key(run_id, name) for name in CACHE]
         self._stream, _, self._ledger, self._state, _, _, self._quarantined = self._keys
         self._client = client
         self._run_id = run_id
@@ -240,9 +249,5 @@ def _bound(limit: int | None) -> int:
 
 def ledger_of(client: redis.Redis, run_id: str) -> Ledger:
     """Return the ledger of a run's cache."""
-    counts: Any = client.hgetall(_key(run_id, "ledger"))
+    counts: Any = client.hgetall(key(run_id, "cache:ledger"))
     return Ledger(**{column.name: int(counts.get(column.name.encode(), 0)) for column in fields(Ledger)})
-
-
-def _key(run_id: str, name: str) -> str:
-    return f"gptrec:{{{run_id}}}:cache:{name}"

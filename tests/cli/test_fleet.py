@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from gptrec_rl.config_files import write_config
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.control import RedisControl, Wishes
 from gptrec_rl.transport.embedded import EmbeddedRedis
-from gptrec_rl.transport.metrics import MetricRecord, RedisMetrics
+from gptrec_rl.transport.metrics import MetricRecord, RedisMetrics, encode_record
 
 pytestmark = pytest.mark.integration
 
@@ -47,8 +46,11 @@ def say(url: str) -> Say:
     """Return what lets a process of the fleet report."""
 
     def report(role: str, age_s: float = 0.0, **values: float) -> None:
-        record = MetricRecord(role, 0, 1, 7, time.time() - age_s, {k.replace("__", "/"): v for k, v in values.items()})
-        RedisMetrics(connect(url), "mine").append(record)
+        client = connect(url)
+        came_at = RedisMetrics(client, "mine").now() - age_s  # an entry of a stream has its time in its id
+        clock_of_its_own = came_at + 90.0
+        record = MetricRecord(role, 0, 1, 7, clock_of_its_own, {k.replace("__", "/"): v for k, v in values.items()})
+        client.xadd("gptrec:{mine}:metrics", {"record": encode_record(record)}, id=f"{round(came_at * 1000)}-0")
 
     return report
 

@@ -101,7 +101,7 @@ def test_who_learns_keeps_its_lease_reports_and_refuses_batches_without_memory(
     lease.renew("optimiser", token)
     record = MetricRecord("optimiser", 0, token, 1, 1.0, {"reward/mean": 0.5})
     metrics.append(record)
-    assert metrics.last(1) == [record]
+    assert [last.step for last in metrics.last(1)] == [record.step]
     assert cache.draw(np.random.default_rng(0)) is not None
     cache.quarantine(3)
     assert cache.quarantined() == {3}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import redis
@@ -34,11 +36,16 @@ def record(step: int) -> MetricRecord:
     return MetricRecord("optimiser", 1, token=2, step=step, time=1.5, values={REWARD_NDCG: 0.25, LAG_VERSIONS: 3.0})
 
 
+def sent(records: Sequence[MetricRecord]) -> list[MetricRecord]:
+    """Return the records as they were sent; Redis gives them the time of its own clock."""
+    return [replace(record, time=1.5) for record in records]
+
+
 def test_records_come_back_in_order(stream: MetricsStream) -> None:
     for step in range(3):
         stream.append(record(step))
     records, _ = stream.read()
-    assert records == [record(0), record(1), record(2)]
+    assert sent(records) == [record(0), record(1), record(2)]
 
 
 def test_a_cursor_goes_on_where_it_stopped(stream: MetricsStream) -> None:
@@ -46,10 +53,10 @@ def test_a_cursor_goes_on_where_it_stopped(stream: MetricsStream) -> None:
     assert (records, cursor) == ([], START)
     stream.append(record(0))
     records, cursor = stream.read(cursor)
-    assert records == [record(0)]
+    assert sent(records) == [record(0)]
     assert stream.read(cursor) == ([], cursor)
     stream.append(record(1))
-    assert stream.read(cursor)[0] == [record(1)]
+    assert sent(stream.read(cursor)[0]) == [record(1)]
 
 
 def test_long_streams_are_read_in_pages(stream: MetricsStream, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +79,7 @@ def test_the_stream_in_redis_is_capped(client: redis.Redis, monkeypatch: pytest.
     records, _ = stream.read()
     # Redis trims whole nodes of 100 entries.
     assert 200 <= len(records) < 400
-    assert records[-1] == record(699)
+    assert sent(records)[-1] == record(699)
 
 
 @pytest.mark.integration
@@ -82,7 +89,7 @@ def test_what_is_not_a_record_is_left_out_and_logged(client: redis.Redis, caplog
     stream.append(record(1))
     with caplog.at_level(logging.WARNING):
         records, cursor = stream.read()
-    assert records == [record(1)]
+    assert sent(records) == [record(1)]
     assert len(caplog.records) == 1
     assert stream.read(cursor) == ([], cursor)
 
@@ -150,9 +157,19 @@ def test_records_of_no_sensible_size_or_depth_are_refused() -> None:
         parse_record(b"[" * 60_000)
 
 
+@pytest.mark.integration
+def test_a_record_is_of_the_time_of_redis_whatever_the_clock_of_its_writer(client: redis.Redis) -> None:
+    stream = RedisMetrics(client, "run")
+    before = stream.now()
+    stream.append(MetricRecord("generator", 0, 1, 2, before - 90.0, {}))  # from a machine that is 90 s behind
+    (last,) = stream.last(1)
+    assert before - 0.001 <= last.time <= stream.now()
+    assert stream.read()[0] == [last]
+
+
 def test_the_last_records_are_had_without_reading_the_others(stream: MetricsStream) -> None:
     assert stream.last(2) == []
     for step in range(5):
         stream.append(record(step))
-    assert stream.last(2) == [record(3), record(4)]
-    assert stream.last(9) == [record(step) for step in range(5)]
+    assert sent(stream.last(2)) == [record(3), record(4)]
+    assert sent(stream.last(9)) == [record(step) for step in range(5)]
