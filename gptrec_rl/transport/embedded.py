@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
@@ -27,8 +28,12 @@ START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 N_LOG_LINES = 8
 
+MAX_SOCKET_PATH = 107
+"""Bytes, on Linux."""
+
 _PR_SET_PDEATHSIG = 1
 _URL = "url"
+_SOCKET = "redis.sock"
 
 logger = logging.getLogger(__name__)
 
@@ -84,16 +89,21 @@ class EmbeddedRedis:
             InputError: there is no server program, or it doesn't come up; with the last lines of its log.
         """
         self._server = find_server()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._socket_folder = tempfile.mkdtemp(prefix="gptrec-")  # short: a socket's path has at most 107 bytes
-        self._socket = f"{self._socket_folder}/redis.sock"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"the embedded Redis can't have {self._folder}: {error.strerror}; give --redis-url"
+            ) from None
+        self._socket_folder = _short_folder()
+        self._socket = f"{self._socket_folder}/{_SOCKET}"
         self._password = secrets.token_hex(16)
         try:
             self._start()
         except BaseException:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
             raise
-        url = f"unix://:{self._password}@{self._socket}"
+        url = f"unix://:{self._password}@{quote(self._socket)}"
         self._make_known(url)
         return url
 
@@ -136,8 +146,8 @@ class EmbeddedRedis:
 
     def _launch(self) -> subprocess.Popen[bytes]:
         # On standard input, from a file without a name: the process list shows no password.
-        with tempfile.TemporaryFile() as stdin, self._log.open("ab") as log:
-            stdin.write(self._configuration().encode())
+        with tempfile.TemporaryFile(dir=self._socket_folder) as stdin, self._log.open("ab") as log:
+            stdin.write(os.fsencode(self._configuration()))
             stdin.seek(0)
             return subprocess.Popen(
                 [self._server, "-"],
@@ -169,13 +179,18 @@ class EmbeddedRedis:
             try:
                 client.ping()
                 return
-            except redis.RedisError:  # not listening yet, or loading its data
-                time.sleep(0.02)
+            except redis.BusyLoadingError:  # the data of a long run, on a busy machine: it works, and is waited for
+                deadline = time.monotonic() + START_TIMEOUT_S
+            except redis.RedisError:  # not listening yet
+                pass
             finally:
                 client.close()
+            time.sleep(0.02)
+        code = self._process.poll()
+        how = f"it didn't answer within {START_TIMEOUT_S:.0f} s" if code is None else f"it ended with code {code}"
         lines = self._log.read_text(errors="replace").splitlines()
         raise InputError(
-            f"the embedded Redis in {self._folder} did not start within {START_TIMEOUT_S:.0f} s; remedy what its log "
+            f"the embedded Redis in {self._folder} did not start: {how}; remedy what its log "
             "names, or give --redis-url:\n" + "\n".join(lines[-N_LOG_LINES:])
         )
 
@@ -193,8 +208,32 @@ class EmbeddedRedis:
             self._process.wait()
 
 
+def _short_folder() -> str:
+    """Make a folder for the socket, whose path may have at most 107 bytes: in TMPDIR if that is short enough.
+
+    Raises:
+        InputError: there is no place for one.
+    """
+    refusals = []
+    for place in dict.fromkeys([os.environ.get("TMPDIR") or "/tmp", "/tmp", "/var/tmp", "/dev/shm"]):
+        try:
+            folder = tempfile.mkdtemp(prefix="gptrec-", dir=place)
+        except OSError as error:
+            refusals.append(f"{place} ({error.strerror})")
+            continue
+        if len(os.fsencode(f"{folder}/{_SOCKET}")) <= MAX_SOCKET_PATH:
+            return folder
+        os.rmdir(folder)
+        refusals.append(f"{place} (its path is too long)")
+    raise InputError(
+        f"the embedded Redis has no place for its socket: {', '.join(refusals)}; set TMPDIR to a folder of this user "
+        "with a short path, or give --redis-url"
+    )
+
+
 def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    """Write a value into Redis's configuration, where a line break would end it."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     return f'"{escaped}"'
 
 

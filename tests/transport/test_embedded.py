@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from gptrec_rl.errors import InputError
+from gptrec_rl.transport import embedded
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.embedded import EmbeddedRedis, find_server, url_of
 
@@ -42,11 +43,35 @@ def test_it_answers_and_ends_with_its_context(tmp_path: Path) -> None:
 
 
 def test_its_data_is_there_when_it_comes_back(tmp_path: Path) -> None:
-    folder = tmp_path / 'a "quoted" folder'
+    folder = tmp_path / 'a "quoted" \\ folder\nof two lines'
     with EmbeddedRedis(folder) as url:
         connect(url).incr("counter")
     with EmbeddedRedis(folder) as url:
         assert connect(url).incr("counter") == 2
+
+
+@pytest.mark.parametrize("name", [f"{'a' * 60}/{'b' * 60}", "not/there", "50% off? #1 @home"])
+def test_it_finds_a_place_for_its_socket_whatever_tmpdir_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name != "not/there":
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / name))
+    with EmbeddedRedis(tmp_path / "redis") as url:
+        assert connect(url).ping()
+        assert url_of(tmp_path / "redis") == url
+
+
+def test_without_any_place_for_its_socket_tmpdir_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "MAX_SOCKET_PATH", 5)
+    with pytest.raises(InputError, match=r"/tmp \(its path is too long\).*set TMPDIR"), EmbeddedRedis(tmp_path):
+        pass
+
+
+def test_a_folder_that_it_cannot_have_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file/redis: Not a directory"), EmbeddedRedis(tmp_path / "file" / "redis"):
+        pass
 
 
 def test_it_listens_on_no_port_and_shows_no_password(tmp_path: Path) -> None:
