@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from gptrec_rl.data.split import SPLIT_SEED
 from gptrec_rl.kinds import BUILT_IN
@@ -14,6 +14,10 @@ Precision = Literal["auto", "bf16", "fp32"]
 Correction = Literal["clip", "truncated", "vtrace", "decoupled"]
 Size = Annotated[int, Field(gt=0, le=2**16)]
 """How many of what takes memory there are."""
+Count = Annotated[int, Field(gt=0, le=2**53)]
+Positive = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""What both NumPy and PyTorch take."""
 
 
 def _absolute(path: str) -> str:
@@ -40,9 +44,9 @@ RerankScaling = Literal["raw", "min-max", "softmax"]
 
 
 class Settings(BaseModel):
-    """Base of all: immutable, and an unknown key is an error."""
+    """Base of all: immutable, all numbers finite, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TransformerConfig(Settings):
@@ -72,26 +76,26 @@ class ModelConfig(TransformerConfig):
 class SplitConfig(Settings):
     """The leave-one-out split (section 4.3)."""
 
-    validation_users: PositiveInt | None = None
+    validation_users: Count | None = None
     """V; None: 512, or a quarter of the users where that is less. The paper's text says 128, its code 512."""
-    seed: int = SPLIT_SEED
+    seed: Seed = SPLIT_SEED
 
 
 class TrainingConfig(Settings):
     """What the training of every model has."""
 
     split: SplitConfig = SplitConfig()
-    max_minutes: PositiveFloat | None = None
+    max_minutes: Positive | None = None
     """Time budget; Adam's learning rate falls along a cosine to 0 over it. None: constant rate until patience ends."""
-    max_steps: PositiveInt | None = None
+    max_steps: Count | None = None
     """Step budget, with the same cosine; the first of the two budgets that ends stops the training."""
-    validate_every: PositiveInt = 100
+    validate_every: Count = 100
     """Steps between two validations."""
-    patience: PositiveInt = 200
+    patience: Count = 200
     """Validations without a better one before training stops."""
-    checkpoint_every_s: PositiveFloat = 60.0
+    checkpoint_every_s: Positive = 60.0
     """Seconds between two saved states to resume from."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class AdamConfig(TrainingConfig):
@@ -99,8 +103,8 @@ class AdamConfig(TrainingConfig):
 
     batch_size: Size = 128
     """Users a step, drawn anew."""
-    learning_rate: PositiveFloat = 1e-3
-    warmup_steps: PositiveInt = 100
+    learning_rate: Positive = 1e-3
+    warmup_steps: Count = 100
     dropout: float = Field(0.0, ge=0, lt=1)
     precision: Precision = "auto"
     """Of matrix products; bf16 where the hardware lacks it is obeyed, far more slowly than fp32, after one warning."""
@@ -162,7 +166,7 @@ class Bert4RecConfig(AdamConfig):
     model: TransformerConfig = TransformerConfig()
     batch_size: Size = 32
     """Many small steps: on MovieLens-1M it takes about a thousand until anything but popularity is learned."""
-    learning_rate: PositiveFloat = 3e-4
+    learning_rate: Positive = 3e-4
     """On MovieLens-1M nothing but popularity was learned with 1e-3, in 5,700 steps."""
     dropout: float = Field(0.1, ge=0, lt=1)
     mask_share: float = Field(0.2, gt=0, le=1)
@@ -184,19 +188,19 @@ class BprConfig(TrainingConfig):
     """
 
     model: FactorsConfig = FactorsConfig()
-    learning_rate: PositiveFloat = 0.01
+    learning_rate: Positive = 0.01
     regularisation: float = Field(0.01, ge=0)
-    validate_every: PositiveInt = 5
-    patience: PositiveInt = 10
+    validate_every: Count = 5
+    patience: Count = 10
 
 
 class PpoConfig(Settings):
     """PPO (Appendix A.3, read as the README's deviations say)."""
 
-    policy_learning_rate: PositiveFloat = 3e-5
-    value_learning_rate: PositiveFloat = 1e-4
+    policy_learning_rate: Positive = 3e-5
+    value_learning_rate: Positive = 1e-4
     weight_decay: float = Field(0.01, ge=0)
-    clip: PositiveFloat = 0.2
+    clip: Positive = 0.2
     """epsilon of equation 12: how far a ratio may leave 1 before it stops earning."""
     correction: Correction = "clip"
     """What stands for the policy's gradient on lists of an older policy; each is a loss of its own.
@@ -205,29 +209,29 @@ class PpoConfig(Settings):
     targets and advantages of V-trace (Espeholt et al., 2018); needs the value model. `decoupled`: the clip around the
     policy at the batch's first pass (Hilton et al., 2022); needs two passes.
     """
-    truncation: float = Field(2.0, ge=1, allow_inf_nan=False)
+    truncation: float = Field(2.0, ge=1)
     """Largest importance weight of all but `clip`; V-trace's rho and c, which are 1 in its paper."""
     gamma: float = Field(0.99, gt=0, le=1)
     gae_lambda: float = Field(0.9, ge=0, le=1)
     """Of GAE, and of V-trace."""
-    passes: PositiveInt = 2
+    passes: Count = 2
     """Updates on each drawn batch."""
     normalise_advantages: bool = True
     """Subtract the batch's mean and divide by its standard deviation."""
-    gradient_clip: PositiveFloat | None = 1.0
+    gradient_clip: Positive | None = 1.0
     """Largest norm of each model's gradient; None leaves gradients alone."""
-    value_clip: PositiveFloat | None = None
+    value_clip: Positive | None = None
     """How far a value may move from the one at the batch's first pass before it stops earning."""
     entropy_bonus: float = Field(0.0, ge=0)
     kl_weight: float = Field(0.0, ge=0)
     """Weight of KL(policy || reference), the student being the reference; 0 loads no reference."""
-    kl_target: PositiveFloat | None = None
+    kl_target: Positive | None = None
     """Adapt the weight so that the KL per item stays near this value; None keeps the weight."""
     guidance: float = Field(0.0, ge=0)
     """Weight of the supervised loss on the ground truth as first item of the list."""
     baseline: Literal["value", "group"] = "group"
     """`group`: returns less the mean of the history's other lists; `value`: GAE with the value model, as the paper."""
-    max_skipped_steps: PositiveInt = 10
+    max_skipped_steps: Count = 10
     """Stop after this many losses in a row that are not finite."""
 
     @model_validator(mode="after")
@@ -253,26 +257,26 @@ class FleetConfig(Settings):
     """B: histories a batch."""
     n_lists: Size = 8
     """G: lists sampled for each history."""
-    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    temperature: Positive = 1.0
     cache_batches: Size = 8
     """M: the recommendation cache holds the last M batches."""
-    max_staleness: PositiveInt | None = 4
+    max_staleness: Count | None = 4
     """Most published versions between a batch's policy and the newest; None: any."""
-    max_reuse: PositiveInt | None = 1
+    max_reuse: Count | None = 1
     """How often one batch is drawn at most; None: as often as chance will have it."""
-    publish_every: PositiveInt = 20
+    publish_every: Count = 20
     """Steps between two published policies."""
-    checkpoint_every_s: PositiveFloat = 60.0
+    checkpoint_every_s: Positive = 60.0
     """Seconds between two learner states to resume from."""
     validator_share: float = Field(0.25, gt=0, le=1)
     """Largest share of its time that the validator computes."""
-    lease_s: PositiveFloat = 10.0
+    lease_s: Positive = 10.0
     """Seconds after which the place of an optimiser that was killed is free."""
-    heartbeat_s: PositiveFloat = 5.0
+    heartbeat_s: Positive = 5.0
     """Seconds between two reports of a process; one that sent none for 60 heartbeats hangs, and is started again."""
     record: bool = False
     """Keep what the optimiser draws in the run folder, for `tune --replay`."""
-    record_gb: PositiveFloat = 4.0
+    record_gb: Positive = 4.0
     """Size at which the recording ends and the run goes on; a batch of 128 lists takes about 30 KB."""
 
 
@@ -287,16 +291,16 @@ class TuneConfig(Settings):
     """Weighted sum of rewards, `name=weight,...`: ndcg, ild, pcount, calibration, expected_ndcg or module:function."""
     reward_model: Place | None = None
     """Folder of a trained model whose probabilities expected_ndcg takes for the truth, such as a softmax SASRec's."""
-    steps: PositiveInt | None = None
+    steps: Count | None = None
     """Stop after this many learner steps."""
-    max_minutes: PositiveFloat | None = None
+    max_minutes: Positive | None = None
     """Stop after this time."""
     split: SplitConfig = SplitConfig()
     ppo: PpoConfig = PpoConfig()
     fleet: FleetConfig = FleetConfig()
     precision: Precision = "auto"
     """Of matrix products; bf16 where the hardware lacks it is obeyed, far more slowly than fp32, after one warning."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 PAPER: dict[str, Any] = {

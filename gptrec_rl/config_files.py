@@ -23,19 +23,22 @@ from gptrec_rl.errors import InputError
 
 M = TypeVar("M", bound=BaseModel)
 Table = Mapping[str, Any]
+Change = str | Table
+"""`ppo.clip=0.1` as `--set` takes it, or a table of values that have their types."""
 
 MAX_FILE_BYTES = 2**14
 
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
-def read_config(model: type[M], file: Path | None, overrides: Sequence[str] = (), base: Table | None = None) -> M:
-    """Read a configuration; later sources win, and tables are merged key by key.
+def read_config(model: type[M], file: Path | None, overrides: Sequence[Change] = (), base: Table | None = None) -> M:
+    """Read a configuration; later sources win, and tables are merged key by key, over the model's own defaults.
 
     Args:
         model: what to read, a frozen pydantic model, possibly of models.
         file: a TOML file with the fields that differ from the defaults.
-        overrides: `ppo.clip=0.1`: the value is a TOML literal, or else taken as a string.
+        overrides: `ppo.clip=0.1`: the value is a TOML literal, or else taken as a string, as it always is for a setting
+            that is a text; or a table, of values that have their types.
         base: values that the file and the overrides build on, such as a preset's.
 
     Raises:
@@ -47,11 +50,12 @@ def read_config(model: type[M], file: Path | None, overrides: Sequence[str] = ()
         raise InputError(f"the configuration {file or '--set'} is nested too deeply; write TABLE.KEY = VALUE") from None
 
 
-def _read(model: type[M], file: Path | None, overrides: Sequence[str], base: Table) -> M:
+def _read(model: type[M], file: Path | None, overrides: Sequence[Change], base: Table) -> M:
     layers: list[tuple[str, Table]] = [("the preset", base)]
     if file is not None:
         layers.append((str(file), _read_toml(file)))
-    layers += [("--set", _parse_override(override)) for override in overrides]
+    for change in overrides:
+        layers.append(("--set", _parse_override(model, change)) if isinstance(change, str) else ("the options", change))
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for source, table in layers:
@@ -59,7 +63,7 @@ def _read(model: type[M], file: Path | None, overrides: Sequence[str], base: Tab
         values = merged(values, checked)
         sources |= dict.fromkeys(_leaf_names(checked), source)
     try:
-        return model.model_validate(values)
+        return model.model_validate(_completed(model, values))
     except ValidationError as error:
         raise InputError("\n".join(_explain(model, details, sources) for details in error.errors())) from None
 
@@ -103,7 +107,15 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise InputError(f"the configuration {file} isn't valid TOML: {error}") from error
 
 
-def _parse_override(override: str) -> dict[str, Any]:
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """Return the table in which a dotted key has a value."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    table: dict[str, Any] = value
+    return table
+
+
+def _parse_override(model: type[BaseModel], override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise InputError(f"--set {override}: write KEY=VALUE, such as --set ppo.clip=0.1")
@@ -111,10 +123,30 @@ def _parse_override(override: str) -> dict[str, Any]:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    table: dict[str, Any] = value
-    return table
+    return nested(key, text if not isinstance(value, str) and _is_text(model, key) else value)
+
+
+def _is_text(model: type[BaseModel], key: str) -> bool:
+    """Tell whether a setting is a text, so that a folder called 2024-05-01 is no date."""
+    part: type[BaseModel] | None = model
+    field: FieldInfo | None = None
+    for name in key.split("."):
+        field = part.model_fields.get(name) if part is not None else None
+        part = _part_model(field) if field is not None else None
+    kinds = (field.annotation, *get_args(field.annotation)) if field is not None else ()
+    return str in kinds or any(str in get_args(kind) for kind in kinds)
+
+
+def _completed(model: type[BaseModel], values: Table) -> dict[str, Any]:
+    """Return the values over the defaults of the parts that they give some of: what isn't set stays the model's own."""
+    completed = dict(values)
+    for name, value in values.items():
+        field = model.model_fields[name]
+        part = _part_model(field)
+        if part is not None and isinstance(value, Mapping):
+            own = field.default.model_dump() if isinstance(field.default, BaseModel) else {}
+            completed[name] = merged(own, _completed(part, value))
+    return completed
 
 
 def _check_keys(

@@ -12,7 +12,7 @@ from gptrec_rl.fleet.service import IDLE_S, Orders, service_options, start_servi
 
 
 @click.command()
-@click.option("--index", type=int, help="Which of the Supervisor's this is.  [default: none of them]")
+@click.option("--index", type=click.IntRange(0, 1023), help="Which of the Supervisor's.  [default: none of them]")
 @service_options
 def main(run_dir: Path, data: Path | None, redis_url: str, index: int | None) -> None:
     """Sample lists with the newest policy into the recommendation cache until told to stop."""

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,14 +20,15 @@ from gptrec_rl.cli.demo import MODEL, TUNING
 from gptrec_rl.cli.options import FOLDER
 from gptrec_rl.cli.pretrain import train_student
 from gptrec_rl.config import PretrainConfig, TuneConfig
-from gptrec_rl.config_files import changed_settings, read_config
+from gptrec_rl.config_files import Change, changed_settings, read_config
 from gptrec_rl.data import Interactions, Split
 from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.data.sources.table import read_table
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.inputs import LOG, file_hash, record_inputs, recorded_inputs, require_same_inputs
-from gptrec_rl.fleet.run_folder import CONFIG, prepare_run, stored_settings
+from gptrec_rl.fleet.run_folder import CONFIG, Run, prepare_run, stored_settings
 from gptrec_rl.goals import build_rewards, parse_goal
+from gptrec_rl.stops import exit_code_of, signals_raise
 from gptrec_rl.transport.access import acl_file
 from gptrec_rl.transport.storage import LocalStorage
 
@@ -66,23 +70,40 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if max_minutes is None and steps is None:
         max_minutes = MINUTES
-    budget = [f"{name}={'none' if n is None else n}" for name, n in (("max_minutes", max_minutes), ("steps", steps))]
-    is_begun, is_built_in = (run_dir / DATA).exists(), log_name is None
+    asked = {"goal": goal, "max_minutes": max_minutes, "steps": steps}
+    is_begun = (run_dir / DATA).exists()
     try:
-        data = _data(run_dir, log, log_name)
-        config = _config(run_dir / TUNED, [f"data={data}", f"goal={goal}", *budget, *settings], is_built_in)
-        stage_1 = _stage_1(pretrain_minutes, pretrain_settings, is_built_in)
-        student = None
-        if (run_dir / TUNED / CONFIG).exists():
-            _say_what_is_not_taken_up(run_dir / STUDENT, stage_1)
-        else:
-            student = train_student(data, run_dir / STUDENT, stage_1, "resume", None, None)
-        run = prepare_run(run_dir / TUNED, config, student, "resume")
+        with signals_raise():
+            run = _prepared(run_dir, log, log_name, asked, settings, pretrain_minutes, pretrain_settings)
+    except KeyboardInterrupt as error:
+        sys.exit(exit_code_of(error))
     except InputError as error:
         remedy = "\nFor a run from the beginning, give RUN another name" if is_begun else ""
         raise BadInput(f"{error}{remedy}") from error
     _write_secrets(secrets_dir, run.config.run_id)
     _log.info("%s is ready, for %s", run.folder, run.config.goal)
+
+
+def _prepared(
+    run_dir: Path,
+    log: Path | None,
+    log_name: str | None,
+    asked: Mapping[str, Any],
+    settings: Sequence[str],
+    pretrain_minutes: float,
+    pretrain_settings: tuple[str, ...],
+) -> Run:
+    """Make data, student and run folder, or what of them isn't there yet."""
+    is_built_in = log_name is None
+    data = _data(run_dir, log, log_name)
+    config = _config(run_dir / TUNED, [{"data": str(data), **asked}, *settings], is_built_in)
+    stage_1 = _stage_1(pretrain_minutes, pretrain_settings, is_built_in)
+    student = None
+    if (run_dir / TUNED / CONFIG).exists():
+        _say_what_is_not_taken_up(run_dir / STUDENT, stage_1)
+    else:
+        student = train_student(data, run_dir / STUDENT, stage_1, "resume", None, None)
+    return prepare_run(run_dir / TUNED, config, student, "resume")
 
 
 def _data(run_dir: Path, log: Path | None, name: str | None) -> Path:
@@ -128,7 +149,7 @@ def _read(log: Path, name: str) -> Interactions:
         return read_table(named)[0]
 
 
-def _config(tuned: Path, settings: list[str], is_built_in: bool) -> TuneConfig:
+def _config(tuned: Path, settings: list[Change], is_built_in: bool) -> TuneConfig:
     """Read what is asked for; a goal that can't be computed is refused before stage 1 has taken its time."""
     before = stored_settings(tuned)
     base = {**(TUNING if is_built_in else {}), **({"run_id": before["run_id"]} if before else {})}
@@ -140,7 +161,7 @@ def _config(tuned: Path, settings: list[str], is_built_in: bool) -> TuneConfig:
 
 def _stage_1(minutes: float, settings: tuple[str, ...], is_built_in: bool) -> PretrainConfig:
     base = {"model": MODEL} if is_built_in else {}
-    return read_config(PretrainConfig, None, [f"max_minutes={minutes}", *settings], base)
+    return read_config(PretrainConfig, None, [{"max_minutes": minutes}, *settings], base)
 
 
 def _say_what_is_not_taken_up(student: Path, asked: PretrainConfig) -> None:

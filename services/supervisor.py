@@ -23,7 +23,7 @@ from gptrec_rl.cli import BadInput
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.cores import share_cores
-from gptrec_rl.fleet.processes import STOP_GRACE_S, Child, ProcessGroup, signals_handled_by
+from gptrec_rl.fleet.processes import STOP_GRACE_S, Child, ProcessGroup
 from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.fleet.redis_option import redis_options
 from gptrec_rl.fleet.reporter import REPORT_EVERY_S, Reporter
@@ -31,6 +31,7 @@ from gptrec_rl.reporting.ending import end_recorded
 from gptrec_rl.reporting.folders import read_tuning_config
 from gptrec_rl.reporting.history import RunHistory
 from gptrec_rl.reporting.holdups import Watchdog
+from gptrec_rl.stops import handled_by
 from gptrec_rl.transport import names
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.control import Control, MemoryControl, RedisControl
@@ -120,7 +121,7 @@ class Supervisor:
             ChildFailedError: a child can't go on; the others are stopped.
         """
         show = on_record or (lambda record: None)
-        with signals_handled_by(self._note), self._group:
+        with handled_by(self._note), self._group:
             self._group.start()
             while not self._signal and not self._group.is_done("optimiser"):
                 self._step(show)

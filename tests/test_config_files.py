@@ -82,6 +82,11 @@ def test_the_last_of_equal_overrides_wins():
         ("name=x=y", Run(name="x=y")),
         ("name=", Run(name="")),
         ("name=none", Run(name="none")),
+        ("name=2024-05-01", Run(name="2024-05-01")),
+        ("name=12e5", Run(name="12e5")),
+        ("name=true", Run(name="true")),
+        ("name='true'", Run(name="true")),
+        ({"name": "2024-05-01", "ppo": {"clip": 0.3}}, Run(name="2024-05-01", ppo=Ppo(clip=0.3))),
         ("data=a/b.npz", Run(data=Path("a/b.npz"))),
         ("layers=[3]", Run(layers=(3,))),
         ("goal.ild=0.5", Run(goal={"ild": 0.5})),
@@ -93,6 +98,14 @@ def test_the_last_of_equal_overrides_wins():
 )
 def test_override_values(override, expected):
     assert read_config(Run, None, [override]) == expected
+
+
+def test_a_part_that_is_given_in_part_keeps_the_rest_of_the_models_own_default():
+    class Small(Run):
+        ppo: Ppo = Ppo(clip=0.7, passes=9)
+
+    assert read_config(Small, None, ["ppo.clip=0.3"]).ppo == Ppo(clip=0.3, passes=9)
+    assert read_config(Small, None, (), {"ppo": {"clip": 0.3}}).ppo == Ppo(clip=0.3, passes=9)
 
 
 @pytest.mark.parametrize(

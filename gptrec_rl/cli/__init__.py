@@ -12,6 +12,7 @@ import click
 
 from gptrec_rl import __version__
 from gptrec_rl.errors import InputError
+from gptrec_rl.stops import exit_code_of, signals_raise
 
 # Name -> where the command lives, and its line in the list of commands.
 COMMANDS = {
@@ -56,18 +57,19 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; bad input ends it with exit code 2, Ctrl-C with 130."""
+        """Run the command; bad input ends it with exit code 2, a signal with 128 and its number (Ctrl-C: 130)."""
         try:
-            return super().invoke(ctx)
+            with signals_raise():
+                return super().invoke(ctx)
         except InputError as error:
             raise BadInput(str(error)) from error
-        except KeyboardInterrupt:
-            _stop(ctx)
+        except KeyboardInterrupt as error:
+            _stop(ctx, error)
 
 
-def _stop(ctx: click.Context) -> NoReturn:
+def _stop(ctx: click.Context, error: KeyboardInterrupt) -> NoReturn:
     click.echo("Stopped.", err=True)
-    ctx.exit(130)
+    ctx.exit(exit_code_of(error))
 
 
 @click.group(cls=LazyGroup)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gptrec_rl.cli.options import report_option, typed_command
+from gptrec_rl.cli.options import SEED, report_option, typed_command
 
 if TYPE_CHECKING:
     from gptrec_rl.data import Interactions
@@ -109,11 +109,11 @@ def table(
 
 
 @prepare.command()
-@click.option("--users", default=2000, show_default=True)
-@click.option("--items", default=400, show_default=True)
+@click.option("--users", default=2000, show_default=True, type=click.IntRange(1, 10**7))
+@click.option("--items", default=400, show_default=True, type=click.IntRange(1, 20_000))
 @click.option("--mean-length", default=40.0, show_default=True, help="Mean length of a history.")
-@click.option("--genres", default=8, show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option("--genres", default=8, show_default=True, type=click.IntRange(min=1))
+@click.option("--seed", default=0, show_default=True, type=SEED)
 @OUT
 def synthetic(users: int, items: int, mean_length: float, genres: int, seed: int, out: Path) -> None:
     """A made-up world with popular items, taste, and items that follow items."""

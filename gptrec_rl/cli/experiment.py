@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gptrec_rl.cli.options import FILE, FOLDER, typed_command
+from gptrec_rl.cli.options import FILE, FOLDER, SEED, typed_command
 
 if TYPE_CHECKING:
     from gptrec_rl.experiments.study import Study
@@ -41,7 +41,7 @@ def experiment() -> None:
 @click.argument("path", type=click.Path(path_type=Path), metavar="ROW|SET")
 @study_options
 @click.option("--data", type=FILE, envvar="GPTREC_DATA", show_envvar=True, help="In place of the set's own data file.")
-@click.option("--seed", type=int, help="One of the row's seeds; left out, all of them.")
+@click.option("--seed", type=SEED, help="One of the row's seeds; left out, all of them.")
 @click.option("--with-dependencies", is_flag=True, help="Make what a row builds on too, where it is missing.")
 def run(
     path: Path, budget: str, runs: Path, results: Path, data: Path | None, seed: int | None, with_dependencies: bool

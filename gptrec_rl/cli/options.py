@@ -28,7 +28,11 @@ data_option = click.option(
     show_envvar=True,
     help="Data file, made by `gptrec-rl data prepare`.",
 )
-k_option = click.option("--k", default=10, show_default=True, type=click.IntRange(min=1), help="Length of the lists.")
+SEED = click.IntRange(0, 2**63 - 1)
+"""As `gptrec_rl.config.Seed`."""
+k_option = click.option(
+    "--k", default=10, show_default=True, type=click.IntRange(1, 2**16), help="Length of the lists."
+)
 precision_option = click.option(
     "--precision",
     default="auto",
@@ -42,7 +46,9 @@ strategy_choice = click.Choice(["next-k", "top-k"])
 def split_options(command: F) -> F:
     """Add `--validation-users` and `--split-seed`; a model is evaluated with those that it was trained with."""
     for option in (
-        click.option("--split-seed", default=42, show_default=True, help="Seed of the choice of validation users."),
+        click.option(
+            "--split-seed", default=42, show_default=True, type=SEED, help="Of the choice of validation users."
+        ),
         click.option(
             "--validation-users",
             type=click.IntRange(min=1),
@@ -110,9 +116,16 @@ def config_options(command: F) -> F:
     return command
 
 
-def settings_of(options: Mapping[str, Any]) -> list[str]:
-    """Turn the options that were given into overrides as `--set` takes them: they win over files, `--set` over them."""
-    return [f"{key}={value}" for key, value in options.items() if value is not None]
+def settings_of(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Turn the options that were given into a table of settings: they win over files, `--set` over them.
+
+    Args:
+        options: values by the name of the setting, `fleet.n_generators`; None was not given.
+    """
+    from gptrec_rl.config_files import nested
+
+    given = {key: value for key, value in options.items() if value is not None}
+    return [nested(key, str(value) if isinstance(value, Path) else value) for key, value in given.items()]
 
 
 def typed_command() -> str:

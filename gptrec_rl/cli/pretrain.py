@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from gptrec_rl.cli.options import (
+    SEED,
     config_options,
     data_option,
     on_existing_option,
@@ -18,6 +19,7 @@ from gptrec_rl.cli.options import (
 
 if TYPE_CHECKING:
     from gptrec_rl.config import PretrainConfig
+    from gptrec_rl.config_files import Change
     from gptrec_rl.data import Split
     from gptrec_rl.learning.pretraining import Pretraining
     from gptrec_rl.models.gptrec import GPTRec
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--start", help="Folder of a student to go on from.")
 @click.option("--max-minutes", type=float, help="Time budget; the learning rate falls to 0 over it.")
 @click.option("--max-steps", type=int, help="Step budget; likewise.")
-@click.option("--seed", type=int, help="Of the weights and the examples.")
+@click.option("--seed", type=SEED, help="Of the weights and the examples.")
 @config_options
 @on_existing_option
 @threads_option
@@ -51,11 +53,12 @@ def pretrain(
     RUN_DIR/student is the best policy so far by validation loss; Ctrl-C loses at most a minute, and
     '--on-existing resume' goes on.
     """
-    from gptrec_rl.cli.training import read_training_config
+    from gptrec_rl.cli.training import read_training_config, require_budget
     from gptrec_rl.config import PretrainConfig
 
-    settings = [*settings_of(options), *overrides]
+    settings: list[Change] = [*settings_of(options), *overrides]
     config = read_training_config(PretrainConfig, run_dir, on_existing, config_file, settings)
+    require_budget(config)
     train_student(data, run_dir, config, on_existing, threads, report)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gptrec_rl.cli.options import (
+    SEED,
     config_options,
     data_option,
     on_existing_option,
@@ -19,6 +20,7 @@ from gptrec_rl.kinds import KINDS, part, trained_kinds
 
 if TYPE_CHECKING:
     from gptrec_rl.config import TrainingConfig
+    from gptrec_rl.config_files import Change
 
 
 @click.command()
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--run-dir", type=click.Path(path_type=Path), required=True, help="Gets the model and the log.")
 @click.option("--max-minutes", type=float, help="Time budget; the learning rate falls to 0 over it.")
 @click.option("--max-steps", type=int, help="Step budget; likewise.")
-@click.option("--seed", type=int, help="Of the weights and the examples.")
+@click.option("--seed", type=SEED, help="Of the weights and the examples.")
 @config_options
 @on_existing_option
 @threads_option
@@ -48,10 +50,11 @@ def train(
     RUN_DIR/model is the best one so far on the validation users; Ctrl-C loses at most a minute, and
     '--on-existing resume' goes on. SASRec has three losses: '--set loss=softmax' makes the strongest teacher.
     """
-    from gptrec_rl.cli.training import read_training_config
+    from gptrec_rl.cli.training import read_training_config, require_budget
 
-    settings = [*settings_of(options), *overrides]
+    settings: list[Change] = [*settings_of(options), *overrides]
     config = read_training_config(part(KINDS[model].config), run_dir, on_existing, config_file, settings)
+    require_budget(config)
     train_model(data, run_dir, model, config, on_existing, threads, report)
 
 

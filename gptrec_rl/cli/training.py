@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gptrec_rl.config import TrainingConfig
+    from gptrec_rl.config_files import Change
     from gptrec_rl.data import Split
     from gptrec_rl.learning.training import Progress, Training
     from gptrec_rl.transport.entry import Entry
@@ -32,7 +33,7 @@ def read_training_config(
     run_dir: Path,
     on_existing: str,
     config_file: Path | None,
-    overrides: list[str],
+    overrides: list[Change],
 ) -> C:
     """Read a training's settings, on top of those of the run that it resumes.
 
@@ -98,6 +99,7 @@ def run_training(
         training = _started(run_dir, split, config, make, built_on, on_existing)
 
         def save() -> None:
+            training.require_finite()
             origin: dict[str, Any] = {
                 "step": training.step,
                 "catalogue_hash": split.catalogue.hash,
@@ -113,10 +115,36 @@ def run_training(
     if report is not None:
         _report(report, training, title)
     click.echo(
-        f"{title} after {training.step:,} steps ({training.elapsed_s / 60:.1f} min): validation loss "
-        f"{training.best_loss:.4f} {training.validates}; {run_dir / model_folder}"
+        f"{title} after {training.step:,} steps ({training.elapsed_s / 60:.1f} min): {_best(training)}; "
+        f"{run_dir / model_folder}"
     )
+    if training.step < training.few_steps:
+        click.echo(_too_few(training.step, training.few_steps), err=True)
     return run_dir / model_folder
+
+
+def require_budget(config: TrainingConfig) -> None:
+    """Refuse a training that would go on until its patience ends, perhaps for days.
+
+    Raises:
+        UsageError: neither time nor steps are limited.
+    """
+    if config.max_minutes is None and config.max_steps is None:
+        raise click.UsageError("say how long to train: --max-minutes or --max-steps")
+
+
+def _best(training: Training[Any]) -> str:
+    if training.best_loss == math.inf:
+        return "not validated yet"
+    return f"validation {training.validates} {training.best_loss:.4f}"
+
+
+def _too_few(n_steps: int, few: int) -> str:
+    """Say that a budget is too small to learn in."""
+    return (
+        f"The budget is about {n_steps:,} steps, and fewer than {few} seldom teach more than what is popular; give "
+        "more time (--max-minutes, --max-steps), a smaller batch_size or a smaller model."
+    )
 
 
 def _started(
@@ -189,21 +217,36 @@ def _is_moved(place: Any, identity: str | None) -> bool:
 
 
 def _run(training: Training[Any], run_dir: Path, title: str, save: Callable[[], None]) -> None:
-    """Train, show progress, log it, and save."""
+    """Train, show progress, log it, and save, between steps alone: what an error interrupts isn't whole.
+
+    Raises:
+        Stopped: a signal came; all that was done until the end of its step is saved.
+    """
     import json
     import time
     from dataclasses import asdict
 
     from gptrec_rl.reporting.progress import ProgressBar
+    from gptrec_rl.stops import stop_wanted
 
     bar = ProgressBar(title)
     saved_at = time.monotonic()
+    first_step = training.step + 1
 
     def show(progress: Progress) -> None:
         nonlocal saved_at
+        if stop.is_wanted:
+            save()
+            bar.close()
+            click.echo(f"{title} is saved after {progress.step:,} steps; go on with: {_again()}", err=True)
+            stop.obey()
         rate = f"{progress.examples_per_s:.0f} examples/s"
-        text = f"step {progress.step:,}, loss {progress.loss:.3f}, best {progress.best_validation_loss:.4f}, {rate}"
+        text = f"step {progress.step:,}, loss {progress.loss:.3f}, best: {_best(training)}, {rate}"
         bar.show(progress.fraction or 0.0, text)
+        if progress.step == first_step + 2 and progress.fraction and not training.is_done:
+            n_steps = round(progress.step / progress.fraction)
+            if n_steps < training.few_steps:
+                click.echo(_too_few(n_steps, training.few_steps), err=True)
         if progress.validation_loss is not None:
             with (run_dir / "metrics.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(asdict(progress)) + "\n")
@@ -211,11 +254,20 @@ def _run(training: Training[Any], run_dir: Path, title: str, save: Callable[[], 
             save()
             saved_at = time.monotonic()
 
-    try:
-        training.run(show)
-    finally:
-        bar.close()
+    with stop_wanted() as stop:
+        try:
+            training.run(show)
+        finally:
+            bar.close()
         save()
+
+
+def _again() -> str:
+    """Return the command that goes on."""
+    from gptrec_rl.cli.options import typed_command
+
+    command = typed_command()
+    return command if "--on-existing" in command else f"{command} --on-existing resume"
 
 
 def _report(path: Path, training: Training[Any], title: str) -> None:
@@ -224,7 +276,7 @@ def _report(path: Path, training: Training[Any], title: str) -> None:
 
     examples = training.step * training.examples_per_step
     note = (
-        f"{training.step:,} steps of {training.examples_per_step:,} examples ({examples:,} examples); validation loss "
-        f"{training.best_loss:.4f} {training.validates}."
+        f"{training.step:,} steps of {training.examples_per_step:,} examples ({examples:,} examples); "
+        f"{_best(training)}."
     )
     write_section(path, "Results", Section(title, typed_command(), training.elapsed_s, notes=[note]))

@@ -12,17 +12,20 @@ from click.core import ParameterSource
 
 from gptrec_rl.cli.options import (
     FOLDER,
+    SEED,
     config_options,
     on_existing_option,
     report_option,
     settings_of,
 )
 from gptrec_rl.fleet.redis_option import redis_options
+from gptrec_rl.stops import handled_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from gptrec_rl.config import TuneConfig
+    from gptrec_rl.config_files import Change
     from gptrec_rl.fleet.run_folder import Run
     from gptrec_rl.reporting.history import RunHistory
     from gptrec_rl.transport.metrics import MetricRecord
@@ -43,7 +46,7 @@ NO_BETTER = "No policy was better than the student that tuning started from: the
 @click.option("--paper", is_flag=True, help="The paper's settings instead of those for minutes on two cores.")
 @click.option("--serial", is_flag=True, help="All in this process, without Redis; with --seed the same each time.")
 @redis_options(required=False, help="Left out: an embedded Redis is started.")
-@click.option("--seed", type=int, help="Of all random streams.")
+@click.option("--seed", type=SEED, help="Of all random streams.")
 @click.option("--record", is_flag=True, help="Keep what the optimiser draws in the run folder, for --replay.")
 @click.option("--replay", "recorded", type=FOLDER, help="Repeat the learner's part of a recorded run, bit for bit.")
 @config_options
@@ -85,13 +88,13 @@ def tune(
         "steps": steps,
         "seed": seed,
         "fleet.n_generators": generators,
-        "fleet.record": "true" if record else None,
+        "fleet.record": record or None,
     }
     if recorded is not None:
         _require_only_replay(click.get_current_context())
         _replay(recorded, run_dir, data.resolve() if data else None, on_existing, report)
         return
-    changes = [*settings_of(options), *overrides]
+    changes: list[Change] = [*settings_of(options), *overrides]
     if sweep is None:
         config = _configuration(run_dir, on_existing, paper, config_file, changes)
         run_fleet(run_dir, config, student, on_existing, serial, redis_url, report)
@@ -99,13 +102,13 @@ def tune(
     runs = {}
     for each in parse_sweep(sweep, parse_goal(_swept_goal(run_dir, on_existing, config_file, changes))):
         folder = run_dir / str(each).replace(":", "_")
-        config = _configuration(folder, on_existing, paper, config_file, [*changes, f"goal={each}"])
+        config = _configuration(folder, on_existing, paper, config_file, [*changes, {"goal": str(each)}])
         runs[str(each)] = run_fleet(folder, config, student, on_existing, serial, redis_url, report)
     _draw_front(runs, run_dir)
 
 
 def _configuration(
-    run_dir: Path, on_existing: str, paper: bool, file: Path | None, changes: Sequence[str]
+    run_dir: Path, on_existing: str, paper: bool, file: Path | None, changes: Sequence[Change]
 ) -> TuneConfig:
     """Read the configuration: changes win over the file, which wins over a resumed run's own or the preset."""
     from gptrec_rl.config import PAPER, TuneConfig
@@ -116,7 +119,7 @@ def _configuration(
     return read_config(TuneConfig, file, changes, stored or (PAPER if paper else {}))
 
 
-def _swept_goal(run_dir: Path, on_existing: str, file: Path | None, changes: Sequence[str]) -> str:
+def _swept_goal(run_dir: Path, on_existing: str, file: Path | None, changes: Sequence[Change]) -> str:
     """Return the goal of which a sweep varies one weight: a given one, that of the runs it resumes, or NDCG alone."""
     from gptrec_rl.config import TuneConfig
     from gptrec_rl.config_files import read_config
@@ -234,11 +237,10 @@ def _progress(run: Run) -> Iterator[Callable[[MetricRecord], None]]:
         latest.update(record.values)
         if record.role == "optimiser":
             latest["step"] = record.step
-        text = (
-            f"step {latest.get('step', 0):,.0f}, reward {latest.get(names.REWARD_MEAN, float('nan')):.3f}, "
-            f"validation {latest.get(names.VAL_REWARD, float('nan')):.4f}"
-        )
-        bar.show(latest.get(names.PROGRESS, 0.0), text)
+        parts = [f"step {latest.get('step', 0):,.0f}"]
+        parts += [f"reward {latest[names.REWARD_MEAN]:.3f}"] if names.REWARD_MEAN in latest else []
+        parts += [f"validation {latest[names.VAL_REWARD]:.4f}"] if names.VAL_REWARD in latest else []
+        bar.show(latest.get(names.PROGRESS, 0.0), ", ".join(parts))
 
     try:
         yield show
@@ -260,14 +262,13 @@ def _kept(run: Run, show: Callable[[MetricRecord], None]) -> Callable[[MetricRec
 
 
 def _run_serial(run: Run, show: Callable[[MetricRecord], None]) -> int:
-    from gptrec_rl.fleet.processes import signals_handled_by
     from gptrec_rl.fleet.recorder import Recorder
     from gptrec_rl.fleet.serial import SerialFleet
 
     student, signals = run.student(), []
     recorder = Recorder(run.folder, run.config, run.split, student) if run.config.fleet.record else None
     fleet = SerialFleet.of(student, run.split, run.config, run.memory_transport(), recorder)
-    with signals_handled_by(lambda number, _: signals.append(number)):
+    with handled_by(lambda number, _: signals.append(number)):
         fleet.run(_kept(run, show), is_stopped=lambda: bool(signals))
     return 128 + signals[0] if signals else 0
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from gptrec_rl.config import RerankMethod, RerankScaling, Settings, SplitConfig
+from gptrec_rl.config import Count, Positive, RerankMethod, RerankScaling, Seed, Settings, SplitConfig
 from gptrec_rl.config_files import merged
 from gptrec_rl.experiments.goal_values import is_measured
 from gptrec_rl.goals import parse_goal
@@ -20,11 +20,11 @@ BUILT_IN: tuple[BuiltInModel, ...] = ("popularity", "markov")
 class SyntheticConfig(Settings):
     """The made-up world, as `gptrec_rl.data.sources.synthetic.generate` takes it."""
 
-    n_users: PositiveInt = 2000
-    n_items: PositiveInt = 400
-    mean_length: PositiveFloat = 40.0
-    n_genres: PositiveInt = 8
-    seed: int = 0
+    n_users: Count = 2000
+    n_items: Count = 400
+    mean_length: Positive = 40.0
+    n_genres: Count = 8
+    seed: Seed = 0
 
 
 class DatasetConfig(Settings):
@@ -41,7 +41,7 @@ class DatasetConfig(Settings):
     synthetic: SyntheticConfig | None = None
     """Given, the file is made when it is missing."""
     split: SplitConfig = SplitConfig()
-    k: PositiveInt = 10
+    k: Count = 10
     """Length of the lists."""
     baseline: str = ""
     """The row that the others are tested against; empty for none."""

@@ -17,7 +17,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet import tether
@@ -339,17 +338,6 @@ def stop_event() -> StopEvent:
         signal.signal(number, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     return stop
-
-
-@contextmanager
-def signals_handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Hand SIGINT and SIGTERM to a function within the context, in the main thread."""
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from scipy import sparse
 
 from gptrec_rl.config import BprConfig
 from gptrec_rl.data import Split
-from gptrec_rl.errors import DivergedError
 from gptrec_rl.learning.training import Training
 from gptrec_rl.models.bpr import MatrixFactorization
 from gptrec_rl.models.recommender import candidates
@@ -68,10 +67,7 @@ class BprTraining(Training[MatrixFactorization]):
         try:
             self._bpr.fit(self._interactions, show_progress=False)
         except ModelFitError as error:
-            raise DivergedError(
-                f"MF-BPR diverged at step {self.step} ({error}); the best factors are kept, start again with a "
-                f"learning_rate below {self._bpr.learning_rate:g}"
-            ) from None
+            raise self._diverged(str(error)) from None
         return self._loss(rng)
 
     def _loss(self, rng: np.random.Generator) -> float:

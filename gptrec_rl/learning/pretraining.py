@@ -59,7 +59,7 @@ class Pretraining(AdamTraining[GPTRec]):
         config: budgets and settings.
     """
 
-    validates = "nats an item"
+    validates = "cross-entropy"
 
     def __init__(self, student: GPTRec, teacher: Recommender, split: Split, config: PretrainConfig) -> None:
         super().__init__(student, split, config)

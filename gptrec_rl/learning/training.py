@@ -22,6 +22,9 @@ from gptrec_rl.models.precision import product_dtype
 
 N = TypeVar("N", bound=Network)
 
+WARMUP_SHARE = 0.1
+"""Of a budget; a warm-up that takes longer would leave nothing to learn in."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -64,6 +67,8 @@ class Training(ABC, Generic[N]):
     validates: ClassVar[str]
     """What `validation_loss` is, in words."""
     examples_per_step: int
+    few_steps: ClassVar[int] = 1
+    """A training of fewer steps has seldom learned more than what is popular."""
 
     def __init__(self, network: N, split: Split, config: TrainingConfig) -> None:
         if network.n_items != split.catalogue.n_items:
@@ -137,6 +142,22 @@ class Training(ABC, Generic[N]):
             self.best_loss, self.best_files, self._validations_since_best = loss, self.network.to_files(), 0
         return loss
 
+    def require_finite(self) -> None:
+        """Refuse to keep what a training can't go on from.
+
+        Raises:
+            DivergedError: a weight isn't finite, or so large that the next loss won't be.
+        """
+        if not all(weights.detach().square().sum().isfinite() for weights in self.network.parameters()):
+            raise self._diverged("weights are not finite")
+
+    def _diverged(self, what: str) -> DivergedError:
+        rate = getattr(self.config, "learning_rate", 0.0)
+        return DivergedError(
+            f"the training diverged: {what} at step {self.step}; what was saved before is as it was: go on from there "
+            f"with --on-existing resume and a learning_rate below {rate:g}"
+        )
+
     def to_files(self) -> dict[str, bytes]:
         """Return everything that resuming needs: weights, best weights, counters."""
         counters = {
@@ -165,6 +186,7 @@ class AdamTraining(Training[N]):
     """A training by Adam, with a warm-up, and a learning rate that falls along a cosine over the budget."""
 
     config: AdamConfig
+    few_steps = 100
 
     def __init__(self, network: N, split: Split, config: AdamConfig) -> None:
         super().__init__(network, split, config)
@@ -187,17 +209,23 @@ class AdamTraining(Training[N]):
             loss.backward()
             total += loss.item()
         if not math.isfinite(total):
-            raise DivergedError(
-                f"the training loss is {total} at step {self.step}; the best weights are kept, start again with "
-                f"a learning_rate below {self.config.learning_rate:g}"
-            )
+            raise self._diverged(f"the loss is {total}")
         self._optimiser.step()
         return total
 
     def _learning_rate_factor(self) -> float:
-        warm_up = min(1.0, (self.step + 1) / self.config.warmup_steps)
-        fraction = self.fraction
-        return warm_up if fraction is None else warm_up * 0.5 * (1 + math.cos(math.pi * fraction))
+        """Return the share of the learning rate; the warm-up takes a tenth of the budget at most."""
+        warm_up, fraction = (self.step + 1) / self.config.warmup_steps, self.fraction
+        if fraction is None:
+            return min(1.0, warm_up)
+        return min(1.0, max(warm_up, fraction / WARMUP_SHARE)) * 0.5 * (1 + math.cos(math.pi * fraction))
+
+    def require_finite(self) -> None:
+        """Refuse to keep what a training can't go on from; see `Training.require_finite`."""
+        super().require_finite()
+        moments = (value for of_weights in self._optimiser.state.values() for value in of_weights.values())
+        if not all(torch.as_tensor(value).isfinite().all() for value in moments):
+            raise self._diverged("gradients are not finite")
 
     def to_files(self) -> dict[str, bytes]:
         """Return everything that resuming needs, the optimiser's moments included."""

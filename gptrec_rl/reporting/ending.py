@@ -16,6 +16,7 @@ import click
 
 from gptrec_rl.reporting.folders import CONFIG
 from gptrec_rl.reporting.history import LONGEST_PAUSE_S, RunHistory
+from gptrec_rl.stops import exit_code_of
 from gptrec_rl.transport.entry import parse_json
 from gptrec_rl.transport.storage import LocalStorage
 
@@ -95,7 +96,7 @@ def _how(error: BaseException) -> tuple[How, str]:
     elif isinstance(error, SystemExit):
         code = error.code
     if isinstance(error, KeyboardInterrupt):
-        code = 128 + signal.SIGINT
+        code = exit_code_of(error)
     if isinstance(code, int) and code in {128 + number for number in signal.Signals}:
         return "stopped", signal.Signals(code - 128).name
     return ("finished", "") if code == 0 else ("failed", str(error) or type(error).__name__)

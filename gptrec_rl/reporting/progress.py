@@ -29,10 +29,11 @@ class ProgressBar:
         self._started = self._line_at = time.monotonic()
 
     def show(self, fraction: float, text: str) -> None:
-        """Move the bar to a fraction (0..1) of the job."""
+        """Move the bar to a fraction (0..1) of the job; one beyond is the end."""
+        fraction = min(1.0, max(0.0, fraction))
         if not self._bar.disable:
             self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update(min(100.0, 100.0 * fraction) - self._bar.n)
+            self._bar.update(100.0 * fraction - self._bar.n)
         elif time.monotonic() - self._line_at >= LINE_EVERY_S:
             self._line_at = time.monotonic()
             spent_s = self._line_at - self._started

@@ -215,7 +215,7 @@ def _short_folder() -> str:
         InputError: there is no place for one.
     """
     refusals = []
-    for place in dict.fromkeys([os.environ.get("TMPDIR") or "/tmp", "/tmp", "/var/tmp", "/dev/shm"]):
+    for place in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"]):
         try:
             folder = tempfile.mkdtemp(prefix="gptrec-", dir=place)
         except OSError as error:

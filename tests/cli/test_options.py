@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -19,7 +20,11 @@ def test_a_document_shows_the_command_without_its_password(monkeypatch: pytest.M
 
 
 def test_only_options_that_were_given_are_settings() -> None:
-    assert settings_of({"steps": 5, "seed": None, "fleet.n_generators": 0}) == ["steps=5", "fleet.n_generators=0"]
+    assert settings_of({"steps": 5, "seed": None, "fleet.n_generators": 0, "start": Path("2024-05-01")}) == [
+        {"steps": 5},
+        {"fleet": {"n_generators": 0}},
+        {"start": "2024-05-01"},
+    ]
 
 
 @pytest.mark.parametrize(("threads", "is_refused"), [("3", False), ("4", True)])

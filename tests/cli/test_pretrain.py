@@ -51,7 +51,7 @@ def test_it_stops_at_its_budget_with_a_student_that_loads(pretrain: Run, world: 
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 5]
     best = min(line["validation_loss"] for line in lines)
-    assert f"validation loss {best:.4f}" in result.output
+    assert f"validation cross-entropy {best:.4f}" in result.output
 
 
 def test_hugging_face_loads_the_student_with_the_same_logits(pretrain: Run, world: Any, tmp_path: Path) -> None:

@@ -69,6 +69,15 @@ def test_the_step_budget_ends_training_with_a_validation(make_policy: MakePolicy
     assert training.is_done
 
 
+def test_a_warm_up_takes_a_tenth_of_the_budget_at_most(make_policy: MakePolicy, ring: Split) -> None:
+    training = pretraining(make_policy(), ring, max_steps=40, warmup_steps=1000, learning_rate=0.01)
+    factors = []
+    for training.step in (0, 2, 4, 20):
+        factors.append(training._learning_rate_factor())
+    # Warm-up: 1/1000 in the first step, then step / 40 / 0.1 = 0.5, 1, 1; times (1 + cos(pi step / 40)) / 2.
+    assert factors == pytest.approx([0.001, 0.5 * 0.993844, 0.975528, 0.5], abs=1e-6)
+
+
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine(make_policy: MakePolicy, ring: Split) -> None:
     training = pretraining(make_policy(), ring, max_steps=4, warmup_steps=2, learning_rate=0.01)
     rates: list[float] = []
@@ -226,7 +235,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(
     training = pretraining(student, ring)
     before = {name: weights.clone() for name, weights in student.state_dict().items()}
     monkeypatch.setattr("gptrec_rl.learning.pretraining.slate_loss", lambda policy, *_: loss_of(policy) * np.nan)
-    with pytest.raises(DivergedError, match="training loss is nan at step 0"):
+    with pytest.raises(DivergedError, match=r"the loss is nan at step 0.*learning_rate below 0\.01"):
         training.run()
     for name, weights in student.state_dict().items():
         assert torch.equal(weights, before[name])

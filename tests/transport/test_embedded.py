@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_it_finds_a_place_for_its_socket_whatever_tmpdir_is(
 ) -> None:
     if name != "not/there":
         (tmp_path / name).mkdir(parents=True)
-    monkeypatch.setenv("TMPDIR", str(tmp_path / name))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
     with EmbeddedRedis(tmp_path / "redis") as url:
         assert connect(url).ping()
         assert url_of(tmp_path / "redis") == url
