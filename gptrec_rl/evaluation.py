@@ -16,11 +16,9 @@ from gptrec_rl import metrics
 from gptrec_rl.data import Cases, Histories, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.popularity import PopularityRecommender
-from gptrec_rl.models.recommender import Recommender
+from gptrec_rl.models.recommender import Recommender, batches
 
 Progress = Callable[[int, int], None]
-
-BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,6 @@ def evaluate(
     *,
     name: str,
     k: int = 10,
-    batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> EvaluationTable:
     """Ask a recommender for each user's held-out item.
@@ -118,14 +115,14 @@ def evaluate(
         split: gives frequencies, genres and the popularity model that nPCOUNT is relative to.
         name: the recommender's name in tables.
         k: length of the lists.
-        batch_size: users asked at once.
         progress: called with the users done and their total after each batch.
 
     Raises:
         InputError: there are no users, one of them has fewer than K items left, or the recommender returns another
             shape or ids outside 1..I.
     """
-    items = _lists(recommender, cases.histories, split, name, k, batch_size, progress)
+    _require_room(cases, split, k)
+    items = lists_of(recommender, cases.histories, split, name, k, progress)
     return measure(items, cases, split, name=name)
 
 
@@ -147,10 +144,10 @@ def measure(items: np.ndarray, cases: Cases, split: Split, *, name: str) -> Eval
     lists = metrics.Lists(
         items=items,
         ground_truth=cases.ground_truth,
-        popular=_lists(PopularityRecommender(split), cases.histories, split, "popularity", k),
+        popular=lists_of(PopularityRecommender(split), cases.histories, split, "popularity", k),
         genres=split.catalogue.genres,
         frequencies=split.frequencies,
-        n_users_of_item=split.training.contains(split.catalogue.n_items).sum(axis=0),
+        n_users_of_item=split.n_users_of_item,
         n_users=len(split.training),
     )
     values = {each.name: _measured(each.name, lists) for each in (*metrics.metrics_at(k), *metrics.beyond_at(k))}
@@ -166,19 +163,29 @@ def measure(items: np.ndarray, cases: Cases, split: Split, *, name: str) -> Eval
     )
 
 
-def _lists(
+def _require_room(cases: Cases, split: Split, k: int) -> None:
+    """Refuse, before any work is done, users whose history leaves fewer than K items; names the first."""
+    n_items = split.catalogue.n_items
+    busy = np.flatnonzero(n_items - cases.histories.lengths < k)
+    if len(busy):
+        user, length = split.interactions.user_ids[cases.users[busy[0]]], int(cases.histories.lengths[busy[0]])
+        raise InputError(
+            f"a list of K = {k} items can't be made for user {str(user)!r}, who has {length} of {n_items} items "
+            f"({len(busy)} such users); leave them out (`cases.with_room`), or ask for a smaller K"
+        )
+
+
+def lists_of(
     recommender: Recommender,
     histories: Histories,
     split: Split,
     name: str,
     k: int,
-    batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Ask for a batch of lists at a time, [B, K] int64."""
+    """Ask a recommender for lists, a batch at a time, [B, K] int64; arguments and errors are those of `evaluate`."""
     items = np.empty((len(histories), k), dtype=np.int64)
-    for start in range(0, len(histories), batch_size):
-        rows = np.arange(start, min(start + batch_size, len(histories)))
+    for rows in batches(len(histories), split.catalogue.n_items):
         lists = recommender.recommend(histories.take(rows), k).items
         items[rows] = _checked(lists, (len(rows), k), split, name)
         if progress is not None:
@@ -209,7 +216,8 @@ def count_invalid(items: np.ndarray, histories: Histories, n_items: int) -> int:
         histories: B whole histories.
         n_items: I.
     """
-    seen = np.take_along_axis(histories.contains(n_items), items - 1, axis=1)
+    pairs = np.arange(len(items))[:, None] * (n_items + 1) + items
+    seen = np.isin(pairs, histories.pairs(n_items))
     equal = items[:, :, None] == items[:, None, :]  # [B, K, K]
     repeated = np.tril(equal, k=-1).any(axis=2)
     return int((seen | repeated).sum())
@@ -232,9 +240,9 @@ def write_per_user(table: EvaluationTable, path: Path) -> None:
     frame = pd.DataFrame({"user": table.user_ids, **table.per_user})
     temporary = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         frame.to_csv(temporary, index=False)
-    elif path.suffix == ".parquet":
+    elif path.suffix.lower() == ".parquet":
         frame.to_parquet(temporary, index=False)
     else:
         raise InputError(f"per-user file {path} has suffix {path.suffix!r}; name it .csv or .parquet")

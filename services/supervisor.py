@@ -172,10 +172,11 @@ class Supervisor:
         _log.info("the optimiser is done; the validator scores the last policy")
         self._group.stop(STOP_GRACE_S, "generator")
         self._group.finish("validator")
-        deadline = self._clock() + LAST_VALIDATION_S
+        begun = self._clock()
         while not self._signal and not self._group.is_done("validator"):
-            if self._clock() > deadline:
-                _log.warning("the validator hasn't scored the last policy within %.0f s", LAST_VALIDATION_S)
+            heard_at = max((at for (role, _), at in self._heard_at.items() if role == "validator"), default=begun)
+            if self._clock() > max(begun, heard_at) + LAST_VALIDATION_S:
+                _log.warning("the last policy isn't scored: the validator was silent for %.0f s", LAST_VALIDATION_S)
                 return
             self._step(show)
 

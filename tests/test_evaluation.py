@@ -13,6 +13,7 @@ from gptrec_rl import metrics
 from gptrec_rl.data import Cases, Catalogue, Histories, Interactions, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable, count_invalid, evaluate, write_per_user
+from gptrec_rl.models import recommender
 from gptrec_rl.models.popularity import PopularityRecommender
 from gptrec_rl.models.recommender import HistoriesLike, Slates
 
@@ -105,7 +106,8 @@ def test_popularity_itself_has_npcount_one(split: Split) -> None:
     assert summary["PCOUNT@2"] == pytest.approx(0.2)
 
 
-def test_batches_change_nothing_and_report_progress(split: Split) -> None:
+def test_batches_change_nothing_and_report_progress(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recommender, "MOST_USERS", 2)
     seen: list[tuple[int, int]] = []
     batched = evaluate(
         Scripted(LISTS),
@@ -113,7 +115,6 @@ def test_batches_change_nothing_and_report_progress(split: Split) -> None:
         split,
         name="scripted",
         k=2,
-        batch_size=2,
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(2, 3), (3, 3)]

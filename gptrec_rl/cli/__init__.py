@@ -5,6 +5,8 @@ Each command lives in its own module here and imports torch and the like inside 
 
 from __future__ import annotations
 
+import io
+import sys
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -58,6 +60,9 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; bad input ends it with exit code 2, a signal with 128 and its number (Ctrl-C: 130)."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # what a terminal can't show is no reason to lose what was done
+                stream.reconfigure(errors="replace")
         try:
             with signals_raise():
                 return super().invoke(ctx)

@@ -15,13 +15,18 @@ import click
 from gptrec_rl.cli.models import ModelChoice
 from gptrec_rl.cli.options import (
     FILE,
+    TABLE_SUFFIXES,
     data_option,
     k_option,
     open_split,
     precision_option,
+    require_table,
+    require_writable,
     split_options,
     strategy_choice,
+    threads_option,
     typed_command,
+    use_threads,
 )
 from gptrec_rl.errors import InputError
 
@@ -35,6 +40,15 @@ if TYPE_CHECKING:
 STRATEGY_NAMES: dict[Strategy, str] = {"next-k": "Next-K", "top-k": "Top-K"}
 
 
+def _users(context: click.Context, parameter: click.Parameter, users: str) -> str | int:
+    """Read who is asked: a name, or how many."""
+    if users in ("test", "validation"):
+        return users
+    if users.isascii() and users.isdigit() and len(users) < 10 and int(users):
+        return int(users)
+    raise click.BadParameter(f"{users!r} is neither test, validation nor a number of users from 1")
+
+
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @data_option
@@ -45,10 +59,17 @@ STRATEGY_NAMES: dict[Strategy, str] = {"next-k": "Next-K", "top-k": "Top-K"}
     type=strategy_choice,
     help="How models make lists; give both to compare.  [default: next-k for GPTRec, top-k for others]",
 )
-@click.option("--users", default="test", show_default=True, type=click.Choice(["test", "validation"]))
+@click.option(
+    "--users",
+    default="test",
+    show_default=True,
+    callback=_users,
+    help="test, validation, or a number: a sample of so many test users, drawn by the split's seed.",
+)
 @k_option
 @split_options
 @precision_option
+@threads_option
 @click.option("--baseline", help="Name of the model to show paired differences to.")
 @click.option(
     "--per-user", type=click.Path(path_type=Path), help="File (.csv, .parquet), or folder for several models."
@@ -60,11 +81,12 @@ def evaluate(
     models: Sequence[str],
     data: Path,
     strategies: Sequence[Strategy],
-    users: str,
+    users: str | int,
     k: int,
     validation_users: int | None,
     split_seed: int,
     precision: Precision,
+    threads: int | None,
     baseline: str | None,
     per_user: Path | None,
     json_file: Path | None,
@@ -73,9 +95,17 @@ def evaluate(
 ) -> None:
     """Ask models for the item that each user had next.
 
+    Users with fewer than K items left to recommend are left out, and counted.
+
     A MODEL is markov, popularity, or the folder of a policy or of a run; name=MODEL names it in the table.
     """
     started = time.monotonic()
+    use_threads(threads)
+    from gptrec_rl.evaluation import write_per_user
+
+    for option, file in (("--json", json_file), ("--report", report)):
+        if file is not None:
+            require_writable(file, option)
     split = open_split(data, validation_users, split_seed)
     choices = [ModelChoice.parse(model) for model in models]
     _check_training(choices, split, users)
@@ -83,18 +113,36 @@ def evaluate(
     if baseline is not None and baseline not in recommenders:
         raise InputError(f"--baseline {baseline!r} is none of the models; give one of {', '.join(recommenders)}")
     files = _per_user_files(per_user, list(recommenders))
-    cases = split.test if users == "test" else split.validation
+    cases, described = _cases(split, users, k, split_seed)
     tables = [_evaluate(name, recommender, cases, split, k) for name, recommender in recommenders.items()]
-    described = f"{split.interactions.name}, {len(cases.users):,} {users} users"
-    result = Result(described, tables, baseline, time.monotonic() - started)
-    click.echo(result.text())
+    result = Result(f"{split.interactions.name}, {described}", tables, baseline, time.monotonic() - started)
     for table, file in zip(tables, files, strict=False):
-        _write_per_user(table, file)
+        write_per_user(table, file)
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(result.facts(), indent=2) + "\n", encoding="utf-8")
     if report is not None:
         result.write_section(report, title)
+    click.echo(result.text())
+    for file in files:
+        click.echo(f"wrote {file}")
+
+
+def _cases(split: Split, users: str | int, k: int, seed: int) -> tuple[Cases, str]:
+    """Return the users to measure on, and who they are; those whom too few items are left for aren't among them."""
+    cases = split.validation if users == "validation" else split.test
+    n_all = len(cases.users)
+    has_room = cases.with_room(k, split.catalogue.n_items)
+    n_busy = n_all - len(has_room.users)
+    if not len(has_room.users):
+        raise InputError(f"a list of K = {k} items can't be made for any user: fewer are left; ask for a smaller --k")
+    if isinstance(users, int):
+        cases = has_room.sample(users, seed)
+        described = f"{len(cases.users):,} of {n_all:,} test users (a sample by seed {seed})"
+    else:
+        cases, described = has_room, f"{len(has_room.users):,} {users} users"
+    if n_busy:
+        described += f" ({n_busy:,} left out, who have fewer than {k} items left)"
+    return cases, described
 
 
 @dataclass(frozen=True)
@@ -199,7 +247,7 @@ def _defined(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _check_training(choices: Sequence[ModelChoice], split: Split, users: str) -> None:
+def _check_training(choices: Sequence[ModelChoice], split: Split, users: str | int) -> None:
     """Refuse to validate a model on users that it may have been trained on, and mention another split."""
     for choice in choices:
         if choice.trained_on(split):
@@ -254,15 +302,11 @@ def _per_user_files(target: Path | None, names: Sequence[str]) -> list[Path]:
     """Say where the per-user table of each model goes."""
     if target is None:
         return []
-    if target.suffix not in (".csv", ".parquet"):
-        return [target / f"{name}.csv" for name in names]
-    if len(names) > 1:
+    files = [target]
+    if target.suffix.lower() not in TABLE_SUFFIXES:
+        files = [target / f"{name}.csv" for name in names]
+    elif len(names) > 1:
         raise InputError(f"--per-user {target} is one file for {len(names)} models; give a folder")
-    return [target]
-
-
-def _write_per_user(table: EvaluationTable, file: Path) -> None:
-    from gptrec_rl.evaluation import write_per_user
-
-    write_per_user(table, file)
-    click.echo(f"wrote {file}")
+    for file in files:
+        require_table(file, "--per-user")
+    return files

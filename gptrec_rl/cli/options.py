@@ -40,6 +40,7 @@ precision_option = click.option(
     type=click.Choice(["auto", "bf16", "fp32"]),
     help="Of matrix products; auto: bf16 where the hardware has it, fp32 elsewhere, which is faster there.",
 )
+TABLE_SUFFIXES = (".csv", ".parquet")
 strategy_choice = click.Choice(["next-k", "top-k"])
 
 
@@ -101,6 +102,46 @@ threads_option = click.option(
     callback=_no_more_than_cores,
     help="Numerical threads of this process, at most one a core; left out: one a core.",
 )
+
+
+def use_threads(threads: int | None) -> None:
+    """Compute with so many threads (None: one a core); those that have nothing to do sleep rather than take cores."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when PyTorch is loaded
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def require_table(path: Path, option: str) -> None:
+    """Refuse, before any work is done, a file that can't be written as a table.
+
+    Raises:
+        InputError: its suffix is neither .csv nor .parquet, or its folder can't be made or written.
+    """
+    from gptrec_rl.errors import InputError
+
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        raise InputError(f"{option} {path} has suffix {path.suffix!r}; name it .csv or .parquet")
+    require_writable(path, option)
+
+
+def require_writable(path: Path, option: str) -> None:
+    """Refuse, before any work is done, a file that can't be written; makes its folder.
+
+    Raises:
+        InputError: names the option and the reason.
+    """
+    from gptrec_rl.errors import InputError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{option} {path} can't be written: {error.strerror}; give another place") from None
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"{option} {path} can't be written there; give another place")
+
+
 report_option = click.option("--report", type=FILE, help="Markdown document to write command, time and figures into.")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,11 @@ from gptrec_rl.cli.options import (
     k_option,
     open_split,
     precision_option,
+    require_table,
     split_options,
     strategy_choice,
+    threads_option,
+    use_threads,
 )
 from gptrec_rl.errors import InputError
 
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from gptrec_rl.models.recommender import Recommender, Strategy
 
 N_SHOWN = 5
-BATCH_SIZE = 256
 
 
 @click.command()
@@ -48,6 +49,7 @@ BATCH_SIZE = 256
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @split_options
 @precision_option
+@threads_option
 def recommend(
     model: str,
     data: Path,
@@ -62,12 +64,16 @@ def recommend(
     validation_users: int | None,
     split_seed: int,
     precision: Precision,
+    threads: int | None,
 ) -> None:
     """Recommend items to a user, to a history, or to everyone."""
     if (user is not None) + (history is not None) + everyone != 1:
         raise click.UsageError("give one of --user, --history and --all")
     if everyone != (out is not None):
         raise click.UsageError("--all and --out go together")
+    if out is not None:
+        require_table(out, "--out")
+    use_threads(threads)
     split = open_split(data, validation_users, split_seed)
     interactions, catalogue = split.interactions, split.catalogue
     may = _read_allowed(allowed, catalogue) if allowed is not None else None
@@ -190,31 +196,20 @@ def _read_allowed(file: Path, catalogue: Catalogue) -> np.ndarray:
 def _write_all(
     recommender: Recommender, interactions: Interactions, k: int, allowed: np.ndarray | None, out: Path
 ) -> None:
-    """Write a row for each user and rank."""
-    import numpy as np
-    import pandas as pd
+    """Write a row for each user and rank, a part at a time; the file is whole or isn't there.
+
+    Who has fewer than K items left gets a shorter list.
+    """
     from tqdm import tqdm
 
-    if out.suffix not in (".csv", ".parquet"):
-        raise InputError(f"--out {out} has suffix {out.suffix!r}; name it .csv or .parquet")
-    rows = []
-    with tqdm(total=interactions.n_users, unit="user", disable=None, leave=False) as bar:
-        for start in range(0, interactions.n_users, BATCH_SIZE):
-            users = np.arange(start, min(start + BATCH_SIZE, interactions.n_users))
-            ids = interactions.user_ids[users]
-            try:
-                slates = recommender.recommend(interactions.histories.take(users), k, allowed)
-            except InputError as error:
-                raise InputError(f"users '{ids[0]}' to '{ids[-1]}': {error}") from None
-            for user, items, scores in zip(ids, slates.items, slates.scores, strict=True):
-                rows += [{"user": str(user), **row} for row in _ranked(items, scores, interactions.catalogue)]
+    from gptrec_rl.cli.tables import Lists, TableWriter
+    from gptrec_rl.models.recommender import batches
+
+    lists = Lists(recommender, interactions.catalogue, k, allowed)
+    n_users = interactions.n_users
+    with TableWriter(out) as writer, tqdm(total=n_users, unit="user", disable=None, leave=False) as bar:
+        for users in batches(n_users, interactions.catalogue.n_items):
+            writer.write(lists.of(interactions.histories.take(users), interactions.user_ids[users]))
             bar.update(len(users))
-    frame = pd.DataFrame(rows)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(out.name + ".tmp")
-    if out.suffix == ".csv":
-        frame.to_csv(temporary, index=False)
-    else:
-        frame.to_parquet(temporary, index=False)
-    os.replace(temporary, out)
-    click.echo(f"wrote {len(frame):,} rows: {k} items for each of {interactions.n_users:,} users, {out}")
+    shorter = f" ({lists.n_shorter:,} have fewer left, and shorter lists)" if lists.n_shorter else ""
+    click.echo(f"wrote {writer.n_rows:,} rows: {k} items for each of {n_users:,} users{shorter}, {out}")

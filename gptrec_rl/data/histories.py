@@ -78,7 +78,22 @@ class Histories:
 
     def take(self, indices: np.ndarray) -> Histories:
         """Return the histories at these places, in this order."""
-        return Histories.of([self[int(index)] for index in indices])
+        return self._parts(self.offsets[indices], self.lengths[indices])
+
+    def without_last(self, n: int | np.ndarray) -> Histories:
+        """Return the histories without their last n items, at most all of them; n is one number or one a history."""
+        return self._parts(self.offsets[:-1], np.maximum(self.lengths - n, 0))
+
+    def _parts(self, starts: np.ndarray, lengths: np.ndarray) -> Histories:
+        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return Histories(self.values[places], offsets)
+
+    def pairs(self, n_items: int) -> np.ndarray:
+        """Return each history's items as sorted numbers `row * (I + 1) + item`, each once, [N] int64."""
+        rows = np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
+        return np.unique(rows * (n_items + 1) + self.values)
 
     def contains(self, n_items: int) -> np.ndarray:
         """Return which items each history holds, [B, I] bool; column i - 1 is item i.

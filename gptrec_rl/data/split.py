@@ -24,6 +24,19 @@ class Cases:
     histories: Histories
     ground_truth: np.ndarray
 
+    def take(self, rows: np.ndarray) -> Cases:
+        """Return some of the cases, by their rows."""
+        return Cases(self.users[rows], self.histories.take(rows), self.ground_truth[rows])
+
+    def sample(self, n: int, seed: int) -> Cases:
+        """Draw n of the cases, in their order; all of them where there are no more."""
+        rows = np.random.default_rng(seed).choice(len(self.users), min(n, len(self.users)), replace=False)
+        return self.take(np.sort(rows))
+
+    def with_room(self, k: int, n_items: int) -> Cases:
+        """Return the cases whose histories leave at least K of I items to recommend."""
+        return self.take(np.flatnonzero(n_items - self.histories.lengths >= k))
+
     def __post_init__(self) -> None:
         item_numbers(self.ground_truth)
         if not len(self.users) == len(self.histories) == len(self.ground_truth):
@@ -111,7 +124,7 @@ class Split:
         """What may be trained on: all users' histories without test and validation items, [U] histories."""
         held_out = np.ones(self.interactions.n_users, dtype=np.int64)
         held_out[self.validation_users] = 2
-        return Histories.of([h[: len(h) - out] for h, out in zip(self.interactions.histories, held_out, strict=True)])
+        return self.interactions.histories.without_last(held_out)
 
     @cached_property
     def training_users(self) -> np.ndarray:
@@ -125,6 +138,12 @@ class Split:
         return np.asarray(counts / counts.sum())
 
     @cached_property
+    def n_users_of_item(self) -> np.ndarray:
+        """How many users have each item in training, [I] int64."""
+        n_items = self.catalogue.n_items
+        return np.bincount(self.training.pairs(n_items) % (n_items + 1), minlength=n_items + 1)[1:]
+
+    @cached_property
     def validation(self) -> Cases:
         """The validation users, asked for their second-last item."""
         return self._cases(self.validation_users, held_out=2)
@@ -135,7 +154,6 @@ class Split:
         return self._cases(np.arange(self.interactions.n_users), held_out=1)
 
     def _cases(self, users: np.ndarray, held_out: int) -> Cases:
-        all_histories = [self.interactions.histories[int(user)] for user in users]
-        histories = Histories.of([history[: len(history) - held_out] for history in all_histories])
-        ground_truth = np.array([history[-held_out] for history in all_histories], dtype=np.int64)
-        return Cases(users, histories, ground_truth)
+        histories = self.interactions.histories
+        ground_truth = histories.values[histories.offsets[1:][users] - held_out].astype(np.int64)
+        return Cases(users, histories.take(users).without_last(held_out), ground_truth)

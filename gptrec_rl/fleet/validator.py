@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 
 import numpy as np
 
 from gptrec_rl.config import TuneConfig
-from gptrec_rl.data import Split
+from gptrec_rl.data import Cases, Split
 from gptrec_rl.decoding.next_k import NextK
-from gptrec_rl.evaluation import measure
+from gptrec_rl.evaluation import lists_of, measure
 from gptrec_rl.fleet.reporter import Reporter
 from gptrec_rl.goals import build_rewards, compute_rewards, parse_goal, weighted_sum
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.models.recommender import batches
 from gptrec_rl.transport import names
 from gptrec_rl.transport.checkpoints import FIRST_VERSION
 from gptrec_rl.transport.entry import CheckpointError, Entry
@@ -83,14 +85,29 @@ class Validator:
         entry = self._scored
         self.reporter.report(entry.token if entry else 0, entry.step if entry else 0)
 
-    def _score(self, policy: GPTRec) -> dict[str, float]:
-        cases = self._split.validation
-        k = policy.slate_length
-        items = NextK(policy, self._config.precision).recommend(cases.histories, k).items
+    def _say_alive(self) -> None:
+        """Report in the midst of a pass, so that a long one isn't taken for one that hangs."""
+        if self.reporter.is_due:
+            self.report()
+
+    def _batches(self) -> Iterator[np.ndarray]:
+        for rows in batches(len(self._split.validation.users), self._split.catalogue.n_items):
+            self._say_alive()
+            yield rows
+
+    def _rewards_of(self, items: np.ndarray, cases: Cases) -> np.ndarray:
+        """Return the goal's total of each list, [B]."""
         rewards = compute_rewards(
             self._rewards, items[:, None], cases.ground_truth, cases.histories, self._split.catalogue
         )
-        totals = weighted_sum(rewards, self._goal).sum(axis=(1, 2))
+        return weighted_sum(rewards, self._goal).sum(axis=(1, 2))
+
+    def _score(self, policy: GPTRec) -> dict[str, float]:
+        cases = self._split.validation
+        k = policy.slate_length
+        writer = NextK(policy, self._config.precision)
+        items = lists_of(writer, cases.histories, self._split, "policy", k, lambda done, total: self._say_alive())
+        totals = np.concatenate([self._rewards_of(items[rows], cases.take(rows)) for rows in self._batches()])
         table = measure(items, cases, self._split, name="policy")
         errors = table.standard_errors()
         values = {f"val/{name.lower()}": value for name, value in table.summary().items() if np.isfinite(value)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -13,6 +13,9 @@ from gptrec_rl.errors import InputError
 
 Strategy = Literal["next-k", "top-k"]
 """Item by item, or all at once by score (section 2.2)."""
+MOST_USERS = 256
+SCORES_AT_ONCE = 2**23
+"""Scores of users x items that are in memory together: 32 MB, and a few times that while they are ranked."""
 HistoriesLike = Histories | Iterable[Sequence[int] | np.ndarray]
 
 
@@ -66,14 +69,29 @@ def candidates(histories: Histories, n_items: int, k: int, allowed: np.ndarray |
             given = f"{np.asarray(allowed).dtype} of shape {np.shape(allowed)}"
             raise InputError(f"allowed is {given}; give bool of shape {(n_items,)} or {may.shape}")
         may &= allowed
-    n_left = may.sum(axis=1)
+    require_room(may.sum(axis=1), n_items, k)
+    return may
+
+
+def require_room(n_left: np.ndarray, n_items: int, k: int) -> None:
+    """Refuse histories that leave fewer than K items to recommend, [B] int.
+
+    Raises:
+        InputError: names the one that leaves fewest, by its place among them.
+    """
     if len(n_left) and n_left.min() < k:
         worst = int(n_left.argmin())
         raise InputError(
             f"a list of K = {k} items can't be made for history {worst}, which leaves {n_left[worst]} of {n_items} "
             "items to recommend; ask for a smaller K or allow more items"
         )
-    return may
+
+
+def batches(n_users: int, n_items: int) -> Iterator[np.ndarray]:
+    """Cut users into batches whose scores of all items fit into memory, [b] int64 each: at most 256 users."""
+    size = max(1, min(MOST_USERS, SCORES_AT_ONCE // max(n_items, 1)))
+    for start in range(0, n_users, size):
+        yield np.arange(start, min(start + size, n_users))
 
 
 def top_k(scores: np.ndarray, may: np.ndarray, k: int) -> Slates:

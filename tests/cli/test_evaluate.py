@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -175,3 +177,46 @@ def test_a_policy_of_another_split_is_mentioned_and_not_validated(run: Run, worl
     refused = run("evaluate", world.policy_folder, *other, "--users", "validation")
     assert refused.exit_code == 2
     assert "perhaps on these validation users" in refused.stderr
+
+
+def test_a_sample_of_users_is_drawn_by_the_seed_and_said_everywhere(run: Run, world: Any, tmp_path: Path) -> None:
+    def sampled(seed: int) -> tuple[str, list[str]]:
+        files = ("--json", tmp_path / "e.json", "--per-user", tmp_path / "u.csv")
+        result = run("evaluate", "popularity", "--users", 20, "--split-seed", seed, *files)
+        assert result.exit_code == 0, result.output
+        described = json.loads((tmp_path / "e.json").read_text())
+        assert described["users"] == 20
+        assert f"20 of 60 test users (a sample by seed {seed})" in result.stdout
+        assert f"20 of 60 test users (a sample by seed {seed})" in described["data"]
+        return result.stdout, pd.read_csv(tmp_path / "u.csv", dtype=str)["user"].tolist()
+
+    _, users = sampled(1)
+    assert len(set(users)) == 20
+    assert sampled(1)[1] == users != sampled(2)[1]
+    assert "neither test, validation nor a number" in run("evaluate", "popularity", "--users", "0").stderr
+
+
+def test_users_with_too_few_items_left_are_left_out_and_counted(run: Run, world: Any) -> None:
+    lengths = world.split.test.histories.lengths
+    k = 60 - int(np.sort(lengths)[-3])  # too much for the two users with the longest histories, if they are longer
+    n_busy = int((60 - lengths < k).sum())
+    assert n_busy > 0
+    result = run("evaluate", "popularity", "--k", k)
+    assert result.exit_code == 0, result.output
+    assert f"{60 - n_busy} test users ({n_busy} left out, who have fewer than {k} items left)" in result.stdout
+
+
+def test_files_are_written_whatever_the_terminal_can_show(world: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from gptrec_rl.cli import main; main()", "evaluate", "popularity"]
+    environment = os.environ | {"GPTREC_DATA": str(world.data), "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([*command, "--json", tmp_path / "e.json"], env=environment, capture_output=True, check=True)
+    assert b"NDCG@10 ?" in done.stdout
+    assert json.loads((tmp_path / "e.json").read_text())["users"] == 60
+
+
+@pytest.mark.parametrize("option", ["--json", "--report", "--per-user"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(option: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run("evaluate", "popularity", option, tmp_path / "file" / "x.csv")
+    assert result.exit_code == 2
+    assert f"{option} {tmp_path}/file/x.csv can't be written" in " ".join(result.stderr.split())

@@ -96,12 +96,12 @@ def test_everybody_into_a_file(run: Run, world: Any, tmp_path: Path, suffix: str
         (["--user", "1", "--history", "2"], "give one of --user, --history and --all"),
         (["--user", "1", "--out", "x.csv"], "--all and --out go together"),
         (["--all"], "--all and --out go together"),
-        (["--all", "--out", "lists.txt"], "has suffix '.txt'; name it .csv or .parquet"),
         (["--user", "nobody"], "unknown user 'nobody'"),
         (["--history", "1,999"], "unknown item '999'"),
         (["--history", "1,,2"], "unknown item ''"),
         (["--history", "1", "--k", "60"], "a list of K = 60 items can't be made"),
-        (["--all", "--out", "lists.csv", "--k", "59"], "users '1' to '60': a list of K = 59 items can't be made"),
+        (["--all", "--out", "lists.txt"], "has suffix '.txt'; name it .csv or .parquet"),
+        (["--all", "--out", "/dev/null/lists.csv"], "can't be written"),
         (["--user", "1", "--allowed", "missing.txt"], "--allowed missing.txt can't be read"),
     ],
 )
@@ -109,6 +109,50 @@ def test_bad_input_is_named(run: Run, arguments: list[str], message: str) -> Non
     result = run("recommend", "--model", "markov", *arguments)
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("name", ["lists.csv", "lists.PARQUET"])
+def test_who_has_few_items_left_gets_a_shorter_list_and_everybody_else_a_whole_one(
+    run: Run, world: Any, tmp_path: Path, name: str
+) -> None:
+    interactions, allowed = world.interactions, tmp_path / "allowed.txt"
+    few = interactions.histories[0][:2]  # of which the first user has both
+    others = [item for item in range(1, 61) if item not in interactions.histories[0]][:3]
+    allowed.write_text("\n".join(external(world, [*few, *others])))
+    result = run("recommend", "--model", "markov", "--all", "--out", tmp_path / name, "--k", 4, "--allowed", allowed)
+    assert result.exit_code == 0, result.output
+    frame = pd.read_csv(tmp_path / name, dtype=str) if name.endswith("csv") else pd.read_parquet(tmp_path / name)
+    n_left = [5 - len(set(history) & {*few, *others}) for history in interactions.histories]
+    lengths = [min(n, 4) for n in n_left]
+    assert frame["user"].tolist() == np.repeat(interactions.user_ids.astype(object), lengths).tolist()
+    assert set(frame[frame["user"] == "1"]["item"]) == set(external(world, others))
+    assert f"({sum(n < 4 for n in n_left)} have fewer left, and shorter lists)" in result.output
+    assert frame["rank"].astype(int).tolist() == [rank for n in lengths for rank in range(1, n + 1)]
+
+
+@pytest.mark.parametrize("name", ["lists.csv", "lists.parquet"])
+def test_a_file_for_everybody_is_whole_or_as_it_was(
+    run: Run, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gptrec_rl.models.recommender.MOST_USERS", 7)
+    monkeypatch.setattr("gptrec_rl.cli.tables.ROWS_TOGETHER", 50)
+    command = ("recommend", "--model", "popularity", "--all", "--out", tmp_path / name, "--k", 4)
+    assert run(*command).exit_code == 0
+    read = pd.read_csv if name.endswith("csv") else pd.read_parquet
+    assert len(read(tmp_path / name)) == 240  # 35 batches' parts, one after the other
+    before = (tmp_path / name).read_bytes()
+    calls = iter(range(99))
+
+    def fails(self: PopularityRecommender, *_: Any) -> None:
+        if next(calls) > 3:
+            raise RuntimeError("out of luck")
+        return recommend(self, *_)
+
+    recommend = PopularityRecommender.recommend
+    monkeypatch.setattr(PopularityRecommender, "recommend", fails)
+    assert run(*command).exit_code == 1
+    assert (tmp_path / name).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_an_unknown_allowed_item_is_named_with_its_line(run: Run, tmp_path: Path) -> None:

@@ -51,3 +51,14 @@ def test_an_item_beyond_the_catalogue_is_named() -> None:
             Histories.of(asked, 40)
     with pytest.raises(InputError, match="41 is no item number"):
         Histories.of([[1, 41]]).contains(40)
+
+
+def test_histories_without_their_last_items() -> None:
+    histories = Histories.of([[1, 2, 3], [], [4], [5, 6]])
+    assert [h.tolist() for h in histories.without_last(1)] == [[1, 2], [], [], [5]]
+    assert [h.tolist() for h in histories.without_last(np.array([2, 1, 0, 5]))] == [[1], [], [4], []]
+
+
+def test_pairs_are_each_users_items_once() -> None:
+    histories = Histories.of([[2, 1, 2], [], [3]])  # of 3 items: row x 4 + item
+    assert histories.pairs(3).tolist() == [1, 2, 11]

@@ -90,3 +90,18 @@ def test_allowed_items_are_a_truth_value_an_item(allowed: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"allowed is .*; give bool of shape \(5,\) or \(2, 5\)"):
         candidates(Histories.of([[1], [2]]), 5, 1, allowed)
     assert candidates(Histories.of([[1], [2]]), 5, 1, np.arange(5) > 0).sum() == 7  # 4 and 3 of items 2 to 5
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("allowed", [None, [True, False, True, True] * 8])
+def test_the_most_popular_items_are_those_of_a_ranking_of_all(k: int, allowed: list[bool] | None) -> None:
+    histories = [[8, 1, 3, 2], [1], [5, 6, 7, 8]]
+    split = Split.leave_one_out(generate(30, 32, 8.0, 3))
+    popularity = PopularityRecommender(split)
+    may = None if allowed is None else np.array(allowed)
+    slates = popularity.recommend(histories, k, may)
+    expected = top_k(popularity.score(histories), candidates(Histories.of(histories), 32, k, may), k)
+    np.testing.assert_array_equal(slates.items, expected.items)
+    np.testing.assert_array_equal(slates.scores, expected.scores)
+    with pytest.raises(InputError, match=r"history 0, which leaves \d of 32"):
+        popularity.recommend([list(range(1, 32)), []], 3, may)
