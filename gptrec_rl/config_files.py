@@ -157,7 +157,7 @@ def _check_keys(
     for key, value in table.items():
         field = model.model_fields.get(key)
         if field is None:
-            nearest = difflib.get_close_matches(at + key, list(_field_names(root)), n=1, cutoff=0.0)[0]
+            nearest = difflib.get_close_matches((at + key).lower(), list(_field_names(root)), n=1, cutoff=0.0)[0]
             raise InputError(f"{source}: there is no setting {at + key}; did you mean {nearest}?")
         part = _part_model(field)
         if part is not None and isinstance(value, Mapping):

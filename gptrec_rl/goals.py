@@ -18,6 +18,7 @@ import numpy as np
 
 from gptrec_rl import rewards as shipped
 from gptrec_rl.data import Catalogue, Histories, Split
+from gptrec_rl.data.histories import locked
 from gptrec_rl.errors import InputError
 from gptrec_rl.rewards import Reward, place_on_last
 
@@ -79,7 +80,7 @@ def parse_sweep(text: str, goal: Goal) -> list[Goal]:
 def _known(name: str) -> str:
     if name in SHIPPED or ":" in name:
         return name
-    nearest = difflib.get_close_matches(name, SHIPPED, n=1, cutoff=0.0)[0]
+    nearest = difflib.get_close_matches(name.lower(), SHIPPED, n=1, cutoff=0.0)[0]
     raise InputError(
         f"unknown reward {name!r}; did you mean {nearest!r}? There are {', '.join(SHIPPED)}, and your own as "
         "package.module:function"
@@ -173,8 +174,11 @@ def compute_rewards(
         Unweighted arrays by name, each [B, G, K] float32.
 
     Raises:
-        InputError: a reward fails, or returns another shape, no numbers, or values that aren't finite.
+        InputError: a reward fails, changes what it is given (which is read-only), or returns another shape, no numbers,
+            or values that aren't finite.
     """
+    slates, ground_truth = locked(slates), locked(ground_truth)
+    histories = Histories(locked(histories.values), locked(histories.offsets))
     return {
         name: _checked(name, _call(name, reward, slates, ground_truth, histories, catalogue), slates)
         for name, reward in rewards.items()
@@ -192,6 +196,10 @@ def _call(
     try:
         return reward(slates, ground_truth, histories, catalogue)
     except Exception as error:  # somebody else's code: whatever it raises, the message has to name the reward
+        if "read-only" in str(error):
+            raise InputError(
+                f"reward {name!r} changes an array that it is given ({error}); work on a copy, like slates.copy()"
+            ) from error
         raise InputError(
             f"reward {name!r} failed with {type(error).__name__}: {error}; it is called as "
             f"reward(slates, ground_truth, histories, catalogue) with slates of shape {slates.shape}"

@@ -57,6 +57,8 @@ def test_a_goal_survives_being_written_and_read(weights: dict[str, float]) -> No
     [
         ("ndgc=1", "unknown reward 'ndgc'; did you mean 'ndcg'?"),
         ("ndcg=1,ilds=2", "did you mean 'ild'?"),
+        ("NDCG=1,ILD=2", "did you mean 'ndcg'?"),
+        ("ILD=2", "did you mean 'ild'?"),
         ("ndcg=1,ndcg=2", "has ndcg more than once"),
         ("ndcg=nan", "weight 'nan' of reward ndcg is not a finite number"),
         ("ndcg=inf", "weight 'inf' of reward ndcg"),
@@ -195,6 +197,35 @@ def test_an_own_reward_that_fails_is_named(split: Split) -> None:
 
     with pytest.raises(InputError, match="reward 'mine' failed with KeyError: 'year'; it is called as"):
         computed(split, mine=broken)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        lambda slates, truth, histories, catalogue: slates.sort(axis=-1),
+        lambda slates, truth, histories, catalogue: np.subtract(slates, 1, out=slates),
+        lambda slates, truth, histories, catalogue: truth.fill(1),
+        lambda slates, truth, histories, catalogue: histories.values.fill(1),
+        lambda slates, truth, histories, catalogue: catalogue.genres.fill(True),
+        lambda slates, truth, histories, catalogue: catalogue.columns["price"].sort(),
+    ],
+)
+def test_an_own_reward_that_changes_what_it_is_given_is_named(split: Split, changes: Callable[..., object]) -> None:
+    priced = Catalogue(
+        split.catalogue.item_ids, split.catalogue.titles, ("a", "b"), split.catalogue.genres, {"price": np.ones(3)}
+    )
+    slates, truth, histories = SLATES.copy(), TRUTH.copy(), Histories.of([[1], [2], [3]])
+    with pytest.raises(InputError, match=r"reward 'mine' changes an array that it is given.*slates\.copy\(\)"):
+        compute_rewards({"mine": changes}, slates, truth, histories, priced)
+    assert np.array_equal(slates, SLATES)
+    assert slates.flags.writeable  # ours to change
+
+
+def test_what_an_own_reward_returns_is_not_shared_with_it(split: Split) -> None:
+    kept = np.zeros(SLATES.shape, dtype=np.float32)
+    values = computed(split, mine=lambda *_: kept)["mine"]
+    kept.fill(9)
+    assert not values.any()
 
 
 def test_a_reward_too_large_to_be_sent_is_refused(split: Split) -> None:

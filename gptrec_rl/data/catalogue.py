@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from gptrec_rl.data.histories import item_numbers
+from gptrec_rl.data.histories import item_numbers, locked
 from gptrec_rl.data.texts import as_texts, examples, is_text, packed
 from gptrec_rl.errors import InputError
 
@@ -28,7 +28,7 @@ def content_hash(named_arrays: Mapping[str, np.ndarray]) -> str:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The I items. Internal ids are 1..I; 0 is padding and I + 1 the separator.
+    """The I items, whose arrays can't be changed. Internal ids are 1..I; 0 is padding and I + 1 the separator.
 
     Attributes:
         item_ids: external ids, [I] text; the item with internal id i is at place i - 1.
@@ -56,6 +56,9 @@ class Catalogue:
         for name, array in {"titles": self.titles, "genres": self.genres, **self.columns}.items():
             if len(array) != self.n_items:
                 raise InputError(f"catalogue: {name} has {len(array)} rows for {self.n_items} items; give one a row")
+        for name in ("item_ids", "titles", "genres"):
+            object.__setattr__(self, name, locked(getattr(self, name)))
+        object.__setattr__(self, "columns", {name: locked(array) for name, array in self.columns.items()})
         if len(self._places) != self.n_items:
             ids, counts = np.unique(self.item_ids, return_counts=True)
             raise InputError(f"catalogue: item '{ids[counts > 1][0]}' is listed more than once; keep one row of it")

@@ -29,6 +29,13 @@ def item_numbers(items: object, n_items: int = LARGEST) -> np.ndarray:
     return array
 
 
+def locked(array: np.ndarray) -> np.ndarray:
+    """Return a view that can't be changed: what a user's own function is given is ours."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 @dataclass(frozen=True)
 class Histories:
     """B histories of unequal length (0 included), oldest item first.

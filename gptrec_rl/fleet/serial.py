@@ -21,6 +21,9 @@ from gptrec_rl.transport.hub import Transport
 from gptrec_rl.transport.memory_cache import MemoryCache
 from gptrec_rl.transport.metrics import START, MetricRecord, MetricsStream
 
+MOST_IDLE_TURNS = 100
+"""Turns of one process in which nothing was learned; the first batch that is any good would have been."""
+
 
 @dataclass(frozen=True)
 class SerialFleet:
@@ -66,10 +69,11 @@ class SerialFleet:
         """Take turns until the optimiser is done, or somebody asks to stop; each published policy is scored.
 
         Raises:
-            InputError: a reward can't be used; what was learned before is saved, as it is on Ctrl-C.
+            InputError: a reward can't be used, or no batch can be learned from; what was learned before is saved, as it
+                is on Ctrl-C.
             DivergedError: see `Learner.update`; the last learner state on disk stays as it is.
         """
-        cursor = START
+        cursor, n_idle = START, 0
         self._start()
         try:
             while True:
@@ -81,7 +85,9 @@ class SerialFleet:
                 if self.optimiser.is_done or is_stopped():
                     break
                 self.generator.step()
-                self.optimiser.step()
+                n_idle = n_idle + 1 if self.optimiser.step() is None else 0
+                if n_idle >= MOST_IDLE_TURNS:
+                    raise self._stuck()
                 # Whoever resumes publishes first, which is no other policy than there would have been.
                 if self.optimiser.has_just_published and self.optimiser.is_save_due:
                     self.optimiser.save()
@@ -93,6 +99,21 @@ class SerialFleet:
         self.optimiser.finish()
         self.validator.step()
         show_new(self.transport.metrics, cursor, on_record)
+
+    def _stuck(self) -> InputError:
+        """Say why nothing is learned, and nothing will be."""
+        cache = self.transport.cache
+        if cache.quarantined():
+            return InputError(
+                "the only generator is in quarantine, since its log-probabilities aren't those of its policy (see the "
+                "warning above): compute with precision=fp32 if that is rounding, or report it"
+            )
+        ledger = cache.ledger()
+        return InputError(
+            f"no batch was learned from in {MOST_IDLE_TURNS} turns: of {ledger.generated} generated, {ledger.stale} "
+            f"were stale, {ledger.rejected} rejected and {ledger.evicted} evicted; look at the warnings above, or raise "
+            "fleet.max_staleness"
+        )
 
     def _start(self) -> None:
         saved = self.optimiser.start()

@@ -203,6 +203,35 @@ def test_bad_input_and_ctrl_c_lose_nothing_that_was_learned(error: type[BaseExce
     assert [state.step for state in fleet.transport.store.learner_states()] == [2]
 
 
+@pytest.mark.parametrize(("is_barred", "why"), [(True, "the only generator is in quarantine"), (False, "no batch was")])
+def test_a_fleet_that_can_learn_from_nothing_ends_and_says_why(
+    is_barred: bool, why: str, make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = make_fleet(steps=100)
+    whole = serial(fleet)
+    if is_barred:
+        whole.transport.cache.quarantine(1)
+    else:
+        monkeypatch.setattr(whole.optimiser, "step", lambda: None)
+    with pytest.raises(InputError, match=why):
+        whole.run()
+
+
+def test_where_all_lists_earn_the_same_the_policy_stays_as_it_is_to_the_bit(
+    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "my_rewards", sys.modules[__name__])
+    fleet = make_fleet({"publish_every": 1}, goal="my_rewards:same=1", steps=3)
+    serial(fleet).run()
+    store = fleet.transport.store
+    first, *_, last = (store.read(policy)["model.safetensors"] for policy in store.policies())
+    assert first == last
+
+
+def same(slates: np.ndarray, *_: object) -> np.ndarray:
+    return np.full(slates.shape, 0.5)
+
+
 def test_nan_from_the_users_own_reward_names_it_and_loses_nothing(
     make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
