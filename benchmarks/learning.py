@@ -368,7 +368,7 @@ def run(
                 reward = point.values["reward"]
                 click.echo(f"{point.lists_generated:>9,} lists {point.seconds:>7.0f} s  reward {reward:.4f}")
     except InputError as error:
-        raise BadInput(str(error)) from error
+        raise BadInput(error) from error
 
 
 @main.command()
@@ -380,7 +380,7 @@ def draw(files: tuple[Path, ...], png: Path, section: Path) -> None:
     try:
         curves = read_curves(files)
     except InputError as error:
-        raise BadInput(str(error)) from error
+        raise BadInput(error) from error
     picture(curves, png)
     tables = [f"{world}:\n\n{table(group)}" for world, group in curves.items()]
     click.echo("\n\n".join(tables))

@@ -28,7 +28,7 @@ from gptrec_rl.fleet.run_folder import prepare_run
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport.cache import CacheLimits, Ledger
 from gptrec_rl.transport.checkpoints import CheckpointStore
-from gptrec_rl.transport.connection import connect
+from gptrec_rl.transport.connection import AwayError, connect
 from gptrec_rl.transport.embedded import EmbeddedRedis
 from gptrec_rl.transport.metrics import START, RedisMetrics
 from gptrec_rl.transport.redis_cache import RedisCache
@@ -216,7 +216,7 @@ class Fleet:
         """Try to write to Redis."""
         try:
             self.client.incr("chaos")
-        except redis.ResponseError:
+        except AwayError:
             return True
         return False
 

@@ -42,7 +42,7 @@ def main(run_dir: Path, redis_url: str, address: str, port: int, write_records: 
         config = read_tuning_config(run_dir)
         client = connect(redis_url)
     except InputError as error:
-        raise BadInput(str(error)) from error
+        raise BadInput(error) from error
     page, registry = FleetPage(), CollectorRegistry()
     registry.register(page)
     server, _ = start_http_server(port, address, registry)

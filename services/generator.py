@@ -24,7 +24,7 @@ def main(run_dir: Path, data: Path | None, redis_url: str, index: int | None) ->
         orders = Orders(stop, transport.control)
         generator = Generator(run.split, run.config, transport, index)
         while orders.go_on(generator):
-            with orders.full_disk_waited_for(generator):
+            with orders.storage_waited_for(generator):
                 if not generator.step():
                     stop.wait(IDLE_S)
                     generator.waited(IDLE_S)

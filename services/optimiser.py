@@ -42,7 +42,7 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
         _start(optimiser, 1.5 * run.config.fleet.lease_s, stop, orders)
         with optimiser.lease_kept():
             while not optimiser.is_done and orders.go_on(optimiser):
-                with orders.full_disk_waited_for(optimiser):
+                with orders.storage_waited_for(optimiser):
                     if optimiser.is_save_due:
                         optimiser.save()
                     waits_since = time.monotonic()
@@ -52,7 +52,7 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
                 if optimiser.reporter.is_due:
                     optimiser.report()
             while not optimiser.has_finished:
-                with orders.full_disk_waited_for(optimiser):
+                with orders.storage_waited_for(optimiser):
                     optimiser.finish()
     if not optimiser.is_done:
         sys.exit(orders.exit_code)  # before the end, to be resumed
@@ -63,7 +63,7 @@ def _start(optimiser: Optimiser, patience_s: float, stop: StopEvent, orders: Ord
     deadline = time.monotonic() + patience_s
     while True:
         try:
-            with orders.full_disk_waited_for(optimiser):
+            with orders.storage_waited_for(optimiser):
                 optimiser.start()
                 return
         except LeaseHeldError:

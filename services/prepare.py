@@ -79,7 +79,7 @@ def main(
         sys.exit(exit_code_of(error))
     except InputError as error:
         remedy = "\nFor a run from the beginning, give RUN another name" if is_begun else ""
-        raise BadInput(f"{error}{remedy}") from error
+        raise BadInput(error, remedy) from error
     _write_secrets(secrets_dir, run.config.run_id)
     _log.info("%s is ready, for %s", run.folder, run.config.goal)
 

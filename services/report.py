@@ -50,7 +50,7 @@ def main(run_dir: Path, redis_url: str) -> None:
         _stop_latecomers(run, control, stop)
         click.echo(f"\n{table}\n")
     except InputError as error:
-        raise BadInput(str(error)) from error
+        raise BadInput(error) from error
     spent = (
         f"{history.step:,} steps in {history.seconds / 60:.1f} minutes, {len(history.validations)} policies validated"
     )

@@ -295,7 +295,7 @@ def main(run_dir: Path, redis_url: str | None) -> None:
         with end_recorded(run_dir):
             sys.exit(supervise(run_dir, config, redis_url=redis_url, optimiser_on_gpu=is_available()))
     except InputError as error:
-        raise BadInput(str(error)) from error
+        raise BadInput(error) from error
 
 
 if __name__ == "__main__":

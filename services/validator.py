@@ -40,7 +40,7 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
                 stop.wait(IDLE_S)
                 validator.reporter.waited(IDLE_S, names.WAIT_TURN)
             else:
-                with orders.full_disk_waited_for(validator):
+                with orders.storage_waited_for(validator):
                     seconds = validator.step()
                     if seconds is None:
                         stop.wait(IDLE_S)
@@ -61,7 +61,7 @@ def _score_the_last(validator: Validator, control: Control) -> None:
     timer.daemon = True
     timer.start()
     while not is_scored:
-        with orders.full_disk_waited_for(validator):
+        with orders.storage_waited_for(validator):
             validator.step()
             is_scored = True
 

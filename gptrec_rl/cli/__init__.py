@@ -33,9 +33,11 @@ COMMANDS = {
 
 
 class BadInput(click.ClickException):
-    """Bad input, shown as a plain message; supervisors don't restart what ended with this exit code."""
+    """An error that is shown as a plain message, and ends the process with its code."""
 
-    exit_code = 2
+    def __init__(self, error: InputError, remedy: str = "") -> None:
+        super().__init__(f"{error}{remedy}")
+        vars(self)["exit_code"] = error.exit_code
 
 
 class LazyGroup(click.Group):
@@ -67,7 +69,7 @@ class LazyGroup(click.Group):
             with signals_raise():
                 return super().invoke(ctx)
         except InputError as error:
-            raise BadInput(str(error)) from error
+            raise BadInput(error) from error
         except KeyboardInterrupt as error:
             _stop(ctx, error)
 

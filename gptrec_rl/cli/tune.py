@@ -291,19 +291,23 @@ def _finish(run: Run, report: Path | None) -> None:
     if best is None:
         raise click.ClickException(f"no policy of {run.folder} was scored; see {run.folder / 'logs'}")
     accuracy, _ = traded_metrics(best.values)
-    picture = draw_path(run.folder, run.config.goal, history)
     click.echo(
         f"Best of {len(history.validations)} validated policies: version {best.version} after {best.step:,} of "
-        f"{history.step:,} steps, mean reward {best.reward:.4f}, {accuracy} {best.values[accuracy]:.4f}; {run.folder}\n"
-        f"The validator's path: {picture}"
+        f"{history.step:,} steps, mean reward {best.reward:.4f}, {accuracy} {best.values[accuracy]:.4f}; {run.folder}"
     )
+    try:
+        picture = draw_path(run.folder, run.config.goal, history)
+        click.echo(f"The validator's path: {picture}")
+    except Exception as error:  # of fonts, colours or the disk: the run is what matters
+        picture = None
+        click.echo(f"The validator's path can't be drawn ({type(error).__name__}: {error})", err=True)
     if history.best_is_the_student:
         click.echo(NO_BETTER)
     if report is not None:
         _report(report, run, history, picture)
 
 
-def _report(document: Path, run: Run, history: RunHistory, picture: Path) -> None:
+def _report(document: Path, run: Run, history: RunHistory, picture: Path | None) -> None:
     """Write what the run took into a document, with its picture beside it."""
     import shutil
 
@@ -312,7 +316,8 @@ def _report(document: Path, run: Run, history: RunHistory, picture: Path) -> Non
 
     beside = document.parent / f"{run.folder.name}-validator-path.png"
     document.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(picture, beside)
+    if picture is not None:
+        shutil.copyfile(picture, beside)
     fleet, ppo, best = run.config.fleet, run.config.ppo, history.best
     assert best is not None
     lists = history.step * fleet.n_histories * fleet.n_lists
@@ -327,7 +332,7 @@ def _report(document: Path, run: Run, history: RunHistory, picture: Path) -> Non
         command=typed_command(),
         seconds=history.seconds,
         notes=notes,
-        figures=[("The validator's path", beside.name)],
+        figures=[("The validator's path", beside.name)] if picture is not None else [],
     )
     write_section(document, "Results", section)
 

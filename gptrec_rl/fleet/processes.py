@@ -18,17 +18,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, LeaseError, StorageError
 from gptrec_rl.fleet import tether
 from gptrec_rl.fleet.cores import Share
 
-BAD_INPUT = 2  # click's exit code for what a restart can't mend
 TERMINATED = 128 + signal.SIGTERM  # how a service ends that SIGTERM stopped: done if it was asked to finish
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 HEALTHY_AFTER_S = 60.0
 MAX_FAILURES = 8
-STOP_GRACE_S = 30.0
+STOP_GRACE_S = 120.0  # who saves on a busy machine isn't killed at it; a second signal doesn't wait
+SAY_EVERY_S = 10.0
 SHOWN_LOG_LINES = 20
 _LOG_TAIL_BYTES = 16_384
 
@@ -37,6 +37,10 @@ _log = logging.getLogger(__name__)
 
 class ChildFailedError(InputError):
     """A child can't go on: its message names the child and shows its last log lines, which say why."""
+
+
+class RunTakenOverError(LeaseError):
+    """Another Optimiser has the run, on another machine perhaps; what this one did until then is kept."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +137,12 @@ class _Runner:
         if code == 0 or (self.is_finishing and code == TERMINATED):
             self.is_done = True
             return
-        self.failures += 1
-        if code == BAD_INPUT:
+        if code == InputError.exit_code:
             raise ChildFailedError(f"{self.child.name} can't work with what it was given:\n{self._last_lines()}")
+        if code == LeaseError.exit_code:
+            raise RunTakenOverError(f"{self.child.name} has to end, so this fleet does:\n{self._last_lines()}")
+        self.failures = min(self.failures, MAX_FAILURES - 1) if code == StorageError.exit_code else self.failures
+        self.failures += 1
         if self.failures > MAX_FAILURES:
             raise ChildFailedError(
                 f"{self.child.name} {_in_words(code)}, for the {self.failures}th time in a row; "
@@ -169,9 +176,13 @@ class _Runner:
         self.start_at = None
         if self.process is None:
             return
-        try:
-            self.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                self.process.wait(min(left_s, SAY_EVERY_S))
+                break
+            except subprocess.TimeoutExpired:
+                _log.warning("waiting for %s, which has %.0f s to save and end", self.child.name, left_s)
+        if self.process.poll() is None:
             _log.warning("%s doesn't stop and is killed", self.child.name)
             self.process.kill()
             self.process.wait()
@@ -187,10 +198,11 @@ class _Runner:
 class ProcessGroup:
     """Children that live and die with this process.
 
-    A child that ends with code 0 is done. One that ends with `BAD_INPUT` ends the group; after any other end it is
-    started again, after pauses that double from 1 s to 60 s and are forgotten after 60 s of health. Their output goes
-    to `<log_dir>/<role>-<index>.log`. When this process dies, even by SIGKILL, the kernel kills them; as that
-    follows the thread that starts them, start and poll in the main thread.
+    A child that ends with code 0 is done. One that ends with the code of bad input or of a lost lease ends the group
+    (`gptrec_rl.errors`); after any other end it is started again, after pauses that double from 1 s to 60 s and are
+    forgotten after 60 s of health; while storage fails, without end. Their output goes to
+    `<log_dir>/<role>-<index>.log`. When this process dies, even by SIGKILL, the kernel kills them; as that follows the
+    thread that starts them, start and poll in the main thread.
 
     Leaving the `with` block stops what still runs.
     """

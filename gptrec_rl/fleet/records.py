@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from gptrec_rl.fleet.pictures import PathPicture
 from gptrec_rl.fleet.tensorboard import FOLDER, EventFiles
 from gptrec_rl.transport.entry import parse_json
 from gptrec_rl.transport.metrics import START, MetricRecord
+
+logger = logging.getLogger(__name__)
 
 _CURSOR = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
 
@@ -37,6 +41,7 @@ class RunRecords:
         self._files = {name: run_dir / name for name in ("metrics.jsonl", "validations.jsonl")}
         self._path = PathPicture(run_dir)
         self._state = run_dir / "metrics.cursor"
+        self._not_made: set[str] = set()
         for file in self._files.values():
             file.touch()
         if not self._state.exists():
@@ -71,10 +76,29 @@ class RunRecords:
         for file, kept in zip(self._files.values(), (records, scores), strict=True):
             with file.open("a", encoding="utf-8") as out:
                 out.writelines(json.dumps(asdict(record)) + "\n" for record in kept)
+        self._for_show(f"{FOLDER}'s event files", lambda: self._add_events(records))
+        if scores:
+            self._for_show("the validator's path", self._path.refresh)
+
+    def _add_events(self, records: Sequence[MetricRecord]) -> None:
         for record in records:
             self._event_files.add(record)
-        if scores:
-            self._path.refresh()
+
+    def _for_show(self, what: str, make: Callable[[], object]) -> None:
+        """Make what is only looked at: if that fails, records are kept, and the run goes on."""
+        try:
+            make()
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no room for records either: waited for
+                raise
+            self._say_not_made(what, error)
+        except Exception as error:  # somebody else's code, for fonts, colours and files that nobody reads here
+            self._say_not_made(what, error)
+
+    def _say_not_made(self, what: str, error: Exception) -> None:
+        if what not in self._not_made:
+            logger.warning("%s can't be made (%s: %s); the run goes on without", what, type(error).__name__, error)
+        self._not_made.add(what)
 
     def _read_place(self) -> tuple[str, dict[str, int]]:
         try:

@@ -111,8 +111,8 @@ class SerialFleet:
         ledger = cache.ledger()
         return InputError(
             f"no batch was learned from in {MOST_IDLE_TURNS} turns: of {ledger.generated} generated, {ledger.stale} "
-            f"were stale, {ledger.rejected} rejected and {ledger.evicted} evicted; look at the warnings above, or raise "
-            "fleet.max_staleness"
+            f"were stale, {ledger.rejected} rejected and {ledger.evicted} evicted; look at the warnings above, or "
+            "raise fleet.max_staleness"
         )
 
     def _start(self) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
-from gptrec_rl.errors import STORAGE_FAILS, InputError, StorageError
-from gptrec_rl.fleet.processes import BAD_INPUT, TERMINATED, StopEvent
+from gptrec_rl.errors import InputError, StorageError
+from gptrec_rl.fleet.processes import TERMINATED, StopEvent
 from gptrec_rl.fleet.redis_option import redis_options
 from gptrec_rl.fleet.reporter import Reporter
 from gptrec_rl.transport import names
@@ -21,8 +21,8 @@ from gptrec_rl.transport.control import Control
 if TYPE_CHECKING:
     from gptrec_rl.fleet.run_folder import Run
 
-FULL_DISK_S = 2.0
-"""Pause of a process that has no room for a checkpoint, in seconds."""
+STORAGE_S = 2.0
+"""Pause of a process whose storage is full or fails, in seconds."""
 IDLE_S = 0.05
 """Pause of a process that has nothing to do, in seconds."""
 PAUSED_S = 0.25
@@ -57,10 +57,9 @@ def start_service(run_dir: Path, data: Path | None) -> Iterator[Run]:
         yield Run.open(run_dir, data)
     except InputError as error:
         logger.error("%s", error)
-        if isinstance(error, StorageError):
-            sys.exit(STORAGE_FAILS)
-        record_failure(run_dir, str(error))  # where no Supervisor runs, its log is elsewhere
-        sys.exit(BAD_INPUT)
+        if error.exit_code == InputError.exit_code:  # the others are passing, or another Optimiser's business
+            record_failure(run_dir, str(error))  # where no Supervisor runs, its log is elsewhere
+        sys.exit(error.exit_code)
 
 
 class Worker(Protocol):
@@ -84,6 +83,7 @@ class Orders:
         self._stop = stop
         self._control = control
         self._n_stops = control.wishes().n_stops
+        self._trouble: StorageError | None = None
         self.exit_code = TERMINATED
         """What the process ends with before its work is done: 0, after which nobody starts it again, if it was
         `gptrec-rl fleet stop`."""
@@ -105,8 +105,10 @@ class Orders:
         return False
 
     @contextmanager
-    def full_disk_waited_for(self, worker: Worker) -> Iterator[None]:
+    def storage_waited_for(self, worker: Worker) -> Iterator[None]:
         """Suppress the error of storage that is full or fails, and wait a moment; the caller tries again.
+
+        What is waited for is said once, and so is its end.
 
         Raises:
             StorageError: storage is full or fails, and the process is to stop.
@@ -116,8 +118,14 @@ class Orders:
         except StorageError as error:
             if self._stop.is_set():
                 raise
-            logger.warning("%s", error)
-            self._wait(FULL_DISK_S, names.WAIT_DISK, worker)
+            if self._trouble is None:
+                logger.warning("waiting for storage: %s", error)
+            self._trouble = error
+            self._wait(STORAGE_S, names.WAIT_DISK, worker)
+            return
+        if self._trouble is not None:
+            logger.warning("storage works again")
+        self._trouble = None
 
     def _wait(self, seconds: float, what: str, worker: Worker) -> None:
         self._stop.wait(seconds)

@@ -21,6 +21,7 @@ from gptrec_rl.transport.entry import (
     MAX_MANIFEST_BYTES,
     CheckpointError,
     Entry,
+    FencedError,
     Origin,
     parse_json,
     parse_manifest,
@@ -202,7 +203,7 @@ class CheckpointStore:
     def _refuse_after_a_newer(self, entry: Entry) -> None:
         highest = self.highest_token()
         if entry.token < highest:
-            raise CheckpointError(
+            raise FencedError(
                 f"{entry.folder} has token {entry.token}, but one with {highest} is at work; stop this one"
             )
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gptrec_rl.errors import InputError, StorageError
+from gptrec_rl.errors import InputError, LeaseError, StorageError
 from gptrec_rl.transport.messages import MAX_INT
 from gptrec_rl.transport.storage import LocalStorage
 
@@ -30,6 +30,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 class CheckpointError(InputError):
     """A checkpoint that is damaged, incomplete or out of place; the message names the file and what is wrong."""
+
+
+class FencedError(LeaseError, CheckpointError):
+    """A newer Optimiser has published or saved: this one has lost its lease."""
 
 
 class DiskFullError(StorageError):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import redis
 
+from gptrec_rl.errors import LeaseError
 from gptrec_rl.transport.keys import key
 
 DEFAULT_TTL_S = 10.0
@@ -19,11 +20,11 @@ DEFAULT_TTL_S = 10.0
 logger = logging.getLogger(__name__)
 
 
-class LeaseHeldError(RuntimeError):
+class LeaseHeldError(LeaseError):
     """Another optimiser holds the lease; the message names it."""
 
 
-class LeaseLostError(RuntimeError):
+class LeaseLostError(LeaseError):
     """The lease has gone to another optimiser; whoever gets this must stop and publish nothing."""
 
 

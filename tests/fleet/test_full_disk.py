@@ -59,14 +59,17 @@ def test_a_validator_marks_its_best_when_there_is_room(make_fleet: MakeFleet, mo
 def test_a_process_waits_for_room_and_says_so_unless_it_is_to_stop(
     make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service, "FULL_DISK_S", 0.01)
+    monkeypatch.setattr(service, "STORAGE_S", 0.01)
     fleet, stop = make_fleet(), StopEvent()
     generator, orders = fleet.generator(), Orders(stop, fleet.transport.control)
-    with orders.full_disk_waited_for(generator):
-        raise DiskFullError("no room")
-    assert "no room" in caplog.text
+    for _ in range(2):
+        with orders.storage_waited_for(generator):
+            raise DiskFullError("no room")
+    with orders.storage_waited_for(generator):
+        pass
+    assert [r.message for r in caplog.records] == ["waiting for storage: no room", "storage works again"]
     generator.report()
     assert fleet.transport.metrics.read()[0][-1].values[names.WAIT_DISK] > 0
     stop.set()
-    with pytest.raises(DiskFullError), orders.full_disk_waited_for(generator):
+    with pytest.raises(DiskFullError), orders.storage_waited_for(generator):
         raise DiskFullError("no room")

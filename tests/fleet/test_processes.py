@@ -13,9 +13,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gptrec_rl.fleet import tether
+from gptrec_rl.fleet import processes, tether
 from gptrec_rl.fleet.cores import Share
-from gptrec_rl.fleet.processes import MAX_FAILURES, STOP_GRACE_S, TERMINATED, Child, ChildFailedError, ProcessGroup
+from gptrec_rl.fleet.processes import (
+    MAX_FAILURES,
+    STOP_GRACE_S,
+    TERMINATED,
+    Child,
+    ChildFailedError,
+    ProcessGroup,
+    RunTakenOverError,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -158,6 +166,36 @@ def test_bad_input_is_not_tried_again(tmp_path: Path) -> None:
         group.start()
         with pytest.raises(ChildFailedError, match=r"(?s)optimiser-0 can't work.*unknown key stesp"):
             until_it_ends(group)
+
+
+def test_a_child_whose_run_was_taken_over_ends_the_group_and_is_not_started_beside_the_other(tmp_path: Path) -> None:
+    with group_of(tmp_path, shell("echo token 7 is at work; exit 75")) as group:
+        group.start()
+        with pytest.raises(RunTakenOverError, match=r"(?s)generator-0 has to end.*token 7 is at work") as caught:
+            until_it_ends(group)
+    assert caught.value.exit_code == 75
+
+
+def test_failing_storage_is_waited_for_longer_than_anything_else(tmp_path: Path) -> None:
+    clock = Clock()
+    with group_of(tmp_path, shell("exit 74"), clock=clock) as group:
+        group.start()
+        for pause_s in (1, 2, 4, 8, 16, 32, *[60] * 10):
+            until_it_ends(group)
+            assert_starts_after(group, clock, pause_s)
+
+
+def test_who_is_waited_for_at_a_stop_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(processes, "SAY_EVERY_S", 0.01)
+    slow = python(f"{WAITS_FOR_SIGTERM}; import time; time.sleep(0.5)")
+    with group_of(tmp_path, slow) as group:
+        group.start()
+        wait_until(lambda: "ready" in log_of(tmp_path))
+        group.stop(60)
+    assert "waiting for generator-0, which has " in caplog.text
+    assert "is killed" not in caplog.text
 
 
 def test_a_child_that_ends_well_is_done_and_stays_ended(tmp_path: Path) -> None:

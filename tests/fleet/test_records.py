@@ -111,3 +111,21 @@ def test_records_that_found_no_room_are_written_once_when_there_is_some(
     assert steps(tmp_path / "metrics.jsonl") == [1, 2]
     event_files = list(tmp_path.glob("tensorboard/optimiser-0/events*"))
     assert len(event_files) == 3  # none is added to that may end in half a record
+
+
+@pytest.mark.parametrize("error", [ValueError("no such font"), MemoryError(), OSError(errno.EACCES, "denied")])
+def test_what_cannot_be_drawn_loses_no_record_and_is_said_once(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("gptrec_rl.fleet.pictures.PathPicture.refresh", fails)
+    monkeypatch.setattr("gptrec_rl.fleet.tensorboard.EventFiles.add", fails)
+    records = RunRecords(tmp_path)
+    for step in (1, 2):
+        records.append([record("validator", step, **{"val/ndcg@10": 0.5})], f"{step}-0")
+    assert steps(tmp_path / "metrics.jsonl") == steps(tmp_path / "validations.jsonl") == [1, 2]
+    assert RunRecords(tmp_path).cursor == "2-0"
+    assert len(caplog.records) == 2  # one of the picture, one of the event files
+    assert f"the validator's path can't be made ({type(error).__name__}" in caplog.text

@@ -9,7 +9,7 @@ import pytest
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import write_config
 from gptrec_rl.fleet import service
-from gptrec_rl.fleet.processes import BAD_INPUT, TERMINATED, StopEvent
+from gptrec_rl.fleet.processes import TERMINATED, StopEvent
 from gptrec_rl.fleet.reporter import Reporter
 from gptrec_rl.fleet.service import Orders, start_service
 from gptrec_rl.reporting.ending import read_end
@@ -38,7 +38,7 @@ def test_the_error_that_ends_a_process_stands_in_the_run_folder_and_in_no_other(
     def start() -> None:
         with pytest.raises(SystemExit) as ended, start_service(tmp_path, None):
             pytest.fail("it can't be opened")
-        assert ended.value.code == BAD_INPUT
+        assert ended.value.code == 2
 
     start()
     assert list(tmp_path.iterdir()) == []
