@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = sorted((ROOT / "gptrec_rl").rglob("*.py"))
-BELOW_CLI = [path for path in LIBRARY if "cli" not in path.relative_to(ROOT).parts]
+BELOW_CLI = [path for path in LIBRARY if not {"cli", "__main__.py"} & set(path.relative_to(ROOT).parts)]
 SERVICES = sorted((ROOT / "services").glob("*.py"))
 
 # Modules that write or read pickles, and functions that do so by default.

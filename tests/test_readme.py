@@ -34,7 +34,7 @@ def commands() -> list[str]:
 
 
 def test_python_example_runs(tmp_path: Path) -> None:
-    (example,) = (block for block in blocks("python") if "load_policy" in block)
+    (example,) = (block for block in blocks("python") if "gptrec_rl.load" in block)
     assert len([line for line in example.splitlines() if line]) <= 10
     data = generate(n_users=40, n_items=40, mean_length=10)
     data.save(tmp_path / "runs/demo/data.npz")
@@ -43,7 +43,8 @@ def test_python_example_runs(tmp_path: Path) -> None:
     save_policy(folder, policy.to_files(), step=0, catalogue_hash=data.catalogue.hash, split_hash="", config={})
     done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 10
+    assert done.stdout.count("\n") > 20
+    assert "NDCG@10" in done.stdout
 
 
 def test_own_metric_is_a_reward() -> None:

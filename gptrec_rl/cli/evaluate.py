@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gptrec_rl.cli.models import ModelChoice
 from gptrec_rl.cli.options import (
     FILE,
     TABLE_SUFFIXES,
@@ -29,6 +28,7 @@ from gptrec_rl.cli.options import (
     use_threads,
 )
 from gptrec_rl.errors import InputError
+from gptrec_rl.model_choice import ModelChoice
 
 if TYPE_CHECKING:
     from gptrec_rl.config import Precision

@@ -15,7 +15,6 @@ from typing import Any, TypeVar, cast
 import click
 
 from gptrec_rl.checkpoint import read_model
-from gptrec_rl.cli.models import ModelChoice
 from gptrec_rl.config import PretrainConfig, TrainingConfig, TuneConfig
 from gptrec_rl.config_files import changed_settings, read_config
 from gptrec_rl.data import Split, statistics
@@ -27,6 +26,7 @@ from gptrec_rl.experiments.store import Checked, Point, Result, per_user_file, p
 from gptrec_rl.experiments.study import Study
 from gptrec_rl.fleet.run_folder import CONFIG
 from gptrec_rl.kinds import KINDS, part
+from gptrec_rl.model_choice import ModelChoice
 from gptrec_rl.models.network import WEIGHTS_FILE
 from gptrec_rl.models.recommender import Recommender, ScoringRecommender
 from gptrec_rl.reporting.progress import ProgressBar

@@ -94,8 +94,8 @@ def _built_on(config: PretrainConfig, begins: bool) -> dict[str, str]:
     Raises:
         InputError: one of them is not there.
     """
-    from gptrec_rl.cli.models import ModelChoice
     from gptrec_rl.errors import InputError
+    from gptrec_rl.model_choice import ModelChoice
 
     places = {"teacher": config.teacher, **({"start": config.start} if begins and config.start else {})}
     try:
@@ -105,8 +105,8 @@ def _built_on(config: PretrainConfig, begins: bool) -> dict[str, str]:
 
 
 def _stage_1(split: Split, config: PretrainConfig, begins: bool) -> Pretraining:
-    from gptrec_rl.cli.models import ModelChoice
     from gptrec_rl.learning.pretraining import Pretraining
+    from gptrec_rl.model_choice import ModelChoice
     from gptrec_rl.models.gptrec import GPTRec
     from gptrec_rl.models.precision import best_device
     from gptrec_rl.models.reranker import Reranked

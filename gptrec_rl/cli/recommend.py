@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gptrec_rl.cli.models import ModelChoice
 from gptrec_rl.cli.options import (
     FILE,
     data_option,
@@ -25,6 +24,7 @@ from gptrec_rl.cli.options import (
     use_threads,
 )
 from gptrec_rl.errors import InputError
+from gptrec_rl.model_choice import ModelChoice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -202,7 +202,7 @@ def _write_all(
     """
     from tqdm import tqdm
 
-    from gptrec_rl.cli.tables import Lists, TableWriter
+    from gptrec_rl.list_tables import Lists, TableWriter
     from gptrec_rl.models.recommender import batches
 
     lists = Lists(recommender, interactions.catalogue, k, allowed)

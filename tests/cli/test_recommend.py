@@ -135,7 +135,7 @@ def test_a_file_for_everybody_is_whole_or_as_it_was(
     run: Run, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gptrec_rl.models.recommender.MOST_USERS", 7)
-    monkeypatch.setattr("gptrec_rl.cli.tables.ROWS_TOGETHER", 50)
+    monkeypatch.setattr("gptrec_rl.list_tables.ROWS_TOGETHER", 50)
     command = ("recommend", "--model", "popularity", "--all", "--out", tmp_path / name, "--k", 4)
     assert run(*command).exit_code == 0
     read = pd.read_csv if name.endswith("csv") else pd.read_parquet

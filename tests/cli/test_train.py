@@ -15,8 +15,8 @@ import pytest
 from click.testing import Result
 
 from gptrec_rl.checkpoint import load_model, load_policy, read_model
-from gptrec_rl.cli.models import ModelChoice
 from gptrec_rl.kinds import trained_kinds
+from gptrec_rl.model_choice import ModelChoice
 from gptrec_rl.models.bert4rec import Bert4Rec
 from gptrec_rl.models.bpr import MatrixFactorization
 from gptrec_rl.models.sasrec import SASRec

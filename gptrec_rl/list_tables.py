@@ -35,6 +35,8 @@ class Lists:
         n_shorter: users whose list is shorter, so far.
     """
 
+    COLUMNS = ("user", "rank", "item", "title", "genres", "score")
+
     def __init__(self, recommender: Recommender, catalogue: Catalogue, k: int, allowed: np.ndarray | None) -> None:
         self._recommender = recommender
         self._k = k
