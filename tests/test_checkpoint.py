@@ -98,7 +98,7 @@ def test_the_folder_of_tune_is_its_best_policy_else_its_newest(
 def test_one_policy_of_a_store_loads_by_its_path(make_policy: MakePolicy, catalogue: Catalogue, tmp_path: Path) -> None:
     policies = [make_policy(seed=seed) for seed in range(2)]
     publish(tmp_path, policies, catalogue)
-    loaded = load_policy(tmp_path / STORE / "policies/v00000000", catalogue)
+    loaded = load_policy(tmp_path / STORE / "policies/v00000000-token_1", catalogue)
     assert loaded.to_files() == policies[0].to_files()
 
 

@@ -44,8 +44,9 @@ FIRST_VERSION = 0
 HOLD_S = 3600.0
 MAX_POINTER_BYTES = 1024
 
-_ENTRY_NAME = re.compile(r"v[0-9]{8,16}|step_[0-9]{8,16}(-token_[0-9]{1,16})?")  # older states name no token
-_POLICY_FOLDER = re.compile(rf"{POLICIES}/v[0-9]{{8,16}}")
+_TOKEN = re.compile(r"-token_([0-9]{1,16})$")  # no two optimisers write one name; older entries name no token
+_ENTRY_NAME = re.compile(rf"(v|step_)[0-9]{{8,16}}({_TOKEN.pattern})?")
+_POLICY_FOLDER = re.compile(rf"{POLICIES}/v[0-9]{{8,16}}({_TOKEN.pattern})?")
 
 
 class CheckpointStore:
@@ -63,6 +64,7 @@ class CheckpointStore:
         self._storage = open_storage(root)
         self._keep = {POLICIES: keep_policies, LEARNER: keep_learner_states}
         self._highest_token = 0
+        self._seen_holds: dict[str, tuple[dict[str, Any], float]] = {}
 
     def publish_policy(self, files: Mapping[str, bytes], origin: Origin) -> Entry:
         """Make a policy the newest one; (token, version) only grow.
@@ -72,7 +74,7 @@ class CheckpointStore:
             DiskFullError: there is no room for it; what was there before is as it was.
             InputError: it can't be written for another reason.
         """
-        entry = seal(f"{POLICIES}/v{origin.version:08d}", files, origin)
+        entry = seal(_policy_folder(origin.token, origin.version), files, origin)
         self._commit(entry, files)
         self._fence()
         self._replace(LATEST, {"folder": entry.folder}, lambda: self._refuse_after_a_newer(entry))
@@ -103,11 +105,12 @@ class CheckpointStore:
     def latest_policy(self) -> Entry | None:
         """Return the newest policy, None before the first; cheap enough to ask every second.
 
-        One with a smaller token than the largest that this store object has seen is never returned.
+        One with a smaller token than another policy's, or than the largest that this store object has seen, is never
+        returned: on an object store an optimiser that lost its lease may still write LATEST.
         """
         latest = self._load_pointer(LATEST)
         entry = self._load_entry(latest["folder"]) if latest else None
-        if entry is None or entry.token < self._highest_token:
+        if entry is None or entry.token < max(self._highest_token, self._highest_token_of_names()):
             policies = self._current_policies()
             entry = policies[-1] if policies else None
         if entry is not None:
@@ -116,8 +119,11 @@ class CheckpointStore:
 
     def policy(self, token: int, version: int) -> Entry | None:
         """Return a policy by its origin, None for one that is gone or never was."""
-        entry = self._load_entry(f"{POLICIES}/v{version:08d}")
-        return entry if entry is not None and entry.token == token else None
+        for folder in (_policy_folder(token, version), f"{POLICIES}/v{version:08d}"):
+            entry = self._load_entry(folder)
+            if entry is not None and entry.token == token:
+                return entry
+        return None
 
     def read(self, entry: Entry) -> dict[str, bytes]:
         """Return the files of an entry, checked against its manifest.
@@ -166,7 +172,7 @@ class CheckpointStore:
         Args:
             entry: which.
             holder: a plain name; one holder holds one policy. One that died gives its own back with the next, and
-                nobody waits for it longer than an hour.
+                who removes policies waits for it an hour from when it saw the hold, by its own clock alone.
 
         Raises:
             DiskFullError: there is no room to say so.
@@ -176,7 +182,10 @@ class CheckpointStore:
         try:
             yield
         finally:
-            self._storage.remove(path)
+            try:
+                self._storage.remove(path)
+            except OSError as error:
+                logger.warning("%s stays held for now: %s", entry.folder, error)
 
     def highest_token(self) -> int:
         """Return the largest token of any entry, 0 without one; a new optimiser's is larger."""
@@ -185,6 +194,10 @@ class CheckpointStore:
     def highest_version(self) -> int:
         """Return the largest version of any policy, 0 without one; the next one published is larger."""
         return max((entry.version for entry in self.policies()), default=0)
+
+    def _highest_token_of_names(self) -> int:
+        names = self._list(POLICIES)
+        return max((int(found[1]) for name in names if (found := _TOKEN.search(name))), default=0)
 
     def _current_policies(self) -> list[Entry]:
         return [policy for policy in self.policies() if policy.token >= self._highest_token]
@@ -215,7 +228,10 @@ class CheckpointStore:
         for folder in ("", f"{POLICIES}/", f"{LEARNER}/"):
             for name in self._list(folder):
                 if name.startswith(".") and (folder or LATEST in name):  # the others in the root are the validator's
-                    self._storage.remove(f"{folder}{name}")
+                    try:
+                        self._storage.remove(f"{folder}{name}")
+                    except OSError as error:  # what comes of it has a smaller token, and is nobody's newest
+                        logger.warning("%s%s stays for now: %s", folder, name, error)
 
     def _replace(self, path: str, content: Mapping[str, Any], check: Check = lambda: None) -> None:
         with refused_writes(f"{self.root}/{path}"):
@@ -270,10 +286,14 @@ class CheckpointStore:
     def _held_folders(self) -> set[str]:
         held = set()
         for name in self._list(HOLDS):
-            hold = self._load_pointer(f"{HOLDS}/{name}", "until")
-            if hold and hold["until"] > time.time():
+            hold, now = self._load_pointer(f"{HOLDS}/{name}", "until"), time.monotonic()
+            if hold is None:
+                continue
+            if name not in self._seen_holds or self._seen_holds[name][0] != hold:
+                self._seen_holds[name] = hold, now
+            if now - self._seen_holds[name][1] < HOLD_S:
                 held.add(hold["folder"])
-            elif hold:
+            else:
                 self._storage.remove(f"{HOLDS}/{name}")
         return held
 
@@ -297,3 +317,7 @@ class CheckpointStore:
                     self._storage.remove(f"{kind}/{name}")
                 except OSError as error:
                     logger.warning("%s/%s stays for now: %s", kind, name, error)
+
+
+def _policy_folder(token: int, version: int) -> str:
+    return f"{POLICIES}/v{version:08d}-token_{token}"

@@ -42,6 +42,7 @@ def test_an_optimiser_learns_nothing_until_its_policy_is_published(
     assert optimiser.step() is not None
     assert optimiser.learner.step == 3
     assert [policy.step for policy in fleet.transport.store.policies()] == [0, 2]
+    assert [policy.version for policy in fleet.transport.store.policies()] == [0, 1]  # three refusals outdate nothing
 
 
 def test_a_validator_marks_its_best_when_there_is_room(make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ def test_a_damaged_newest_policy_leaves_the_one_before_and_is_reported_once(
     generator = fleet.generator()
     fleet.publish(version=0)
     fleet.publish(version=1)
-    weights = f"{fleet.transport.store.root}/policies/v00000001/model.safetensors"
+    weights = f"{fleet.transport.store.root}/policies/v00000001-token_1/model.safetensors"
     with open(weights, "r+b") as file:
         file.write(b"altered!")
     for _ in range(3):

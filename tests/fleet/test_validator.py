@@ -106,10 +106,10 @@ def test_a_first_policy_that_is_damaged_holds_nobody_up(
 ) -> None:
     fleet = make_fleet()
     fleet.publish(policies[0], 0)
-    (tmp_path / "store/policies/v00000000/model.safetensors").write_bytes(b"")
+    (tmp_path / "store/policies/v00000000-token_1/model.safetensors").write_bytes(b"")
     fleet.publish(policies[1], 1)
     assert fleet.validator().step() is not None
-    assert "v00000000/model.safetensors has" in caplog.text
+    assert "v00000000-token_1/model.safetensors has" in caplog.text
     assert [values[names.VAL_VERSION] for values in values_of(fleet)] == [1]
 
 
@@ -147,10 +147,10 @@ def test_a_damaged_newest_policy_is_passed_over_with_a_line_and_the_next_one_sco
     fleet = make_fleet()
     validator = fleet.validator()
     fleet.publish(policies[0], 0)
-    weights = tmp_path / "store/policies/v00000000/model.safetensors"
+    weights = tmp_path / "store/policies/v00000000-token_1/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
     assert [validator.step() for _ in range(2)] == [None, None]
-    assert caplog.text.count("v00000000/model.safetensors has") == 1
+    assert caplog.text.count("v00000000-token_1/model.safetensors has") == 1
     assert fleet.transport.store.best() is None
     fleet.publish(policies[1], 1)
     assert validator.step() is not None

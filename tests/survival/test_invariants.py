@@ -88,15 +88,15 @@ def test_a_sound_run_breaks_none(run_dir: Path, client: redis.Redis, is_over: bo
 
 
 def damage(run_dir: Path, _: redis.Redis) -> None:
-    (run_dir / STORE / "policies/v00000001/a").write_bytes(b"2")
+    (run_dir / STORE / "policies/v00000001-token_1/a").write_bytes(b"2")
 
 
 def lose_a_manifest(run_dir: Path, _: redis.Redis) -> None:
-    (run_dir / STORE / "policies/v00000001/manifest.json").unlink()
+    (run_dir / STORE / "policies/v00000001-token_1/manifest.json").unlink()
 
 
 def lose_the_best(run_dir: Path, _: redis.Redis) -> None:
-    shutil.rmtree(run_dir / STORE / "policies/v00000003")
+    shutil.rmtree(run_dir / STORE / "policies/v00000003-token_2")
 
 
 def lose_the_states(run_dir: Path, _: redis.Redis) -> None:
@@ -104,8 +104,8 @@ def lose_the_states(run_dir: Path, _: redis.Redis) -> None:
 
 
 def publish_late(run_dir: Path, _: redis.Redis) -> None:
-    late = run_dir / STORE / "policies/v00000009"
-    shutil.copytree(run_dir / STORE / "policies/v00000001", late)
+    late = run_dir / STORE / "policies/v00000009-token_1"
+    shutil.copytree(run_dir / STORE / "policies/v00000001-token_1", late)
     manifest = json.loads((late / "manifest.json").read_text())
     (late / "manifest.json").write_text(json.dumps({**manifest, "version": 9}))
 
@@ -137,11 +137,11 @@ def score_better(run_dir: Path, _: redis.Redis) -> None:
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
-        (damage, "v00000001/a was altered"),
+        (damage, "v00000001-token_1/a was altered"),
         (lose_a_manifest, "not all of them their manifests"),
         (lose_the_best, "BEST points to nothing"),
         (lose_the_states, "no learner state"),
-        (publish_late, r"v00000009 \(token 1, step 10\) comes after"),
+        (publish_late, r"v00000009-token_1 \(token 1, step 10\) comes after"),
         (miscount, "the ledger in Redis doesn't add up"),
         (lose_a_batch, "the stream 0 batches"),
         (keep_the_lease, "the lease never ends"),

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from gptrec_rl.errors import InputError, StorageError
 from gptrec_rl.transport.checkpoints import CheckpointStore
-from gptrec_rl.transport.entry import CheckpointError, Entry, Origin, read_folder
-from gptrec_rl.transport.storage import LocalStorage
+from gptrec_rl.transport.entry import CheckpointError, Entry, Origin, read_folder, seal
+from gptrec_rl.transport.storage import LocalStorage, open_storage
+
+T = TypeVar("T")
 
 FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 40}
 ORIGIN: dict[str, Any] = {"catalogue_hash": "c", "split_hash": "s", "config": {"learning_rate": 1e-5}}
@@ -69,7 +74,7 @@ def test_what_is_published_is_read_by_another(root: str) -> None:
     entry = reader.latest_policy()
     assert entry == written
     assert entry is not None
-    assert (entry.folder, entry.token, entry.version, entry.step) == ("policies/v00000123", 1, 123, 2460)
+    assert (entry.folder, entry.token, entry.version, entry.step) == ("policies/v00000123-token_1", 1, 123, 2460)
     assert entry.config == {"learning_rate": 1e-5}
     assert reader.read(entry) == FILES | {"version": b"123"}
 
@@ -124,6 +129,67 @@ def test_a_held_policy_stays_until_it_is_let_go(root: str) -> None:
     assert [entry.version for entry in learner.policies()] == [1, 4]
 
 
+@pytest.mark.parametrize("skew_s", [-7200.0, 90.0, 7200.0])
+def test_a_hold_needs_no_two_clocks_to_agree(root: str, skew_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, reader = CheckpointStore(root, keep_policies=1), CheckpointStore(root)
+    held = publish(store, version=1)
+    store.mark_best(held, 0.1)
+    publish(store, version=2)
+    store.mark_best(publish(store, version=3), 0.2)
+    now = time.time()
+    (kept,) = [entry for entry in store.policies() if entry.version == 3]
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: now + skew_s)
+        hold = reader.hold(kept, "reader")
+        hold.__enter__()
+    store.mark_best(publish(store, version=4), 0.3)
+    publish(store, version=5)
+    assert kept in store.policies()
+    hold.__exit__(None, None, None)
+    publish(store, version=6)
+    assert kept not in store.policies()
+
+
+OPERATIONS = ("read", "list", "replace", "write_folder", "remove")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("nth", range(12))
+def test_storage_that_fails_once_loses_nothing_and_the_next_try_goes_on(
+    operation: str, nth: int, local: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in range(3):
+        publish(local, version=version)
+    state = save(local, step=40)
+    before, token, version = local.policies(), local.highest_token(), local.highest_version()
+    calls, said = itertools.count(), list[str]()
+    whole = getattr(LocalStorage, operation)
+
+    def fails_once(self: LocalStorage, *arguments: object) -> object:
+        if next(calls) == nth:
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, operation, fails_once)
+        store = CheckpointStore(local.root)
+
+        def persistently(do: Callable[[], T]) -> T:
+            try:
+                return do()
+            except InputError as error:  # never an empty answer, nor a bare OSError
+                said.append(str(error))
+                return do()
+
+        assert persistently(store.read_latest_learner)[0] == state  # type: ignore[index]
+        assert (persistently(store.highest_token), persistently(store.highest_version)) == (token, version)
+        newest = persistently(lambda: publish(store, version=3))
+        assert persistently(store.latest_policy) == newest
+    assert all("Input/output error" in words for words in said)
+    assert [entry for entry in local.policies() if entry in before or entry == newest] == [*before, newest]
+    assert local.latest_policy() == newest
+
+
 def test_a_hold_of_a_dead_reader_runs_out(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = CheckpointStore(root, keep_policies=1)
     monkeypatch.setattr("gptrec_rl.transport.checkpoints.HOLD_S", -1.0)
@@ -146,7 +212,7 @@ def test_an_older_optimiser_cannot_publish_or_save(root: str) -> None:
 def test_a_version_is_published_once(root: str) -> None:
     store = CheckpointStore(root)
     publish(store, version=1, step=20)
-    with pytest.raises(CheckpointError, match="v00000001 is already published"):
+    with pytest.raises(CheckpointError, match="v00000001-token_1 is already published"):
         publish(store, version=1, step=40)
 
 
@@ -189,11 +255,39 @@ def test_an_old_entry_that_cannot_be_removed_fails_no_publish(tmp_path: Path, mo
     assert [entry.version for entry in store.policies()] == [3]
 
 
-def test_a_newer_optimiser_takes_the_place_of_an_older_one_s_policy(root: str) -> None:
+def test_a_newer_optimiser_s_policy_stands_beside_an_older_one_s_of_that_version_and_is_the_newest(root: str) -> None:
     store = CheckpointStore(root)
-    publish(store, version=1, token=1)
-    assert publish(store, version=1, token=2).token == 2
-    assert [entry.token for entry in store.policies()] == [2]
+    older = publish(store, version=1, token=1)
+    newer = publish(store, version=1, token=2)
+    assert store.policies() == [older, newer]
+    assert store.latest_policy() == newer
+    assert [store.policy(token, 1) for token in (1, 2, 3)] == [older, newer, None]
+
+
+def test_what_a_fenced_optimiser_writes_late_overwrites_nothing_and_is_nobodys_newest(root: str) -> None:
+    store = CheckpointStore(root)
+    older = publish(store, version=1, token=1)
+    newer = publish(store, version=2, token=2)
+    # As on an object store, where nothing stops a write after its last check: a policy of that version, and LATEST.
+    late = seal("policies/v00000002-token_1", FILES, Origin(token=1, version=2, step=40, **ORIGIN))
+    storage = open_storage(root)
+    storage.write_folder(late.folder, {**FILES, "manifest.json": late.manifest()})
+    storage.replace("LATEST", json.dumps({"folder": late.folder}).encode())
+    fresh = CheckpointStore(root)
+    assert fresh.latest_policy() == newer
+    assert fresh.read(newer) == FILES | {"version": b"2"}
+    assert fresh.policies() == [older, late, newer]
+    assert publish(fresh, version=3, token=2) == CheckpointStore(root).latest_policy()
+
+
+def test_policies_that_name_no_token_are_read(root: str) -> None:
+    entry = seal("policies/v00000007", FILES, Origin(token=1, version=7, step=40, **ORIGIN))
+    storage = open_storage(root)
+    storage.write_folder(entry.folder, {**FILES, "manifest.json": entry.manifest()})
+    storage.replace("LATEST", json.dumps({"folder": entry.folder}).encode())
+    store = CheckpointStore(root)
+    assert store.latest_policy() == store.policy(1, 7) == entry
+    assert store.highest_version() == 7
 
 
 def test_a_state_of_a_step_done_again_stands_beside_that_of_the_older_optimiser(root: str) -> None:
@@ -235,7 +329,7 @@ def test_a_reader_never_goes_back_to_a_smaller_token(tmp_path: Path) -> None:
     reader = CheckpointStore(str(tmp_path))
     assert reader.latest_policy() == newest
     # A paused optimiser that passed the check before it was paused.
-    (tmp_path / "LATEST").write_text(json.dumps({"folder": "policies/v00000001"}))
+    (tmp_path / "LATEST").write_text(json.dumps({"folder": "policies/v00000001-token_1"}))
     assert reader.latest_policy() == newest
 
 
@@ -265,9 +359,9 @@ def test_damage_is_named_and_the_entry_before_is_used(
     for number in (1, 2):
         publish(local, version=number)
         save(local, step=number)
-    damage(tmp_path / "policies" / "v00000002")
+    damage(tmp_path / "policies" / "v00000002-token_1")
     damage(tmp_path / "learner" / "step_00000002-token_1")
-    with pytest.raises(CheckpointError, match=f"policies/v00000002/{complaint}"):
+    with pytest.raises(CheckpointError, match=f"policies/v00000002-token_1/{complaint}"):
         local.read(local.policies()[-1])
     with caplog.at_level(logging.WARNING):
         policy, learner = local.read_latest_policy(), local.read_latest_learner()
@@ -281,7 +375,7 @@ def test_damage_is_named_and_the_entry_before_is_used(
 def test_no_policy_of_a_smaller_token_stands_in_for_a_damaged_one(local: CheckpointStore, tmp_path: Path) -> None:
     publish(local, version=1, token=1)
     publish(local, version=2, token=2)
-    damage_alter(tmp_path / "policies" / "v00000002")
+    damage_alter(tmp_path / "policies" / "v00000002-token_2")
     assert local.read_latest_policy() is None
     newest = publish(local, version=3, token=2)
     assert local.read_latest_policy() == (newest, FILES | {"version": b"3"})
@@ -291,7 +385,7 @@ def test_no_policy_of_a_smaller_token_stands_in_for_a_damaged_one(local: Checkpo
 def test_a_damaged_manifest_is_passed_over(local: CheckpointStore, tmp_path: Path, content: bytes) -> None:
     publish(local, version=1)
     publish(local, version=2)
-    (tmp_path / "policies" / "v00000002" / "manifest.json").write_bytes(content)
+    (tmp_path / "policies" / "v00000002-token_1" / "manifest.json").write_bytes(content)
     newest = local.latest_policy()
     assert newest is not None
     assert newest.version == 1
@@ -299,7 +393,7 @@ def test_a_damaged_manifest_is_passed_over(local: CheckpointStore, tmp_path: Pat
 
 def test_a_folder_without_a_manifest_is_no_entry(local: CheckpointStore, tmp_path: Path) -> None:
     publish(local, version=1)
-    (tmp_path / "policies" / "v00000002").mkdir()
+    (tmp_path / "policies" / "v00000002-token_1").mkdir()
     assert [entry.version for entry in local.policies()] == [1]
 
 
@@ -311,13 +405,13 @@ def test_a_folder_without_a_manifest_is_no_entry(local: CheckpointStore, tmp_pat
         b"{}",
         b'{"folder": "../secret", "score": 1.0}',
         b'{"folder": "policies/../../secret", "score": 1.0}',
-        b'{"folder": "policies/v00000001/../../../secret", "score": 1.0}',
+        b'{"folder": "policies/v00000001-token_1/../../../secret", "score": 1.0}',
         b'{"folder": 3, "score": 1.0}',
-        b'{"folder": "policies/v00000001", "score": "high"}',
-        b'{"folder": "policies/v00000001", "score": NaN}',
-        b'{"folder": "policies/v00000001", "score": 1.0, "further": 1}',
+        b'{"folder": "policies/v00000001-token_1", "score": "high"}',
+        b'{"folder": "policies/v00000001-token_1", "score": NaN}',
+        b'{"folder": "policies/v00000001-token_1", "score": 1.0, "further": 1}',
         b"[" * 1000,
-        b'{"folder": "policies/v00000001", "score": 1.0}' + b" " * 1000,
+        b'{"folder": "policies/v00000001-token_1", "score": 1.0}' + b" " * 1000,
     ],
 )
 def test_a_damaged_pointer_is_done_without(local: CheckpointStore, tmp_path: Path, pointer: bytes) -> None:
@@ -333,10 +427,10 @@ def test_a_damaged_pointer_is_done_without(local: CheckpointStore, tmp_path: Pat
 @pytest.mark.parametrize("until", ["null", '"never"', "Infinity", "1e999"])
 def test_a_hold_that_is_damaged_holds_nothing(local: CheckpointStore, tmp_path: Path, until: str) -> None:
     (tmp_path / "holds").mkdir()
-    (tmp_path / "holds" / "a").write_text(f'{{"folder": "policies/v00000001", "until": {until}}}')
+    (tmp_path / "holds" / "a").write_text(f'{{"folder": "policies/v00000001-token_1", "until": {until}}}')
     for version in range(1, 9):
         publish(local, version=version)
-    assert not (tmp_path / "policies" / "v00000001").exists()
+    assert not (tmp_path / "policies" / "v00000001-token_1").exists()
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename", "replace"])
@@ -350,7 +444,7 @@ def test_a_full_disk_leaves_what_was_there(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, call, full)
-        written = "LATEST" if call == "replace" else "policies/v00000002"
+        written = "LATEST" if call == "replace" else "policies/v00000002-token_1"
         with pytest.raises(InputError, match=f"checkpoint {tmp_path}/{written} can't be written: No space left"):
             publish(local, version=2)
         if call != "replace":  # which only pointers need
@@ -360,7 +454,7 @@ def test_a_full_disk_leaves_what_was_there(
     assert not list(tmp_path.rglob(".*"))
     if call != "replace":
         assert local.read_latest_learner() == (state, FILES | {"step": b"1"})
-        assert names(tmp_path / "policies") == ["v00000001"]
+        assert names(tmp_path / "policies") == ["v00000001-token_1"]
         assert names(tmp_path / "learner") == ["step_00000001-token_1"]
     assert publish(local, version=3) == local.latest_policy()
 
@@ -402,6 +496,6 @@ def test_a_writer_killed_at_any_instant_leaves_whole_policies_alone(tmp_path: Pa
 
 def test_an_entry_can_be_read_by_its_path(local: CheckpointStore, tmp_path: Path) -> None:
     publish(local, version=1)
-    entry, files = read_folder(tmp_path / "policies" / "v00000001")
+    entry, files = read_folder(tmp_path / "policies" / "v00000001-token_1")
     assert entry.version == 1
     assert files == FILES | {"version": b"1"}
