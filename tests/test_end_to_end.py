@@ -172,10 +172,9 @@ def test_a_stopped_run_and_one_killed_outright_leave_no_process_and_go_on_when_r
     wait_until(lambda: len(store_of(run_dir).policies()) > 2, "something is learned")
     children = children_of(process)
     process.send_signal(signal.SIGTERM)
-    asked_at = time.monotonic()
-    assert process.wait(60) == 128 + signal.SIGTERM
+    assert process.wait(300) == 128 + signal.SIGTERM
     assert are_gone(children)
-    assert time.monotonic() - asked_at < 30, "children were killed for not stopping"
+    assert "is killed" not in (tmp_path / "tune.log").read_text()  # all ended by themselves
     stopped_at = store_of(run_dir).learner_states()[-1].step
     assert stopped_at == store_of(run_dir).policies()[-1].step > 0
 
@@ -184,7 +183,7 @@ def test_a_stopped_run_and_one_killed_outright_leave_no_process_and_go_on_when_r
     children = children_of(process)
     process.kill()
     process.wait()
-    wait_until(lambda: are_gone(children), "nobody is left", seconds=15)
+    wait_until(lambda: are_gone(children), "nobody is left")
 
     killed_at = store_of(run_dir).learner_states()[-1].step
     process = tune(run_dir, "--on-existing", "resume", "--steps", str(killed_at + 10))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gptrec_rl.cli.options import FOLDER
+from gptrec_rl.cli.options import FOLDER, SEED
 
 GOALS = {"more diverse": "ndcg=1,ild=1", "less popular": "ndcg=1,pcount=6"}
 MODEL = {"width": 64, "n_layers": 2, "history_length": 50}
@@ -18,11 +18,11 @@ TUNING = {"ppo": {"policy_learning_rate": 1e-4}, "fleet": {"publish_every": 5}}
 
 @click.command()
 @click.option("--run-dir", type=FOLDER, default=Path("runs/demo"), show_default=True, help="Gets all that is made.")
-@click.option("--users", default=2000, show_default=True, help="Users of the built-in world.")
-@click.option("--items", default=400, show_default=True, help="Its items.")
+@click.option("--users", default=2000, show_default=True, type=click.IntRange(4, 10**7), help="Users of the world.")
+@click.option("--items", default=400, show_default=True, type=click.IntRange(160, 20_000), help="Its items.")
 @click.option("--pretrain-minutes", default=1.0, show_default=True, help="Time for stage 1.")
 @click.option("--tune-minutes", default=1.0, show_default=True, help="Time for each of the two fleets.")
-@click.option("--seed", default=0, show_default=True, help="Of the world and of all training.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Of the world and of all training.")
 def demo(run_dir: Path, users: int, items: int, pretrain_minutes: float, tune_minutes: float, seed: int) -> None:
     """See the whole path on built-in data: a teacher, a student, and two fleets that align it with a goal each.
 

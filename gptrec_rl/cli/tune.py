@@ -219,6 +219,8 @@ def _run_fleet(
         with _progress(run) as show:
             code = _run_serial(run, show) if serial else _run_processes(run, redis_url, show)
         if code:
+            again = f"gptrec-rl tune --run-dir {run_dir} --on-existing resume{' --serial' if serial else ''}"
+            click.echo(f"The run is saved; go on with: {again}", err=True)
             raise click.exceptions.Exit(code)
         _finish(run, report)
     return run_dir

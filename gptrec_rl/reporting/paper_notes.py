@@ -15,13 +15,10 @@ from gptrec_rl.reporting.grids import Grid
 from gptrec_rl.reporting.results import duration
 from gptrec_rl.significance import ALPHA, Comparison
 
-FAR = 0.05
-"""Share of a published value by which ours may miss it without a word."""
-
 
 def notes(evidence: Evidence) -> list[str]:
     """Say how the table reads: a sentence or two each."""
-    parts = (_setting, _baseline, _seeds, _sources, _missed, _remarks, _missing, changed)
+    parts = (_setting, _baseline, _seeds, _sources, _remarks, _missing, changed)
     return [note for part in parts for note in part(evidence)]
 
 
@@ -167,16 +164,6 @@ def _sources(evidence: Evidence) -> Iterator[str]:
     for place, source in enumerate(sorted(names, key=lambda each: -len(names[each]))):
         of = "" if place == 0 else f" of {'; '.join(names[source])}"
         yield f"Published values{of}: {sources[source]}."
-
-
-def _missed(evidence: Evidence) -> Iterator[str]:
-    """Name the rows that are far from what was published."""
-    for line in evidence.run:
-        ours, published = line.table.summary() if line.table else {}, line.published.values if line.published else {}
-        off = {name: ours[name] / value - 1 for name, value in published.items() if name in ours}
-        far = [f"{name} {share:+.1%}" for name, share in off.items() if abs(share) > FAR]
-        if far:
-            yield f"More than {FAR:.0%} off what was published: {line.row.name}, {', '.join(far)}."
 
 
 def _remarks(evidence: Evidence) -> Iterator[str]:

@@ -66,7 +66,7 @@ def test_a_run_is_followed_until_it_is_finished(run_dir: Path, monkeypatch: pyte
     time.sleep(0.1)
     assert watching.is_alive()
     finish(run_dir)
-    watching.join(timeout=30)
+    watching.join(timeout=300)
     assert "finished" in seen[0].stdout
 
 

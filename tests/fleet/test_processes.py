@@ -59,7 +59,7 @@ def group_of(folder: Path, *children: Child, clock: Callable[[], float] = time.m
         group.stop(0)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it didn't come true in time"
@@ -334,7 +334,7 @@ for n in range(5000):
 
 
 def test_a_signal_may_set_the_event_at_any_moment_of_a_wait_for_it() -> None:
-    subprocess.run([sys.executable, "-c", INTERRUPTED_ANYWHERE], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", INTERRUPTED_ANYWHERE], check=True, timeout=300)
 
 
 def test_a_role_gets_new_children_and_loses_others_while_the_rest_runs_on(tmp_path: Path) -> None:

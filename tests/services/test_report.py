@@ -75,17 +75,17 @@ def test_the_end_of_an_earlier_budget_is_not_the_end(run: Run) -> None:
     threading.Thread(target=wait, daemon=True).start()
     assert not waited.wait(2.5)
     control.stop()
-    assert waited.wait(30)
+    assert waited.wait(300)
 
 
 def test_who_is_heard_after_the_stop_is_told_again(run: Run) -> None:
     control, records = MemoryControl(), RunRecords(run.folder)
     ending = threading.Thread(target=_stop_latecomers, args=[run, control, StopEvent()])
     ending.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while control.wishes().n_stops < 3:
         records.append([MetricRecord("generator", 0, 1, 2, time.time(), {})], records.cursor)
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    ending.join(60)
+    ending.join(300)
     assert not ending.is_alive()

@@ -59,7 +59,7 @@ def test_a_batch_waits_for_memory_until_a_draw_has_freed_some(
     assert put.is_alive()
     assert cache.ledger() == Ledger(generated=6, waiting=6)
     drawn = [cache.draw(np.random.default_rng(0)) for _ in range(4)]
-    put.join(60)
+    put.join(300)
     assert not put.is_alive()
     assert None not in drawn
     assert cache.ledger() == Ledger(generated=7, waiting=3, drawn=4)
@@ -136,5 +136,5 @@ def test_a_process_that_starts_waits_for_memory(redis_url: str, client: redis.Re
         assert ids == []
     finally:
         client.config_set("maxmemory", 0)
-    starting.join(60)
+    starting.join(300)
     assert ids == [1]
