@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,10 @@ def trade_off(
             _draw_sweep(panel, sweep.name, defined, place + len(groups), name, up)
         _draw_points(panel, shown, groups, name, up)
         name_axes(panel, name, up)
-        to_label.append((panel, shown, _points(shown, name, up), front + _bars(everything, name, up)))
+        avoid = front + _bars(everything, name, up)
+        for defined in swept:
+            avoid += _along(_points(defined, name, up))
+        to_label.append((panel, shown, _points(shown, name, up), avoid))
     figure.suptitle(title, fontweight="bold")
     handles, names = panels[0].get_legend_handles_labels()
     columns: Any = {"ncols": 2, "fontsize": 7.2} if sweeps else {"ncols": 3 * len(across)}
@@ -239,6 +243,13 @@ def _draw_points(panel: Axes, rows: Sequence[Row], groups: Sequence[str], name: 
             label=group,
         )
     panel.margins(0.22, 0.15)  # room for the names
+
+
+def _along(points: Sequence[tuple[float, float]], n: int = 12) -> list[tuple[float, float]]:
+    """Return points on the line that joins some, n from each to the next."""
+    shares = [place / n for place in range(n)]
+    pairs = pairwise(points)
+    return [(x + share * (to_x - x), y + share * (to_y - y)) for (x, y), (to_x, to_y) in pairs for share in shares]
 
 
 def _draw_sweep(panel: Axes, title: str, rows: Sequence[Row], place: int, name: str, up: str) -> None:

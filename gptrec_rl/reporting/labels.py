@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.text import Annotation
 
-DISTANCES = (9, 16, 26, 38)  # points
+DISTANCES = (9, 16, 26, 38, 60, 90, 130)  # points
+LED_FROM = 38
+"""A name that is so far from its point has a line to it."""
 POINT_RADIUS, LINE_RADIUS = 8, 3  # pixels kept free around what is drawn
 ANGLES = tuple(math.radians(degrees) for degrees in (0, 180, 90, 270, 45, 315, 135, 225))
 
@@ -40,6 +42,9 @@ def place_labels(
         text = axes.annotate(name, point, (0.0, 0.0), textcoords="offset points", fontsize=9, color=colour)
         text.set_in_layout(False)
         taken = np.vstack([taken, _place(text, axes, taken)])
+        if math.hypot(*text.get_position()) >= LED_FROM:
+            lead = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
+            axes.annotate("", point, text.get_position(), textcoords="offset points", arrowprops=lead)
 
 
 def _place(text: Annotation, axes: Axes, taken: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ import secrets
 import shutil
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
@@ -147,6 +147,17 @@ class LocalStorage(Storage):
             target.unlink(missing_ok=True)
 
 
+@contextmanager
+def _as_os_error(path: str) -> Iterator[None]:
+    """Tell of what an object store's client raises as an `OSError`, as of a file system's failure."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # each client has its own: of HTTP, of signatures, of time that ran out
+        raise OSError(errno.EIO, f"{type(error).__name__}: {error}", path) from error
+
+
 class ObjectStorage(Storage):
     """Anything that fsspec knows: an object store, or ``memory://`` for a fleet in one process."""
 
@@ -155,7 +166,8 @@ class ObjectStorage(Storage):
 
     def read(self, path: str, at_most: int) -> bytes:
         """Return a file's content."""
-        content: bytes = self._fs.cat_file(self._at(path), start=0, end=at_most + 1)
+        with _as_os_error(path):
+            content: bytes = self._fs.cat_file(self._at(path), start=0, end=at_most + 1)
         if len(content) > at_most:
             raise _too_long(path, at_most)
         return content
@@ -164,9 +176,11 @@ class ObjectStorage(Storage):
         """Return the names in a folder."""
         self._fs.invalidate_cache()
         try:
-            return sorted(path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._at(folder), detail=False))
+            with _as_os_error(folder):
+                paths = self._fs.ls(self._at(folder), detail=False)
         except FileNotFoundError:
             return []
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
     def write_folder(self, folder: str, files: Mapping[str, bytes], check: Check = _nothing_to_check) -> None:
         """Write the files in their order, the last one committing them."""
@@ -178,12 +192,14 @@ class ObjectStorage(Storage):
     def replace(self, path: str, content: bytes, check: Check = _nothing_to_check) -> None:
         """Write one object."""
         check()
-        self._fs.pipe_file(self._at(path), content)
+        with _as_os_error(path):
+            self._fs.pipe_file(self._at(path), content)
 
     def remove(self, path: str) -> None:
         """Remove an object or all below a prefix."""
-        if self._fs.exists(self._at(path)):
-            self._fs.rm(self._at(path), recursive=True)
+        with _as_os_error(path):
+            if self._fs.exists(self._at(path)):
+                self._fs.rm(self._at(path), recursive=True)
 
     def _at(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from gptrec_rl.reporting.figures import Validation, pareto_front, trade_off, validation_path
+from gptrec_rl.reporting.figures import Sweep, Validation, pareto_front, trade_off, validation_path
+from gptrec_rl.reporting.labels import LED_FROM
 from gptrec_rl.reporting.tables import Row
 
 ROWS = [
@@ -78,6 +80,25 @@ def test_names_cover_neither_each_other_nor_points(tmp_path: Path, drawn: list[F
     points = panel.transData.transform([(row.values["ILD@10"], row.values["NDCG@10"]) for row in rows])
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     assert not any(box.contains(*point) for box in boxes for point in points)
+
+
+def test_a_name_lies_on_no_curve_and_one_far_from_its_point_has_a_line_to_it(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    def at(x: float, y: float, name: str = "") -> Row:
+        return Row(name, {"NDCG@10": y, "ILD@10": x}, {}, "g")
+
+    # Two steep curves with few points, and a long name between them, where there is no room for it.
+    curves = [Sweep(f"curve {x}", [at(x, 0.2), at(x + 0.01, 0.1)]) for x in (0.28, 0.31)]
+    row = at(0.3, 0.15, "a model with a name so long that it has no room between the two")
+    trade_off([row, at(0.1, 0.05, "b"), at(0.5, 0.05, "c")], tmp_path / "a.png", sweeps=curves)
+    (panel,) = drawn[0].axes
+    (name,) = [text for text in panel.texts if text.get_text() == row.name]
+    lines = [(x + 0.01 * share / 99, 0.2 - 0.1 * share / 99) for x in (0.28, 0.31) for share in range(100)]
+    assert not any(name.get_window_extent().contains(*point) for point in panel.transData.transform(lines))
+    leads = [text for text in panel.texts if not text.get_text()]
+    is_far = math.hypot(*name.get_position()) >= LED_FROM
+    assert [lead.xy for lead in leads] == ([(0.3, 0.15)] if is_far else [])
 
 
 def test_validation_path_draws_both_metrics_and_the_way(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -348,6 +348,6 @@ def test_generators_of_other_machines_are_told_when_the_run_is_over_and_not_when
     control = MemoryControl()
     assert Supervisor(tmp_path, fleet("exit 0"), MemoryMetrics(), control=control).run() == 0
     assert control.wishes().n_stops == 1
-    interrupted = fleet(f"kill -TERM {os.getpid()}; exec sleep 100")
+    interrupted = fleet(f"kill -TERM {os.getpid()}; exec sleep 2")
     assert Supervisor(tmp_path, interrupted, MemoryMetrics(), control=control).run() == 128 + signal.SIGTERM
     assert control.wishes().n_stops == 1

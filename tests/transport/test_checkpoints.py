@@ -150,6 +150,22 @@ def test_a_hold_needs_no_two_clocks_to_agree(root: str, skew_s: float, monkeypat
     assert kept not in store.policies()
 
 
+def test_an_object_store_that_answers_with_an_error_of_its_own_is_no_empty_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = CheckpointStore("memory://sick")
+    publish(store, version=1)
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("503 Slow Down")
+
+    for call in ("cat_file", "ls"):
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryFileSystem, call, fails)
+            with pytest.raises(StorageError, match="503 Slow Down"):
+                CheckpointStore("memory://sick").highest_token()
+
+
 OPERATIONS = ("read", "list", "replace", "write_folder", "remove")
 
 
