@@ -111,7 +111,7 @@ class TableWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if error is None:
+            if error is None and self._parts:
                 self._flush()
             for file in (self._csv, self._parquet):
                 if file is not None:

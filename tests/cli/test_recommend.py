@@ -155,6 +155,15 @@ def test_a_file_for_everybody_is_whole_or_as_it_was(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("name", ["lists.csv", "lists.parquet"])
+def test_a_file_whose_last_part_was_just_written_is_whole(
+    run: Run, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gptrec_rl.list_tables.ROWS_TOGETHER", 240)  # all rows there are
+    assert run("recommend", "--model", "popularity", "--all", "--out", tmp_path / name, "--k", 4).exit_code == 0
+    assert len((pd.read_csv if name.endswith("csv") else pd.read_parquet)(tmp_path / name)) == 240
+
+
 def test_an_unknown_allowed_item_is_named_with_its_line(run: Run, tmp_path: Path) -> None:
     allowed = tmp_path / "allowed.txt"
     allowed.write_text("7\nseven\n")
