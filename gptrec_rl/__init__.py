@@ -25,3 +25,8 @@ def __getattr__(name: str) -> object:
 
         return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Name the public face too, for `help` and for completion."""
+    return sorted({*globals(), *__all__})
