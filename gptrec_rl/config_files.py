@@ -6,7 +6,6 @@ wrote. TOML has no null: the word "none" stands for it wherever a field may be N
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, nearest
 
 M = TypeVar("M", bound=BaseModel)
 Table = Mapping[str, Any]
@@ -157,8 +156,8 @@ def _check_keys(
     for key, value in table.items():
         field = model.model_fields.get(key)
         if field is None:
-            nearest = difflib.get_close_matches((at + key).lower(), list(_field_names(root)), n=1, cutoff=0.0)[0]
-            raise InputError(f"{source}: there is no setting {at + key}; did you mean {nearest}?")
+            meant = nearest(at + key, _field_names(root))
+            raise InputError(f"{source}: there is no setting {at + key}; did you mean {meant}?")
         part = _part_model(field)
         if part is not None and isinstance(value, Mapping):
             checked[key] = _check_keys(root, part, value, source, f"{at}{key}.")

@@ -5,6 +5,8 @@ A command or service ends with 0 when it is done, with 128 and its number after 
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -32,3 +34,14 @@ class LeaseError(InputError):
 
 class DivergedError(InputError):
     """Losses are not finite any more: the last saved state is good, and other settings are needed from there."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the known word that is most like one, whatever the capitals of both; there is at least one.
+
+    Example:
+        >>> nearest("ILD", ("pcount", "ild"))
+        'ild'
+    """
+    by_small_letters = {each.lower(): each for each in known}
+    return by_small_letters[difflib.get_close_matches(word.lower(), by_small_letters, n=1, cutoff=0.0)[0]]

@@ -14,6 +14,7 @@ import numpy as np
 
 from gptrec_rl import metrics
 from gptrec_rl.data import Cases, Histories, Split
+from gptrec_rl.data.histories import locked
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.popularity import PopularityRecommender
 from gptrec_rl.models.recommender import Recommender, batches
@@ -142,12 +143,12 @@ def measure(items: np.ndarray, cases: Cases, split: Split, *, name: str) -> Eval
         raise InputError(f"there is no user to measure {name} on; give one or more")
     k = items.shape[1]
     lists = metrics.Lists(
-        items=items,
-        ground_truth=cases.ground_truth,
-        popular=lists_of(PopularityRecommender(split), cases.histories, split, "popularity", k),
+        items=locked(items),
+        ground_truth=locked(cases.ground_truth),
+        popular=locked(lists_of(PopularityRecommender(split), cases.histories, split, "popularity", k)),
         genres=split.catalogue.genres,
-        frequencies=split.frequencies,
-        n_users_of_item=split.n_users_of_item,
+        frequencies=locked(split.frequencies),
+        n_users_of_item=locked(split.n_users_of_item),
         n_users=len(split.training),
     )
     values = {each.name: _measured(each.name, lists) for each in (*metrics.metrics_at(k), *metrics.beyond_at(k))}

@@ -6,7 +6,6 @@ same rewards.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import math
 from collections.abc import Iterable, Mapping
@@ -19,7 +18,7 @@ import numpy as np
 from gptrec_rl import rewards as shipped
 from gptrec_rl.data import Catalogue, Histories, Split
 from gptrec_rl.data.histories import locked
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, nearest
 from gptrec_rl.rewards import Reward, place_on_last
 
 if TYPE_CHECKING:
@@ -80,10 +79,9 @@ def parse_sweep(text: str, goal: Goal) -> list[Goal]:
 def _known(name: str) -> str:
     if name in SHIPPED or ":" in name:
         return name
-    nearest = difflib.get_close_matches(name.lower(), SHIPPED, n=1, cutoff=0.0)[0]
     raise InputError(
-        f"unknown reward {name!r}; did you mean {nearest!r}? There are {', '.join(SHIPPED)}, and your own as "
-        "package.module:function"
+        f"unknown reward {name!r}; did you mean {nearest(name, SHIPPED)!r}? There are {', '.join(SHIPPED)}, and your "
+        "own as package.module:function"
     )
 
 
@@ -138,7 +136,7 @@ def _import(name: str) -> Reward:
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # somebody else's module: whatever it raises, the message has to name it
+    except (Exception, SystemExit) as error:  # somebody else's module: whatever it raises, the message has to name it
         raise InputError(
             f"reward {name!r}: module {module_name!r} can't be imported ({error}); install it, or put its folder on "
             "PYTHONPATH"
@@ -177,8 +175,6 @@ def compute_rewards(
         InputError: a reward fails, changes what it is given (which is read-only), or returns another shape, no numbers,
             or values that aren't finite.
     """
-    slates, ground_truth = locked(slates), locked(ground_truth)
-    histories = Histories(locked(histories.values), locked(histories.offsets))
     return {
         name: _checked(name, _call(name, reward, slates, ground_truth, histories, catalogue), slates)
         for name, reward in rewards.items()
@@ -193,9 +189,15 @@ def _call(
     histories: Histories,
     catalogue: Catalogue,
 ) -> object:
+    # PyTorch writes into read-only arrays, too: these are a reward's own, and the learner's stay as they are.
+    slates, ground_truth = locked(slates.copy()), locked(ground_truth.copy())
+    histories = Histories(locked(histories.values.copy()), locked(histories.offsets.copy()))
     try:
         return reward(slates, ground_truth, histories, catalogue)
-    except Exception as error:  # somebody else's code: whatever it raises, the message has to name the reward
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # somebody else's code: whatever it raises, the message has to name the reward
         if "read-only" in str(error):
             raise InputError(
                 f"reward {name!r} changes an array that it is given ({error}); work on a copy, like slates.copy()"
@@ -207,7 +209,12 @@ def _call(
 
 
 def _checked(name: str, returned: object, slates: np.ndarray) -> np.ndarray:
-    values = np.asarray(returned)
+    try:
+        values = np.asarray(returned)
+    except Exception as error:  # rows of unequal lengths, a tensor on a GPU or with gradients
+        raise InputError(
+            f"reward {name!r} returned a {type(returned).__name__} that is no array ({error}); return a NumPy array"
+        ) from error
     per_list, per_place = slates.shape[:2], slates.shape
     if values.shape not in (per_list, per_place) or values.dtype.kind not in "fiub":
         raise InputError(

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
+from gptrec_rl.data.histories import locked
 from gptrec_rl.metrics import discounts, genre_directions
 
 
@@ -28,6 +29,10 @@ class Candidates:
 
     items: np.ndarray
     scores: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("items", "scores"):  # several rerankers choose from the same ones
+            object.__setattr__(self, name, locked(getattr(self, name)))
 
     @classmethod
     def best(cls, scores: np.ndarray, may: np.ndarray, n: int) -> Candidates:

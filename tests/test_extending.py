@@ -89,6 +89,30 @@ def test_a_reranker_is_chosen_by_its_name(split: Split, monkeypatch: pytest.Monk
     assert np.array_equal(reranked.recommend(split.test.histories, 3).items, best[:, 1:])
 
 
+def test_a_reranker_that_sorts_its_candidates_is_refused(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sorts(of: Candidates, popularity: np.ndarray, weight: float, k: int) -> tuple[np.ndarray, np.ndarray]:
+        of.items.sort(axis=1)
+        return of.items[:, :k], of.scores[:, :k]
+
+    monkeypatch.setitem(RERANKERS, "sorts", Reranker(sorts, "popularity"))
+    reranked = Reranked(MarkovChain(split), RerankConfig(method="sorts", weight=0.5, n_candidates=4), split)
+    with pytest.raises(ValueError, match="read-only"):
+        reranked.recommend(split.test.histories, 3)
+
+
+@pytest.mark.parametrize("name", ["items", "ground_truth", "popular", "genres", "frequencies", "n_users_of_item"])
+def test_a_metric_that_changes_what_others_measure_is_refused(
+    name: str, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changes(of: Lists, k: int) -> np.ndarray:
+        getattr(of, name).fill(1)
+        return np.zeros(len(of.items))
+
+    monkeypatch.setitem(DEFINITIONS, "Changes", Definition(changes, higher_is_better=True))
+    with pytest.raises(ValueError, match="read-only"):
+        evaluated(split)
+
+
 def test_a_metric_is_measured_for_every_list(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "FirstGenres@3" not in evaluated(split).per_user
     monkeypatch.setitem(DEFINITIONS, "FirstGenres", Definition(first_genres, higher_is_better=True))

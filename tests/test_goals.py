@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -219,6 +220,42 @@ def test_an_own_reward_that_changes_what_it_is_given_is_named(split: Split, chan
         compute_rewards({"mine": changes}, slates, truth, histories, priced)
     assert np.array_equal(slates, SLATES)
     assert slates.flags.writeable  # ours to change
+
+
+def test_what_an_own_reward_does_to_its_arrays_all_the_same_is_seen_by_nobody(split: Split) -> None:
+    def unlocks(slates: np.ndarray, truth: np.ndarray, histories: Histories, catalogue: Catalogue) -> np.ndarray:
+        for array in (slates, truth, histories.values):
+            torch.from_numpy(array).fill_(1)  # which PyTorch warns of, and does
+        return slates[..., 0]
+
+    slates, truth, histories = SLATES.copy(), TRUTH.copy(), Histories.of([[2], [3], [2]])
+    with pytest.warns(UserWarning, match="not writable"):
+        values = compute_rewards({"mine": unlocks, "ndcg": rewards.ndcg}, slates, truth, histories, split.catalogue)
+    assert np.array_equal(slates, SLATES)
+    assert np.array_equal(truth, TRUTH)
+    assert histories.values.tolist() == [2, 3, 2]
+    # The first list of user 0 is [1, 2], and 2 is held out: 1 / log2(3) on the second place.
+    np.testing.assert_allclose(values["ndcg"][0, 0], [0, 0.63093], atol=1e-5)
+
+
+@pytest.mark.parametrize("returned", [[[1.0, 2.0], [3.0]], torch.zeros(3, 2, requires_grad=True)])
+def test_what_an_own_reward_returns_instead_of_an_array_is_named(split: Split, returned: object) -> None:
+    with pytest.raises(InputError, match=r"reward 'mine' returned a \w+ that is no array .*return a NumPy array"):
+        computed(split, mine=lambda *_: returned)  # type: ignore[arg-type,return-value]
+
+
+def test_an_own_reward_that_ends_its_process_is_named(split: Split) -> None:
+    with pytest.raises(InputError, match="reward 'mine' failed with SystemExit"):
+        computed(split, mine=lambda *_: sys.exit(0))
+
+
+def test_an_own_reward_gives_the_catalogue_no_columns(split: Split) -> None:
+    def adds(slates: np.ndarray, truth: np.ndarray, histories: Histories, catalogue: Catalogue) -> np.ndarray:
+        catalogue.columns["price"] = np.ones(3)  # type: ignore[index]
+        return slates
+
+    with pytest.raises(InputError, match="reward 'mine' failed with TypeError"):
+        computed(split, mine=adds)
 
 
 def test_what_an_own_reward_returns_is_not_shared_with_it(split: Split) -> None:

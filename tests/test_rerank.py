@@ -136,7 +136,7 @@ def test_min_max_goes_from_one_to_zero_over_what_is_there() -> None:
         np.array([[3, 1, 2], [1, 2, 0], [2, 3, 1]]), np.array([[5, 2, 1], [4, 3, -9], [2, 2, 2]], dtype=np.float32)
     )
     scaled = min_max(candidates)
-    assert scaled.items is candidates.items
+    assert np.shares_memory(scaled.items, candidates.items)
     assert [scores for _, scores in rows_of(scaled)] == [[1.0, 0.25, 0.0], [1.0, 0.0], [0.0, 0.0, 0.0]]
 
 

@@ -137,7 +137,7 @@ def _n_generators(wish: str) -> int:
 
     role, _, number = wish.partition("=")
     if role != "generator":
-        near = "; did you mean generator?" if difflib.get_close_matches(role, ["generator"]) else ""
+        near = "; did you mean generator?" if difflib.get_close_matches(role.lower(), ["generator"]) else ""
         raise InputError(f"{role!r} can't be scaled, only generators can: write generator=4{near}")
     if not (number.isascii() and number.removeprefix("-").isdigit()):
         raise InputError(f"{wish!r} names no number of generators; write generator=4")

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 
@@ -58,7 +59,8 @@ class Catalogue:
                 raise InputError(f"catalogue: {name} has {len(array)} rows for {self.n_items} items; give one a row")
         for name in ("item_ids", "titles", "genres"):
             object.__setattr__(self, name, locked(getattr(self, name)))
-        object.__setattr__(self, "columns", {name: locked(array) for name, array in self.columns.items()})
+        columns = {name: locked(array) for name, array in self.columns.items()}
+        object.__setattr__(self, "columns", MappingProxyType(columns))
         if len(self._places) != self.n_items:
             ids, counts = np.unique(self.item_ids, return_counts=True)
             raise InputError(f"catalogue: item '{ids[counts > 1][0]}' is listed more than once; keep one row of it")

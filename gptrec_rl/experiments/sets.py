@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gptrec_rl.config import PretrainConfig, TrainingConfig, TuneConfig
 from gptrec_rl.config_files import read_config
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, nearest
 from gptrec_rl.experiments.config import BUILT_IN, DatasetConfig, Pretrain, Rerank, RowConfig, Train, Tune
 from gptrec_rl.experiments.published import PUBLISHED, Published, read_published
 from gptrec_rl.kinds import KINDS, part
@@ -51,10 +50,8 @@ class ExperimentSet:
             InputError: there is none of this id; the nearest right one is named.
         """
         if row_id not in self.rows:
-            nearest = difflib.get_close_matches(row_id, [*BUILT_IN, *self.rows], n=1, cutoff=0.0)
-            raise InputError(
-                f"{asked_by}: there is no row {row_id!r} in {self.folder}; did you mean {', '.join(nearest)}?"
-            )
+            meant = nearest(row_id, [*BUILT_IN, *self.rows])
+            raise InputError(f"{asked_by}: there is no row {row_id!r} in {self.folder}; did you mean {meant}?")
         return self.rows[row_id]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from gptrec_rl import rerank
 from gptrec_rl.config import RerankConfig
 from gptrec_rl.data import Histories, Split
+from gptrec_rl.data.histories import locked
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.recommender import HistoriesLike, ScoringRecommender, Slates, candidates
 from gptrec_rl.rerank import Candidates
@@ -38,7 +39,7 @@ class Reranked:
         self._config = config
         self._choose = reranker.choose
         popularity = frequencies / frequencies.max() if config.scaling == "min-max" else frequencies
-        self._against = split.catalogue.genres if reranker.against == "genres" else popularity
+        self._against = split.catalogue.genres if reranker.against == "genres" else locked(popularity)
 
     def recommend(self, histories: HistoriesLike, k: int, allowed: np.ndarray | None = None) -> Slates:
         """Recommend K items a history, scored by the values that they were chosen by; see `Recommender`.

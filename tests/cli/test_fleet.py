@@ -87,6 +87,7 @@ def test_without_a_supervisor_the_command_is_printed_and_why(
     [
         ("optimiser=2", "'optimiser' can't be scaled, only generators can"),
         ("generators=2", "did you mean generator?"),
+        ("GENERATOR=2", "did you mean generator?"),
         ("generator", "'generator' names no number"),
         ("generator=many", "'generator=many' names no number"),
         ("generator=1.5", "'generator=1.5' names no number"),

@@ -57,6 +57,7 @@ def test_lineage_names_what_comes_first(tiny: Path) -> None:
         ({"built_in": {"model": "markov"}, "published": "sasrek"}, "published = 'sasrek' is not in"),
         ({"tune": {"student": "studnet", "goal": "ndcg=1"}, "budgets": {"cpu": {"steps": 1}}}, "no row 'studnet' in"),
         ({"tune": {"student": "studnet", "goal": "ndcg=1"}, "budgets": {"cpu": {"steps": 1}}}, "did you mean student?"),
+        ({"tune": {"student": "STUDENT", "goal": "ndcg=1"}, "budgets": {"cpu": {"steps": 1}}}, "did you mean student?"),
         (
             {"tune": {"student": "student", "goal": "ndcg=1"}, "budgets": {"cpu": {}}},
             "budgets.cpu has neither steps nor",
