@@ -93,7 +93,10 @@ class Optimiser:
             InputError: the learner state is whole, and of another version or configuration.
         """
         store = self._transport.store
-        self.token = self._transport.lease.acquire(self._holder, above=store.highest_token())
+        token = self._transport.lease.acquire(self._holder, above=store.highest_token())
+        if token != self.token:  # else this start has failed, maybe in the midst of its publication, and is tried again
+            self._version = store.highest_version() if store.policies() else -1
+            self.token = token
         self._transport.keys.persist()
         saved = store.read_latest_learner()
         if saved is not None:
@@ -101,8 +104,6 @@ class Optimiser:
             with state.refusals(entry.folder):
                 self.resume(files)
             logger.info("goes on from %s", entry.folder)
-        if store.latest_policy() is not None:
-            self._version = store.highest_version()
         if self._recorder is not None:
             self._recorder.start(self.token, self.learner.step)
         self._publish()
@@ -197,7 +198,12 @@ class Optimiser:
         self.has_finished = True
 
     def save(self) -> None:
-        """Save the learner state to resume from."""
+        """Save the learner state to resume from.
+
+        Raises:
+            DivergedError: nobody could go on from it; those that were saved before stay as they are.
+        """
+        self.learner.require_finite()
         counters = {"elapsed_s": self._elapsed_s, "rng": state.numpy_rng_to_json(self._rng)}
         files = {**self.learner.to_files(), COUNTERS_FILE: json.dumps(counters).encode(), **self._companions()}
         if self._recorder is not None:
@@ -226,11 +232,11 @@ class Optimiser:
     def _publish(self) -> None:
         version = self._version + 1  # counts when it is published: a repeated try has the same number
         entry = self._transport.store.publish_policy(self.learner.policy.to_files(), self._origin(version))
-        if self._recorder is not None:
-            self._recorder.published(entry)
         self._transport.cache.advance(self.token, version, self.learner.step)
         self._version = version
         self._published_step = self.learner.step
+        if self._recorder is not None:
+            self._recorder.published(entry)
 
     def _inspect(self, batch: RolloutBatch) -> None:
         """Refuse what can't be learned from; see `RecommendationCache.draw`."""

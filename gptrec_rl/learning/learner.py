@@ -148,10 +148,7 @@ class Learner:
             if stats is None:
                 self._n_skipped_in_a_row += 1
                 if self._n_skipped_in_a_row >= self._config.max_skipped_steps:
-                    raise DivergedError(
-                        f"{self._n_skipped_in_a_row} losses in a row were not finite at step {self.step}; resume from "
-                        "the last learner state with a smaller ppo.policy_learning_rate"
-                    )
+                    raise self._diverged(f"{self._n_skipped_in_a_row} losses in a row were not finite")
             else:
                 self._n_skipped_in_a_row = 0
                 passes.append(stats)
@@ -168,6 +165,20 @@ class Learner:
             explained_variance=losses.explained_variance(targets.old_values, targets.returns) if self._value else 0.0,
             n_skipped=self._config.passes - len(passes),
             **means,
+        )
+
+    def require_finite(self) -> None:
+        """Refuse to keep what nobody can go on from.
+
+        Raises:
+            DivergedError: a weight of the policy or the value model isn't finite, or so large that no loss will be.
+        """
+        if not (state.is_finite(self.policy) and (self._value is None or state.is_finite(self._value))):
+            raise self._diverged("weights are not finite")
+
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(
+            f"{what} at step {self.step}; resume from the last learner state with a smaller ppo.policy_learning_rate"
         )
 
     def _laid_out(self, rollout: RolloutBatch) -> _Batch:

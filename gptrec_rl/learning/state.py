@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import nn
 
 from gptrec_rl.errors import InputError
 
@@ -27,6 +28,11 @@ def refusals(name: str) -> Iterator[None]:
             f"the learner state {name} can't be resumed ({error!r}); use the version and settings that saved it, or "
             "start a new run from this one with --student"
         ) from None
+
+
+def is_finite(network: nn.Module) -> bool:
+    """Return whether all weights are finite, and none so large that the next loss won't be."""
+    return all(bool(weights.detach().square().sum().isfinite()) for weights in network.parameters())
 
 
 def tensors_to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:

@@ -148,7 +148,7 @@ class Training(ABC, Generic[N]):
         Raises:
             DivergedError: a weight isn't finite, or so large that the next loss won't be.
         """
-        if not all(weights.detach().square().sum().isfinite() for weights in self.network.parameters()):
+        if not state.is_finite(self.network):
             raise self._diverged("weights are not finite")
 
     def _diverged(self, what: str) -> DivergedError:

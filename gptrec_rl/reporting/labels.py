@@ -38,19 +38,26 @@ def place_labels(
     centres = axes.transData.transform([*points, *avoid])
     radii = np.repeat([POINT_RADIUS, LINE_RADIUS], [len(points), len(avoid)])[:, None]
     taken = np.hstack([centres - radii, centres + radii])
+    written = np.empty((0, 4))
     for name, point, colour in zip(names, points, colours, strict=True):
         text = axes.annotate(name, point, (0.0, 0.0), textcoords="offset points", fontsize=9, color=colour)
         text.set_in_layout(False)
-        taken = np.vstack([taken, _place(text, axes, taken)])
-        if math.hypot(*text.get_position()) >= LED_FROM:
+        written = np.vstack([written, _place(text, axes, taken, written)])
+        if _is_led(text):
             lead = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
             axes.annotate("", point, text.get_position(), textcoords="offset points", arrowprops=lead)
+            taken = np.vstack([taken, _lead(text, axes)])
 
 
-def _place(text: Annotation, axes: Axes, taken: np.ndarray) -> np.ndarray:
-    """Move a name to the nearest place where it covers least of the taken boxes, and return its box.
+def _is_led(text: Annotation) -> bool:
+    return math.hypot(*text.get_position()) >= LED_FROM
 
-    Boxes are x0, y0, x1, y1 in pixels, [n, 4].
+
+def _place(text: Annotation, axes: Axes, taken: np.ndarray, written: np.ndarray) -> np.ndarray:
+    """Move a name to the nearest place where it covers least, and return its box.
+
+    Boxes are x0, y0, x1, y1 in pixels, [n, 4]: `taken` those that a name should not cover, `written` those of names,
+    which the line to it should not cross either.
     """
 
     def box_at(offset: tuple[float, float]) -> np.ndarray:
@@ -63,10 +70,19 @@ def _place(text: Annotation, axes: Axes, taken: np.ndarray) -> np.ndarray:
     def hidden(offset: tuple[float, float]) -> float:
         box = box_at(offset)
         outside = _common(box, box[None]) - _common(box, np.array([axes.bbox.extents]))
-        return round(outside + _common(box, taken), 3)
+        crossed = sum(_common(part, written) for part in _lead(text, axes)) if _is_led(text) else 0.0
+        return round(outside + _common(box, taken) + _common(box, written) + crossed, 3)
 
     offsets = [(d * math.cos(angle), d * math.sin(angle)) for d in DISTANCES for angle in ANGLES]
     return box_at(min(offsets, key=hidden))
+
+
+def _lead(text: Annotation, axes: Axes) -> np.ndarray:
+    """Return boxes along the line from a name's point to the name, [n, 4]."""
+    start = axes.transData.transform(text.xy)
+    way = np.array(text.get_position()) * axes.figure.dpi / 72  # [2], from points of 1/72 inch
+    centres = start + np.linspace(0.0, 1.0, 2 + int(np.hypot(*way)) // LINE_RADIUS)[:, None] * way
+    return np.hstack([centres - LINE_RADIUS, centres + LINE_RADIUS])
 
 
 def _common(box: np.ndarray, others: np.ndarray) -> float:

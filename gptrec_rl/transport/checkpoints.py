@@ -182,10 +182,7 @@ class CheckpointStore:
         try:
             yield
         finally:
-            try:
-                self._storage.remove(path)
-            except OSError as error:
-                logger.warning("%s stays held for now: %s", entry.folder, error)
+            self._discard(path)
 
     def highest_token(self) -> int:
         """Return the largest token of any entry, 0 without one; a new optimiser's is larger."""
@@ -228,10 +225,7 @@ class CheckpointStore:
         for folder in ("", f"{POLICIES}/", f"{LEARNER}/"):
             for name in self._list(folder):
                 if name.startswith(".") and (folder or LATEST in name):  # the others in the root are the validator's
-                    try:
-                        self._storage.remove(f"{folder}{name}")
-                    except OSError as error:  # what comes of it has a smaller token, and is nobody's newest
-                        logger.warning("%s%s stays for now: %s", folder, name, error)
+                    self._discard(f"{folder}{name}")  # else it comes to be one of a smaller token: nobody's newest
 
     def _replace(self, path: str, content: Mapping[str, Any], check: Check = lambda: None) -> None:
         with refused_writes(f"{self.root}/{path}"):
@@ -294,7 +288,7 @@ class CheckpointStore:
             if now - self._seen_holds[name][1] < HOLD_S:
                 held.add(hold["folder"])
             else:
-                self._storage.remove(f"{HOLDS}/{name}")
+                self._discard(f"{HOLDS}/{name}")
         return held
 
     def _tidy(self, kind: str) -> None:
@@ -313,10 +307,14 @@ class CheckpointStore:
         kept = {*held, *newest, *unscored, *([best["folder"]] if best else [])}
         for name in there:  # with what a killed writer left unfinished
             if f"{kind}/{name}" not in kept:
-                try:
-                    self._storage.remove(f"{kind}/{name}")
-                except OSError as error:
-                    logger.warning("%s/%s stays for now: %s", kind, name, error)
+                self._discard(f"{kind}/{name}")
+
+    def _discard(self, path: str) -> None:
+        """Remove what nobody needs any more; what can't be removed now stays until the next time."""
+        try:
+            self._storage.remove(path)
+        except OSError as error:
+            logger.warning("%s stays for now: %s", path, error)
 
 
 def _policy_folder(token: int, version: int) -> str:

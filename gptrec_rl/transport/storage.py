@@ -21,6 +21,8 @@ import fsspec
 
 Check = Callable[[], None]
 
+_BESIDE = re.compile(r"\.unfinished-(.+)-[0-9a-f]{8}")
+
 
 def _nothing_to_check() -> None:
     """Let every write go on."""
@@ -93,7 +95,7 @@ class LocalStorage(Storage):
         """Return the names in a folder."""
         try:
             return sorted(os.listdir(self._root / folder))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def write_folder(self, folder: str, files: Mapping[str, bytes], check: Check = _nothing_to_check) -> None:
@@ -116,8 +118,7 @@ class LocalStorage(Storage):
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         _sync_folder(target.parent)
-        for left_over in _all_beside(target):  # the replaced one, and those of writers that were killed
-            shutil.rmtree(left_over, ignore_errors=True)
+        _clear_beside(target)
 
     def replace(self, path: str, content: bytes, check: Check = _nothing_to_check) -> None:
         """Write a file beside its place, sync it, and rename it."""
@@ -129,11 +130,11 @@ class LocalStorage(Storage):
             check()
             os.replace(unfinished, target)
         except BaseException:
-            unfinished.unlink(missing_ok=True)
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
             raise
         _sync_folder(target.parent)
-        for left_over in _all_beside(target):  # those of writers that were killed
-            left_over.unlink(missing_ok=True)
+        _clear_beside(target)
 
     def remove(self, path: str) -> None:
         """Remove a file or folder; a folder loses its name first, so that no reader sees half of it."""
@@ -178,16 +179,19 @@ class ObjectStorage(Storage):
         try:
             with _as_os_error(folder):
                 paths = self._fs.ls(self._at(folder), detail=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
     def write_folder(self, folder: str, files: Mapping[str, bytes], check: Check = _nothing_to_check) -> None:
-        """Write the files in their order, the last one committing them."""
+        """Write the files in their order; the last one commits them, and never takes the place of another's."""
         check()
         self.remove(folder)
-        for name, content in files.items():
-            self.replace(f"{folder}/{name}", content)
+        *others, last = files
+        for name in others:
+            self.replace(f"{folder}/{name}", files[name])
+        with _as_os_error(folder):
+            self._fs.pipe_file(self._at(f"{folder}/{last}"), files[last], mode="create")
 
     def replace(self, path: str, content: bytes, check: Check = _nothing_to_check) -> None:
         """Write one object."""
@@ -197,9 +201,8 @@ class ObjectStorage(Storage):
 
     def remove(self, path: str) -> None:
         """Remove an object or all below a prefix."""
-        with _as_os_error(path):
-            if self._fs.exists(self._at(path)):
-                self._fs.rm(self._at(path), recursive=True)
+        with suppress(FileNotFoundError), _as_os_error(path):  # not `exists`, which takes any failure for absence
+            self._fs.rm(self._at(path), recursive=True)
 
     def _at(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}"
@@ -214,12 +217,21 @@ def _too_long(path: str, at_most: int) -> OSError:
 
 
 def _beside(target: Path) -> Path:
-    return target.with_name(f".unfinished-{target.name}-{secrets.token_hex(4)}")
+    """Return a new name beside a place; of what lies beside its place already, beside that same place."""
+    beside = _BESIDE.fullmatch(target.name)
+    return target.with_name(f".unfinished-{beside[1] if beside else target.name}-{secrets.token_hex(4)}")
 
 
-def _all_beside(target: Path) -> list[Path]:
-    name = re.compile(rf"\.unfinished-{re.escape(target.name)}-[0-9a-f]{{8}}")
-    return [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
+def _clear_beside(target: Path) -> None:
+    """Remove the replaced one, and those of writers that were killed; it may fail, as what is new is there."""
+    with suppress(OSError):
+        for path in target.parent.iterdir():
+            beside = _BESIDE.fullmatch(path.name)
+            if beside and beside[1] == target.name:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def _write_synced(path: Path, content: bytes) -> None:

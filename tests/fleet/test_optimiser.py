@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import itertools
 import json
 import logging
 from functools import partial
@@ -10,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from gptrec_rl.errors import DivergedError, InputError
+from gptrec_rl.errors import DivergedError, InputError, StorageError
 from gptrec_rl.fleet.optimiser import COUNTERS_FILE
 from gptrec_rl.learning.learner import Learner, UpdateStats
 from gptrec_rl.transport import names
 from gptrec_rl.transport.entry import Origin
 from gptrec_rl.transport.lease import LeaseHeldError, LeaseLostError
+from gptrec_rl.transport.storage import LocalStorage
 
 if TYPE_CHECKING:
     from tests.fleet.conftest import Fleet, MakeFleet
@@ -272,6 +275,69 @@ def test_divergence_stops_it_with_the_last_state_intact(make_fleet: MakeFleet) -
     weights = next(fresh.learner.policy.parameters()).detach().numpy()
     assert np.isfinite(weights).all()
     assert fresh.learner.step == 1
+
+
+def test_weights_that_are_not_finite_are_saved_over_nothing_before_any_loss_is(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet()
+    optimiser = fleet.start_optimiser()
+    optimiser.save()
+    good = fleet.transport.store.learner_states()
+    optimiser.learner.step = 1
+    next(optimiser.learner.policy.parameters()).data.fill_(float("inf"))
+    with pytest.raises(DivergedError, match="weights are not finite at step 1"):
+        optimiser.save()
+    assert fleet.transport.store.learner_states() == good
+
+
+@pytest.mark.parametrize("operation", ["read", "list", "replace", "write_folder"])
+@pytest.mark.parametrize("nth", range(0, 24, 3))
+def test_a_start_that_fails_and_is_tried_again_goes_on_from_the_last_state_and_counts_one_version(
+    operation: str, nth: int, make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = make_fleet()
+    first = fleet.start_optimiser()
+    fleet.generator().step()
+    first.step()
+    first.finish()
+    before = fleet.transport.store.policies(), fleet.transport.store.learner_states()
+    assert steps_published(fleet) == [(0, 0), (1, 1)]
+    calls, whole = itertools.count(), getattr(LocalStorage, operation)
+
+    def fails_once(self: LocalStorage, *arguments: object) -> object:
+        if next(calls) == nth:
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(self, *arguments)
+
+    second = fleet.optimiser("b")
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, operation, fails_once)
+        try:
+            second.start()
+        except StorageError:
+            second.start()
+    assert (second.token, second.learner.step) == (2, 1)
+    assert steps_published(fleet) == [(0, 0), (1, 1), (2, 1)]
+    assert (fleet.transport.store.policies()[:2], fleet.transport.store.learner_states()) == before
+
+
+def test_a_version_that_the_cache_did_not_hear_of_is_announced_with_its_number(
+    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = make_fleet({"publish_every": 1})
+    generator, optimiser = fleet.generator(), fleet.start_optimiser()
+    generator.step()
+
+    def away(*_: object) -> None:
+        raise ConnectionError("Redis is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fleet.transport.cache, "advance", away)
+        with pytest.raises(ConnectionError):
+            optimiser.step()
+    optimiser.step()
+    assert steps_published(fleet) == [(0, 0), (1, 1)]
+    generator.step()
+    assert fleet.drawn().policy_version == 1
 
 
 def test_too_small_a_sample_is_warned_of_once(

@@ -97,9 +97,87 @@ def test_a_folder_whose_successor_cannot_be_renamed_is_put_back(
 def test_an_object_store_gets_the_last_file_last(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = ObjectStorage("memory://ordered")
     written: list[str] = []
-    monkeypatch.setattr(MemoryFileSystem, "pipe_file", lambda _self, path, _content: written.append(path))
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", lambda _self, path, _content, **_: written.append(path))
     storage.write_folder("entry", {"model": b"", "config": b"", "manifest": b""})
     assert written == ["/ordered/entry/model", "/ordered/entry/config", "/ordered/entry/manifest"]
+
+
+def test_of_two_that_commit_one_entry_at_once_to_an_object_store_the_second_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    MemoryFileSystem.store.clear()
+    storage, write = ObjectStorage("memory://root"), MemoryFileSystem.pipe_file
+
+    def overtaken(self: MemoryFileSystem, path: str, content: bytes, **options: str) -> None:
+        if path.endswith("manifest"):
+            write(self, path, b"of the first")
+        write(self, path, content, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", overtaken)
+    with pytest.raises(FileExistsError):
+        storage.write_folder("entry", {"model": b"", "manifest": b"of the second"})
+    assert storage.read("entry/manifest", 100) == b"of the first"
+
+
+class BackendError(Exception):
+    """As botocore's and aiohttp's, which are no `OSError`."""
+
+
+@pytest.mark.parametrize("call", ["cat_file", "ls", "pipe_file", "rm"])
+@pytest.mark.parametrize("error", [BackendError("503 Slow Down"), TimeoutError("503 Slow Down")])
+def test_whatever_a_backend_raises_is_an_error_of_storage_and_no_absence(
+    call: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = ObjectStorage("memory://root")
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(MemoryFileSystem, call, fail)
+    ask = {
+        "cat_file": lambda: storage.read("a", 9),
+        "ls": lambda: storage.list("a"),
+        "pipe_file": lambda: storage.replace("a", b""),
+        "rm": lambda: storage.remove("a"),
+    }[call]
+    with pytest.raises(OSError, match="503 Slow Down") as failed:
+        ask()
+    assert not isinstance(failed.value, FileNotFoundError)
+
+
+def test_there_is_nothing_in_what_is_no_folder(storage: Storage) -> None:
+    storage.replace("file", b"1")
+    assert storage.list("file/entries") == []
+
+
+def test_what_is_written_is_written_whatever_can_be_tidied_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = LocalStorage(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    storage.write_folder("entry", {"a": b"1"})
+    storage.replace("LATEST", b"2")
+    assert (storage.read("entry/a", 9), storage.read("LATEST", 9)) == (b"1", b"2")
+
+
+def test_the_name_of_a_folder_that_cannot_be_removed_does_not_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write_folder("entry", {"a": b"1"})
+
+    def busy(*_: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(shutil, "rmtree", busy)
+    name = "entry"
+    for _ in range(3):
+        with pytest.raises(OSError, match="busy"):
+            storage.remove(name)
+        (name,) = storage.list(".")
+    assert len(name) == len(".unfinished-entry-0123abcd")
 
 
 def test_what_a_link_points_to_is_not_read(tmp_path: Path) -> None:
