@@ -5,7 +5,6 @@ The same code serves `gptrec-rl evaluate`, the validator and every table.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +119,7 @@ def evaluate(
 
     Raises:
         InputError: there are no users, one of them has fewer than K items left, or the recommender returns another
-            shape or ids outside 1..I.
+            shape or item numbers outside 1..I.
     """
     _require_room(cases, split, k)
     items = lists_of(recommender, cases.histories, split, name, k, progress)
@@ -203,7 +202,7 @@ def _checked(items: np.ndarray, shape: tuple[int, int], split: Split, name: str)
     outside = items[(items < 1) | (items > n_items)]
     if len(outside):
         raise InputError(
-            f"{name} recommended item {outside[0]}, and internal ids go from 1 to {n_items} "
+            f"{name} recommended item {outside[0]}, and item numbers go from 1 to {n_items} "
             f"({len(outside)} such in a batch of {shape[0]} users); fix its recommend"
         )
     return items
@@ -217,6 +216,10 @@ def count_invalid(items: np.ndarray, histories: Histories, n_items: int) -> int:
         histories: B whole histories.
         n_items: I.
     """
+    return sum(_n_invalid(items[rows], histories.take(rows), n_items) for rows in batches(len(items), n_items))
+
+
+def _n_invalid(items: np.ndarray, histories: Histories, n_items: int) -> int:
     pairs = np.arange(len(items))[:, None] * (n_items + 1) + items
     seen = np.isin(pairs, histories.pairs(n_items))
     equal = items[:, :, None] == items[:, None, :]  # [B, K, K]
@@ -238,13 +241,10 @@ def write_per_user(table: EvaluationTable, path: Path) -> None:
     """
     import pandas as pd
 
+    from gptrec_rl.list_tables import TableWriter
+
     frame = pd.DataFrame({"user": table.user_ids, **table.per_user})
-    temporary = path.with_name(path.name + ".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix.lower() == ".csv":
-        frame.to_csv(temporary, index=False)
-    elif path.suffix.lower() == ".parquet":
-        frame.to_parquet(temporary, index=False)
-    else:
+    if path.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"per-user file {path} has suffix {path.suffix!r}; name it .csv or .parquet")
-    os.replace(temporary, path)
+    with TableWriter(path) as out:
+        out.write(frame)

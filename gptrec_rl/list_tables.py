@@ -111,11 +111,13 @@ class TableWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if error is None and self._parts:
-                self._flush()
-            for file in (self._csv, self._parquet):
-                if file is not None:
-                    file.close()
+            try:
+                if error is None and self._parts:
+                    self._flush()
+            finally:
+                for file in (self._csv, self._parquet):
+                    if file is not None:
+                        file.close()
             if error is None:
                 os.replace(self._temporary, self._path)
         finally:

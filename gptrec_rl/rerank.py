@@ -23,7 +23,7 @@ class Candidates:
     """The items that B lists may be chosen from, best first.
 
     Attributes:
-        items: internal ids 1..I, [B, C] int64; where a history leaves fewer than C, 0 behind them.
+        items: item numbers 1..I, [B, C] int64; where a history leaves fewer than C, 0 behind them.
         scores: the base model's, larger is better, never increasing along a row, [B, C] float; of no meaning at 0.
     """
 

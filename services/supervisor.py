@@ -40,6 +40,7 @@ from gptrec_rl.transport.metrics import CAPACITY, PAGE_SIZE, MetricRecord, Metri
 
 REDIS_URL_VARIABLE = "GPTREC_REDIS_URL"
 HANGS_AFTER = 60  # heartbeats
+STARTS_WITHIN = 3 * HANGS_AFTER  # who reads data and the run's state has yet to say a word
 HEALTHY_AFTER = 12
 LAST_VALIDATION_S = 900.0
 POLL_S = 0.25
@@ -100,7 +101,7 @@ class Supervisor:
         self._reporter = Reporter(stream, "supervisor", 0, every_s=heartbeat_s)
         self._history = RunHistory()
         self._watchdog = Watchdog(self._history)
-        self._hang_after_s = HANGS_AFTER * heartbeat_s
+        self._heartbeat_s = heartbeat_s
         self._clock = clock
         self._heard_at: dict[tuple[str, int], float] = {}
         self._deaf_until = 0.0
@@ -225,9 +226,10 @@ class Supervisor:
     def _kill_hanging(self) -> None:
         for running in self._group.running():
             child = running.child
-            heard_at = max(running.started_at, self._heard_at.get((child.role, child.index), 0.0), self._deaf_until)
-            silent_s = self._clock() - heard_at
-            if silent_s > self._hang_after_s:
+            said_at = self._heard_at.get((child.role, child.index), 0.0)
+            silent_s = self._clock() - max(running.started_at, said_at, self._deaf_until)
+            patience = HANGS_AFTER if said_at > running.started_at else STARTS_WITHIN
+            if silent_s > patience * self._heartbeat_s:
                 _log.warning("%s has sent nothing for %.0f s and is killed", child.name, silent_s)
                 self._group.kill(child)
 

@@ -135,14 +135,17 @@ def test_seen_and_repeated_items_are_counted_once_each(split: Split) -> None:
     assert table(split, [[1, 2], [5, 5], [1, 1]]).n_invalid == 2 + 1 + 2
 
 
-def test_invalid_items_are_counted_against_the_whole_history() -> None:
+def test_invalid_items_are_counted_against_the_whole_history(monkeypatch: pytest.MonkeyPatch) -> None:
     items = np.array([[4, 5, 4], [1, 2, 3]])
-    assert count_invalid(items, Histories.of([[], [3, 3, 3, 3]]), n_items=5) == 2
+    histories = Histories.of([[], [3, 3, 3, 3]])
+    assert count_invalid(items, histories, n_items=5) == 2
+    monkeypatch.setattr(recommender, "MOST_USERS", 1)
+    assert count_invalid(items, histories, n_items=5) == 2
 
 
 @pytest.mark.parametrize("outside", [0, 6, -1])
 def test_items_outside_the_catalogue_are_refused(split: Split, outside: int) -> None:
-    with pytest.raises(InputError, match=f"scripted recommended item {outside}, and internal ids go from 1 to 5"):
+    with pytest.raises(InputError, match=f"scripted recommended item {outside}, and item numbers go from 1 to 5"):
         table(split, [[3, 4], [5, outside], [3, 4]])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gptrec_rl.cli.options import FOLDER, SEED
+from gptrec_rl.cli.options import FOLDER, SEED, threads_option
 
 GOALS = {"more diverse": "ndcg=1,ild=1", "less popular": "ndcg=1,pcount=6"}
 MODEL = {"width": 64, "n_layers": 2, "history_length": 50}
@@ -23,7 +23,16 @@ TUNING = {"ppo": {"policy_learning_rate": 1e-4}, "fleet": {"publish_every": 5}}
 @click.option("--pretrain-minutes", default=1.0, show_default=True, help="Time for stage 1.")
 @click.option("--tune-minutes", default=1.0, show_default=True, help="Time for each of the two fleets.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Of the world and of all training.")
-def demo(run_dir: Path, users: int, items: int, pretrain_minutes: float, tune_minutes: float, seed: int) -> None:
+@threads_option
+def demo(
+    run_dir: Path,
+    users: int,
+    items: int,
+    pretrain_minutes: float,
+    tune_minutes: float,
+    seed: int,
+    threads: int | None,
+) -> None:
     """See the whole path on built-in data: a teacher, a student, and two fleets that align it with a goal each.
 
     Ends with a table and a picture. An earlier demo in RUN_DIR is replaced.
@@ -47,7 +56,7 @@ def demo(run_dir: Path, users: int, items: int, pretrain_minutes: float, tune_mi
 
     click.echo("Stage 1: the student learns to write the lists of a Markov chain.")
     config = PretrainConfig(model=ModelConfig(**MODEL), max_minutes=pretrain_minutes, seed=seed)
-    student = train_student(data, run_dir / "student", config, "overwrite", None, None)
+    student = train_student(data, run_dir / "student", config, "overwrite", threads, None)
     models.append(Compared("student", "student", NextK(load_policy(student, split.catalogue))))
 
     for name, goal in GOALS.items():

@@ -17,6 +17,7 @@ from gptrec_rl.cli.options import (
     TABLE_SUFFIXES,
     data_option,
     k_option,
+    let_threads_sleep,
     open_split,
     precision_option,
     require_table,
@@ -100,6 +101,7 @@ def evaluate(
     A MODEL is markov, popularity, or the folder of a policy or of a run; name=MODEL names it in the table.
     """
     started = time.monotonic()
+    let_threads_sleep()
     use_threads(threads)
     from gptrec_rl.evaluation import write_per_user
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gptrec_rl.cli.options import FILE, FOLDER, SEED, typed_command
+from gptrec_rl.cli.options import FILE, FOLDER, SEED, threads_option, typed_command, use_threads
 
 if TYPE_CHECKING:
     from gptrec_rl.experiments.study import Study
@@ -43,8 +43,16 @@ def experiment() -> None:
 @click.option("--data", type=FILE, envvar="GPTREC_DATA", show_envvar=True, help="In place of the set's own data file.")
 @click.option("--seed", type=SEED, help="One of the row's seeds; left out, all of them.")
 @click.option("--with-dependencies", is_flag=True, help="Make what a row builds on too, where it is missing.")
+@threads_option
 def run(
-    path: Path, budget: str, runs: Path, results: Path, data: Path | None, seed: int | None, with_dependencies: bool
+    path: Path,
+    budget: str,
+    runs: Path,
+    results: Path,
+    data: Path | None,
+    seed: int | None,
+    with_dependencies: bool,
+    threads: int | None,
 ) -> None:
     """Make rows: train or resume, evaluate on all test users, and keep what was measured.
 
@@ -58,6 +66,7 @@ def run(
     from gptrec_rl.experiments.study import Study
     from gptrec_rl.reporting.paper_notes import changed
 
+    use_threads(threads)
     is_row = path.suffix == ".toml"
     experiments = read_set(path.parent if is_row else path, budget)
     if is_row:

@@ -105,12 +105,19 @@ threads_option = click.option(
 
 
 def use_threads(threads: int | None) -> None:
-    """Compute with so many threads (None: one a core); those that have nothing to do sleep rather than take cores."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when PyTorch is loaded
+    """Compute with so many numerical threads; None: one a core."""
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def let_threads_sleep() -> None:
+    """Let threads that have nothing to do sleep rather than take cores from others; before PyTorch is loaded.
+
+    For what asks models for lists. Trainings hand out work so often that they would be a quarter slower.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def require_table(path: Path, option: str) -> None:

@@ -15,6 +15,7 @@ from gptrec_rl.cli.options import (
     FILE,
     data_option,
     k_option,
+    let_threads_sleep,
     open_split,
     precision_option,
     require_table,
@@ -73,6 +74,7 @@ def recommend(
         raise click.UsageError("--all and --out go together")
     if out is not None:
         require_table(out, "--out")
+    let_threads_sleep()
     use_threads(threads)
     split = open_split(data, validation_users, split_seed)
     interactions, catalogue = split.interactions, split.catalogue

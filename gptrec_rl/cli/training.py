@@ -83,8 +83,7 @@ def run_training(
     Raises:
         InputError: data, folder or saved state don't fit.
     """
-    import torch
-
+    from gptrec_rl.cli.options import use_threads
     from gptrec_rl.data import Interactions, Split
     from gptrec_rl.fleet.run_folder import sole_user
     from gptrec_rl.models.precision import keep_memory
@@ -92,8 +91,7 @@ def run_training(
     from gptrec_rl.transport.entry import write_folder
 
     keep_memory()
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     split = Split.leave_one_out(Interactions.load(data), config.split.validation_users, config.split.seed)
     with sole_user(run_dir):
         training = _started(run_dir, split, config, make, built_on, on_existing)

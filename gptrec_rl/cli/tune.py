@@ -17,7 +17,10 @@ from gptrec_rl.cli.options import (
     on_existing_option,
     report_option,
     settings_of,
+    threads_option,
+    use_threads,
 )
+from gptrec_rl.errors import StorageError
 from gptrec_rl.fleet.redis_option import redis_options
 from gptrec_rl.stops import handled_by
 
@@ -46,6 +49,7 @@ NO_BETTER = "No policy was better than the student that tuning started from: the
 @click.option("--paper", is_flag=True, help="The paper's settings instead of those for minutes on two cores.")
 @click.option("--serial", is_flag=True, help="All in this process, without Redis; with --seed the same each time.")
 @redis_options(required=False, help="Left out: an embedded Redis is started.")
+@threads_option
 @click.option("--seed", type=SEED, help="Of all random streams.")
 @click.option("--record", is_flag=True, help="Keep what the optimiser draws in the run folder, for --replay.")
 @click.option("--replay", "recorded", type=FOLDER, help="Repeat the learner's part of a recorded run, bit for bit.")
@@ -65,6 +69,7 @@ def tune(
     paper: bool,
     serial: bool,
     redis_url: str | None,
+    threads: int | None,
     seed: int | None,
     record: bool,
     recorded: Path | None,
@@ -90,6 +95,9 @@ def tune(
         "fleet.n_generators": generators,
         "fleet.record": record or None,
     }
+    if threads is not None and not serial:
+        raise click.UsageError("--threads is of --serial; processes share the cores, the more --generators the finer")
+    use_threads(threads)
     if recorded is not None:
         _require_only_replay(click.get_current_context())
         _replay(recorded, run_dir, data.resolve() if data else None, on_existing, report)
@@ -257,7 +265,10 @@ def _kept(run: Run, show: Callable[[MetricRecord], None]) -> Callable[[MetricRec
     records = RunRecords(run.folder)
 
     def keep(record: MetricRecord) -> None:
-        records.append([record], records.cursor)
+        try:
+            records.append([record], records.cursor)
+        except OSError as error:
+            raise StorageError(f"records of {run.folder} can't be written: {error}; free some space") from None
         show(record)
 
     return keep

@@ -32,7 +32,7 @@ class Catalogue:
     """The I items, whose arrays can't be changed. Internal ids are 1..I; 0 is padding and I + 1 the separator.
 
     Attributes:
-        item_ids: external ids, [I] text; the item with internal id i is at place i - 1.
+        item_ids: external ids, [I] text; the item with number i is at place i - 1.
         titles: [I] text, the external id where the source has no title.
         genre_names: names of the genres, one a column of `genres`.
         genres: [I, n_genres] bool.
@@ -85,7 +85,7 @@ class Catalogue:
         return content_hash({"item_ids": self.item_ids})
 
     def internal(self, item_id: str) -> int:
-        """Return the internal id (1..I) of an external one.
+        """Return the item number (1..I) of an external id.
 
         Raises:
             InputError: the catalogue has no such item.
@@ -99,11 +99,11 @@ class Catalogue:
             ) from None
 
     def title(self, item: int) -> str:
-        """Return the title of an item by internal id."""
+        """Return the title of an item by its number."""
         return str(self.titles[item_numbers(item, self.n_items) - 1])
 
     def genres_of(self, item: int) -> list[str]:
-        """Return the genre names of an item by internal id."""
+        """Return the genre names of an item by its number."""
         return [
             self.genre_names[column] for column in np.flatnonzero(self.genres[item_numbers(item, self.n_items) - 1])
         ]

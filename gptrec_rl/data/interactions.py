@@ -27,7 +27,7 @@ class Interactions:
     Attributes:
         catalogue: the I items.
         user_ids: external user ids, [U] text.
-        histories: one a user, oldest item first, internal item ids.
+        histories: one a user, oldest item first, as item numbers.
         name: what the data is called in tables and logs.
     """
 

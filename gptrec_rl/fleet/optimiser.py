@@ -104,6 +104,8 @@ class Optimiser:
             with state.refusals(entry.folder):
                 self.resume(files)
             logger.info("goes on from %s", entry.folder)
+        elif store.learner_states():
+            logger.warning("no learner state is whole: learning begins again with the student")
         if self._recorder is not None:
             self._recorder.start(self.token, self.learner.step)
         self._publish()

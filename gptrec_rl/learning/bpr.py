@@ -6,10 +6,10 @@ import numpy as np
 from scipy import sparse
 
 from gptrec_rl.config import BprConfig
-from gptrec_rl.data import Split
+from gptrec_rl.data import Cases, Split
 from gptrec_rl.learning.training import Training
 from gptrec_rl.models.bpr import MatrixFactorization
-from gptrec_rl.models.recommender import candidates
+from gptrec_rl.models.recommender import batches, candidates
 
 PAIRS_OF_LOSS = 10_000
 
@@ -52,13 +52,20 @@ class BprTraining(Training[MatrixFactorization]):
         self._bpr.item_factors = network.item_factors.numpy()
 
     def _validation_loss(self) -> float:
-        cases = self._split.validation
+        cases, n_items = self._split.validation, self.network.n_items
+        return 1.0 - float(
+            np.concatenate([self._beaten(cases.take(rows)) for rows in batches(len(cases.users), n_items)]).mean()
+        )
+
+    def _beaten(self, cases: Cases) -> np.ndarray:
+        """Return the share of unseen items that score below the held-out one, [B], 0..1."""
         scores = self.network.score(cases.histories)  # [B, I]
         others = candidates(cases.histories, self.network.n_items, 1, None)
         rows = np.arange(len(scores))
         others[rows, cases.ground_truth - 1] = False
         beaten = others & (scores < scores[rows, cases.ground_truth - 1][:, None])
-        return 1.0 - float(np.mean(beaten.sum(axis=1) / np.maximum(1, others.sum(axis=1))))
+        shares: np.ndarray = beaten.sum(axis=1) / np.maximum(1, others.sum(axis=1))
+        return shares
 
     def _update(self, rng: np.random.Generator) -> float:
         from implicit.recommender_base import ModelFitError

@@ -12,6 +12,7 @@ from torch.nn import functional
 from gptrec_rl.config import NextItemConfig, SASRecConfig
 from gptrec_rl.data import Histories, Split
 from gptrec_rl.decoding.top_k import TopK
+from gptrec_rl.evaluation import lists_of
 from gptrec_rl.learning.cross_entropy import softmax_cross_entropy
 from gptrec_rl.learning.examples import draw_windows
 from gptrec_rl.learning.training import AdamTraining
@@ -29,7 +30,8 @@ VALIDATES = f"1 - NDCG@{VALIDATED}"
 def validation_loss(model: ScoringRecommender, split: Split) -> float:
     """Return 1 - NDCG@10 of a model's Top-K lists for the validation users, 0..1."""
     cases = split.validation
-    return 1.0 - float(ndcg(model.recommend(cases.histories, VALIDATED).items, cases.ground_truth, VALIDATED).mean())
+    items = lists_of(model, cases.histories, split, "the model", VALIDATED)
+    return 1.0 - float(ndcg(items, cases.ground_truth, VALIDATED).mean())
 
 
 class NextItemTraining(AdamTraining[NextItemTransformer]):

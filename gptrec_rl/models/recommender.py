@@ -24,7 +24,7 @@ class Slates:
     """Recommended lists, best first.
 
     Attributes:
-        items: [B, K] int64, internal ids 1..I; never an item of the history, none twice.
+        items: [B, K] int64, item numbers 1..I; never an item of the history, none twice.
         scores: [B, K] float32, whatever the model ranks by (for Next-K the item's log-probability).
     """
 
@@ -95,7 +95,7 @@ def batches(n_users: int, n_items: int) -> Iterator[np.ndarray]:
 
 
 def top_k(scores: np.ndarray, may: np.ndarray, k: int) -> Slates:
-    """Rank the candidates by score, equal scores by the smaller item id.
+    """Rank the candidates by score, equal scores by the smaller item number.
 
     Args:
         scores: [B, I] float32.
@@ -105,7 +105,7 @@ def top_k(scores: np.ndarray, may: np.ndarray, k: int) -> Slates:
     masked = np.where(may, scores, np.float32(-np.inf))
     threshold = -np.partition(-masked, k - 1, axis=1)[:, k - 1 : k]
     rows, places = np.nonzero(may & (masked >= threshold))  # the best K of each row, and all that tie with the K-th
-    order = np.lexsort((-masked[rows, places], rows))  # stable: the smaller id stays in front
+    order = np.lexsort((-masked[rows, places], rows))  # stable: the smaller number stays in front
     first = np.searchsorted(rows, np.arange(len(masked)))
     best = places[order[first[:, None] + np.arange(k)]]  # [B, K]
     return Slates(best + 1, np.take_along_axis(masked, best, axis=1))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from gptrec_rl.config import TuneConfig
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError
 from gptrec_rl.reporting.ending import End, end_of
 from gptrec_rl.reporting.folders import read_tuning_config
 from gptrec_rl.reporting.history import LONGEST_PAUSE_S, RunHistory
@@ -272,6 +272,8 @@ def checkpoints(evidence: Evidence) -> Iterator[Finding]:
             except CheckpointError as error:
                 if (entry / MANIFEST).exists():  # else a live run has just removed it
                     yield Finding(f"Damaged checkpoint: {error}", "It is passed over; remove it once the run is over.")
+            except StorageError as error:
+                yield Finding(f"Unreadable checkpoint: {error}", "Nothing is known of it until storage works again.")
             except InputError:
                 continue  # not committed
     history, first_state_s = evidence.history, evidence.config.fleet.checkpoint_every_s + LONGEST_PAUSE_S

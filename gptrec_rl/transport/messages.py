@@ -60,11 +60,11 @@ class RolloutBatch:
         learner_step: step at which that policy was published.
         temperature: sampling temperature, > 0.
         created_at: seconds since the epoch.
-        catalogue_hash: hash of the catalogue that the item ids are from.
+        catalogue_hash: hash of the catalogue that the item numbers are from.
         split_hash: hash of the split that the histories are from.
         histories: B whole, untruncated histories.
         ground_truth: the item that followed each history, [B] int64.
-        slates: [B, G, K] int32, internal item ids.
+        slates: [B, G, K] int32, item numbers.
         log_probs: log-probability of each item under the masked behaviour distribution, [B, G, K] float32, <= 0.
         rewards: one unweighted [B, G, K] float32 a metric.
 
@@ -249,7 +249,7 @@ def _check_arrays(batch: RolloutBatch) -> None:
         "offsets don't rise from 0 to the number of values",
     )
     for name in ("values", "ground_truth", "slates"):
-        _require((arrays[name] >= 1).all(), f"{name} has an item id below 1")
+        _require((arrays[name] >= 1).all(), f"{name} has an item number below 1")
     _require(np.isfinite(batch.log_probs).all(), "log_probs has a value that is not finite")
     _require((batch.log_probs <= LOG_PROB_TOLERANCE).all(), "log_probs has a value above 0")
     for name, reward in batch.rewards.items():

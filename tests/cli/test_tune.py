@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import signal
 import tomllib
@@ -8,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import Result
 
 from gptrec_rl.checkpoint import STORE, load_policy, save_policy
+from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.models import precision
 from gptrec_rl.reporting.ending import read_end
 from gptrec_rl.transport.checkpoints import CheckpointStore
@@ -203,6 +207,36 @@ def test_sigterm_stops_a_serial_run_with_all_that_it_learned(
     assert signal.getsignal(signal.SIGTERM) is before
     store = CheckpointStore(str(tmp_path / "run" / STORE))
     assert 0 < store.learner_states()[-1].step == store.policies()[-1].step < 10
+
+
+def test_records_without_room_end_a_serial_run_in_words_with_all_that_it_learned(
+    tune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, append = itertools.count(), RunRecords.append
+
+    def full_from_the_third(*arguments: Any) -> None:
+        if next(calls) >= 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(*arguments)
+
+    monkeypatch.setattr(RunRecords, "append", full_from_the_third)
+    result = tune("--steps", 100)
+    assert result.exit_code == 74
+    assert "can't be written: [Errno 28] No space left on device; free some space" in result.output
+    store = CheckpointStore(str(tmp_path / "run" / STORE))
+    assert 0 < store.learner_states()[-1].step == store.policies()[-1].step < 100
+
+
+def test_threads_are_of_a_run_in_one_process(tune: Run, run: Run, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        assert tune("--steps", 1, "--threads", 1).exit_code == 0
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    result = run("tune", "--run-dir", tmp_path / "fleet", "--steps", 1, "--threads", 1)
+    assert result.exit_code == 2
+    assert "--threads is of --serial" in result.output
 
 
 @pytest.mark.parametrize(

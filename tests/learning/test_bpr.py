@@ -10,6 +10,7 @@ from gptrec_rl.config import BprConfig, FactorsConfig
 from gptrec_rl.data import Catalogue, Histories, Interactions, Split
 from gptrec_rl.errors import DivergedError
 from gptrec_rl.learning.bpr import BprTraining
+from gptrec_rl.models import recommender
 from gptrec_rl.models.bpr import MatrixFactorization
 
 SETTINGS = BprConfig(model=FactorsConfig(n_factors=8), learning_rate=0.1, max_steps=30)
@@ -41,7 +42,9 @@ def test_everybody_is_recommended_what_suits_their_taste(two_tastes: Split) -> N
     assert (training.network.recommend(stranger, 5).items > 20).tolist() == [[False] * 5, [True] * 5]
 
 
-def test_validation_is_by_the_share_of_unseen_items_that_the_next_one_beats(two_tastes: Split) -> None:
+def test_validation_is_by_the_share_of_unseen_items_that_the_next_one_beats(
+    two_tastes: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
     training = train(two_tastes)
     training.run()
     shares = []
@@ -50,6 +53,8 @@ def test_validation_is_by_the_share_of_unseen_items_that_the_next_one_beats(two_
         unseen = [item for item in range(1, 41) if item != truth and item not in history]
         shares.append(np.mean([scores[item - 1] < scores[truth - 1] for item in unseen]))
     assert training.best_loss == training._validate() == pytest.approx(1 - np.mean(shares))
+    monkeypatch.setattr(recommender, "MOST_USERS", 7)  # at once, however many there are
+    assert training._validate() == pytest.approx(1 - np.mean(shares))
     assert 0.05 < training.best_loss < 0.4  # beaten: the other taste's 20 and some of its own 11 unseen
 
 

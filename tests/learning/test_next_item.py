@@ -15,6 +15,7 @@ from gptrec_rl.data import Histories, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.learning import next_item, recipes
 from gptrec_rl.learning.next_item import NextItemTraining, binary_loss, draw_negatives, scores_of, validation_loss
+from gptrec_rl.models import recommender
 from gptrec_rl.models.next_item import NextItemTransformer
 from gptrec_rl.models.recommender import Slates
 
@@ -145,11 +146,15 @@ class Fixed:
     """A model that recommends items 1..10 to everybody."""
 
     def recommend(self, histories: Histories, k: int, allowed: np.ndarray | None = None) -> Slates:
+        assert len(histories) <= recommender.MOST_USERS
         items = np.tile(np.arange(1, k + 1), (len(histories), 1))
         return Slates(items, np.zeros(items.shape, dtype=np.float32))
 
 
-def test_validation_is_by_ndcg_of_the_validation_users(ring: Split) -> None:
+def test_validation_is_by_ndcg_of_the_validation_users_some_at_once(
+    ring: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recommender, "MOST_USERS", 2)
     gains = [1 / np.log2(item + 1) if item <= 10 else 0.0 for item in ring.validation.ground_truth]
     assert validation_loss(Fixed(), ring) == pytest.approx(1 - np.mean(gains))  # type: ignore[arg-type]
 

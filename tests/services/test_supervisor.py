@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import logging
 import os
@@ -173,6 +174,30 @@ def test_a_silent_child_is_killed_and_started_again_and_one_that_reports_is_not(
     assert "optimiser-0, attempt 2" in log_of(tmp_path, "optimiser-0")
     assert "generator-0 has sent nothing for" in caplog.text
     assert "generator-1 has sent nothing for" not in caplog.text
+
+
+def test_who_has_yet_to_say_a_word_may_take_longer_than_who_falls_silent(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class HeardOnce(MemoryMetrics):
+        """Hears from generator 0 at the first reading alone."""
+
+        def read(self, *arguments: object, **options: object) -> tuple[list[MetricRecord], str]:
+            if not self._records:
+                self.append(record("generator", 0, {"speed/lists_per_s": 1.0}))
+            return super().read(*arguments, **options)  # type: ignore[arg-type]
+
+    marker = tmp_path / "hung"
+    hangs_once = f"[ -e {marker} ] && exit 0; touch {marker}; exec sleep 100"
+    children = [shell("optimiser", hangs_once), python("generator", WAITS_FOR_SIGTERM, 0)]
+    with caplog.at_level(logging.WARNING):
+        seconds = itertools.count(step=2.0)  # passes with every look at the clock, whatever the machine does
+        Supervisor(
+            tmp_path, children, HeardOnce(), heartbeat_s=60.0 / supervisor.HANGS_AFTER, clock=lambda: next(seconds)
+        ).run()
+    killed = [message for message in caplog.messages if "has sent nothing for" in message]
+    assert [message.split()[0] for message in killed[:2]] == ["generator-0", "optimiser-0"]
+    assert [int(message.split()[5]) > 180 for message in killed[:2]] == [False, True]
 
 
 def test_a_child_that_refuses_its_input_stops_all_and_says_why(children_left: ChildrenLeft, tmp_path: Path) -> None:

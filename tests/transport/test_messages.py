@@ -217,8 +217,8 @@ def test_a_message_of_another_schema_version_says_so(make_batch: Maker) -> None:
         ({"temperature": float("nan")}, "temperature"),
         ({"run_id": "x" * 129}, "run_id"),
         ({"ground_truth": np.array([1, 2], np.int64)}, "ground_truth"),
-        ({"ground_truth": np.array([1, 0, 2], np.int64)}, "ground_truth has an item id below 1"),
-        ({"slates": np.zeros((3, 2, 4), np.int32)}, "slates has an item id below 1"),
+        ({"ground_truth": np.array([1, 0, 2], np.int64)}, "ground_truth has an item number below 1"),
+        ({"slates": np.zeros((3, 2, 4), np.int32)}, "slates has an item number below 1"),
         ({"slates": np.ones((3, 2, 4), np.int64)}, "slates has dtype int64"),
         ({"slates": np.ones((3, 2, 5), np.int32)}, "log_probs has the shape"),
         ({"slates": np.ones((0, 2, 4), np.int32)}, "are none; a batch has one or more"),
@@ -231,7 +231,7 @@ def test_a_message_of_another_schema_version_says_so(make_batch: Maker) -> None:
         ({"histories": Histories(np.ones(4, np.int32), np.array([0, 3, 2, 4]))}, "offsets"),
         ({"histories": Histories(np.ones(4, np.int32), np.array([1, 1, 2, 4]))}, "offsets"),
         ({"histories": Histories(np.ones(4, np.int32), np.array([0, 1, 2, 3]))}, "offsets"),
-        ({"histories": Histories(np.zeros(4, np.int32), np.array([0, 1, 2, 4]))}, "values has an item id below 1"),
+        ({"histories": Histories(np.zeros(4, np.int32), np.array([0, 1, 2, 4]))}, "values has an item number below 1"),
     ],
 )
 def test_an_inconsistent_batch_cannot_be_made(make_batch: Maker, changes: dict[str, Any], complaint: str) -> None:

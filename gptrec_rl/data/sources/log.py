@@ -73,7 +73,7 @@ class Log:
         return self.where(kept)
 
     def histories(self) -> Histories:
-        """Return each user's items in order of time, as internal ids: place in `item_ids` + 1."""
+        """Return each user's items in order of time, as item numbers: place in `item_ids` + 1."""
         order = np.lexsort((self.times, self.users))
         offsets = np.zeros(len(self.user_ids) + 1, dtype=np.int64)
         np.cumsum(self.user_counts, out=offsets[1:])

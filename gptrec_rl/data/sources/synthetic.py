@@ -95,7 +95,7 @@ def _successors(main_genre: np.ndarray, log_popularity: np.ndarray, random: np.r
 
 
 def _walk(order: np.ndarray, successors: np.ndarray, length: int, random: np.random.Generator) -> list[int]:
-    """Return a history of internal ids: successors of recent items, and between them the user's own draws."""
+    """Return a history of item numbers: successors of recent items, and between them the user's own draws."""
     follows = random.random(length) < FOLLOW_PROB
     steps_back = random.choice(len(RECENCY_PROBS), size=length, p=RECENCY_PROBS) + 1
     choices = random.choice(N_SUCCESSORS, size=length, p=SUCCESSOR_PROBS)
