@@ -18,7 +18,6 @@ from benchmarks.figures import Figure, unmeasured
 from benchmarks.measure import Child, ChildError, Way
 from benchmarks.rows import Setting
 from benchmarks.ways import flattened
-from gptrec_rl.checkpoint import load_policy
 from gptrec_rl.config import PpoConfig, Precision
 from gptrec_rl.data import Histories
 from gptrec_rl.decoding import NextK
@@ -28,6 +27,7 @@ from gptrec_rl.goals import parse_goal
 from gptrec_rl.learning.learner import Learner
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.precision import has_bf16
+from gptrec_rl.store.trained_models import load_policy
 from gptrec_rl.transport.messages import RolloutBatch
 
 N_HISTORIES, N_LISTS = 16, 8

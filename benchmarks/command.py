@@ -77,7 +77,7 @@ def main(
     from benchmarks.figures import comparison, last_committed, markdown, table, text
     from benchmarks.rows import Setting
     from benchmarks.suite import SUITE
-    from gptrec_rl.reporting.results import Section, duration, write_section
+    from gptrec_rl.reporting.documents import Section, duration, write_section
 
     unknown = [name for name in only if name not in SUITE]
     if unknown:
@@ -122,7 +122,7 @@ def curves(out: Path | None, section: Path | None, picture: Path | None) -> None
     """Measure and draw how cost grows."""
     from benchmarks.curves import draw, measure, table
     from benchmarks.figures import markdown, text
-    from gptrec_rl.reporting.results import Section, duration, write_section
+    from gptrec_rl.reporting.documents import Section, duration, write_section
 
     out = out or _default_out(RESULTS)
     section, picture = section or _beside(out, DOCUMENT), picture or _beside(out, PICTURE)
@@ -149,7 +149,7 @@ def stages(out: Path | None, section: Path | None) -> None:
     """Measure how far each stage is from what one core can do."""
     from benchmarks import stages as limits
     from benchmarks.figures import markdown, text
-    from gptrec_rl.reporting.results import Section, write_section
+    from gptrec_rl.reporting.documents import Section, write_section
 
     out = out or _default_out(RESULTS)
     started = time.monotonic()
@@ -180,7 +180,7 @@ def gpu(data: Path | None, student: Path | None, out: Path | None, section: Path
 
     from benchmarks import gpu as on_gpu
     from benchmarks.figures import markdown, text
-    from gptrec_rl.reporting.results import Section, machine_description, write_section
+    from gptrec_rl.reporting.documents import Section, machine_description, write_section
 
     if not torch.cuda.is_available():
         raise click.ClickException("PyTorch finds no GPU here; this benchmark needs one, and a CUDA build of PyTorch")
@@ -231,7 +231,7 @@ def load(
     from benchmarks import load as plane
     from benchmarks.figures import markdown, text
     from benchmarks.work import open_data
-    from gptrec_rl.reporting.results import Section, machine_description, write_section
+    from gptrec_rl.reporting.documents import Section, machine_description, write_section
     from gptrec_rl.transport.cache import CacheLimits
     from gptrec_rl.transport.embedded import EmbeddedRedis
 
@@ -267,7 +267,7 @@ def _default_out(committed: Path) -> Path:
     """Return the committed file, unless it holds what another machine did: that isn't replaced unasked."""
     import json
 
-    from gptrec_rl.reporting.results import machine_description
+    from gptrec_rl.reporting.documents import machine_description
 
     if not committed.exists():
         return committed
@@ -278,7 +278,7 @@ def _default_out(committed: Path) -> Path:
 def _before(out: Path) -> Results:
     """Return what the file holds, if it is of this machine."""
     from benchmarks.figures import Results, read_results
-    from gptrec_rl.reporting.results import machine_description
+    from gptrec_rl.reporting.documents import machine_description
 
     machine = machine_description()
     before = read_results(out)

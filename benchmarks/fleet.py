@@ -18,11 +18,11 @@ from benchmarks.figures import Figure, number, unmeasured
 from benchmarks.generators import MANY_BATCHES, N_POLICIES, generating, starting
 from benchmarks.measure import Child, ChildError, Way
 from benchmarks.rows import Setting
-from gptrec_rl.checkpoint import save_policy
-from gptrec_rl.reporting.history import RunHistory
-from gptrec_rl.reporting.holdups import recent_means
-from gptrec_rl.reporting.snapshot import bottleneck
-from gptrec_rl.transport import names
+from gptrec_rl.store.trained_models import save_policy
+from gptrec_rl.telemetry import names
+from gptrec_rl.telemetry.history import RunHistory
+from gptrec_rl.telemetry.holdups import recent_means
+from gptrec_rl.telemetry.snapshot import bottleneck
 
 PROGRAM = str(Path(sys.executable).with_name("gptrec-rl"))
 FLEET_MINUTES = 1.5

@@ -13,10 +13,10 @@ from benchmarks import work
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
 from gptrec_rl.fleet.generator import Generator
+from gptrec_rl.fleet.shared import Transport, memory_transport
 from gptrec_rl.models.precision import keep_memory
+from gptrec_rl.store.manifest import Origin
 from gptrec_rl.transport.cache import CacheLimits
-from gptrec_rl.transport.entry import Origin
-from gptrec_rl.transport.hub import Transport, memory_transport
 
 RUN = "benchmark"
 MANY_BATCHES = 20

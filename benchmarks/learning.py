@@ -22,7 +22,6 @@ import click
 import numpy as np
 import torch
 
-from gptrec_rl.checkpoint import load_policy
 from gptrec_rl.cli import BadInput
 from gptrec_rl.cli.options import FILE, config_options, data_option, open_split
 from gptrec_rl.config import TuneConfig
@@ -30,13 +29,14 @@ from gptrec_rl.config_files import read_config
 from gptrec_rl.data import Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.serial import SerialFleet
+from gptrec_rl.fleet.shared import memory_transport
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.precision import keep_memory
+from gptrec_rl.reporting.documents import Section, write_section
 from gptrec_rl.reporting.figures import COLOURS, STYLE
-from gptrec_rl.reporting.results import Section, write_section
-from gptrec_rl.transport import names
+from gptrec_rl.store.trained_models import load_policy
+from gptrec_rl.telemetry import names
 from gptrec_rl.transport.cache import CacheLimits
-from gptrec_rl.transport.hub import memory_transport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

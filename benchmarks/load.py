@@ -21,10 +21,10 @@ from benchmarks import work
 from benchmarks.figures import number
 from benchmarks.load_clients import Plan, generate, optimise
 from gptrec_rl.data import Split
+from gptrec_rl.telemetry.stream import START, RedisMetrics
 from gptrec_rl.transport.cache import CacheLimits, Ledger
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.messages import encode
-from gptrec_rl.transport.metrics import START, RedisMetrics
 
 N_HISTORIES, N_LISTS = 16, 8
 N_BATCHES = 32

@@ -12,13 +12,13 @@ from multiprocessing.synchronize import Barrier
 
 import numpy as np
 
-from gptrec_rl.fleet.reporter import Reporter
 from gptrec_rl.fleet.service import IDLE_S
-from gptrec_rl.transport import names
+from gptrec_rl.telemetry import names
+from gptrec_rl.telemetry.reporter import Reporter
+from gptrec_rl.telemetry.stream import RedisMetrics
 from gptrec_rl.transport.cache import CacheLimits
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.messages import decode
-from gptrec_rl.transport.metrics import RedisMetrics
 from gptrec_rl.transport.redis_cache import RedisCache
 
 DRAW_PAUSE_S = 0.002

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gptrec_rl.checkpoint import load_policy
 from gptrec_rl.config import ModelConfig
 from gptrec_rl.data import Histories, Interactions, Split
 from gptrec_rl.data.sources import synthetic
 from gptrec_rl.learning.examples import draw_cuts
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.store.trained_models import load_policy
 from gptrec_rl.transport.messages import RolloutBatch
 
 N_ITEMS = 3416

@@ -95,7 +95,7 @@ def _befall(fleet: Fleet, rng: random.Random, kinds: list[str], place: str) -> R
 
 def _seconds_of_imports() -> float:
     started_at = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import gptrec_rl.fleet.optimiser, gptrec_rl.fleet.run_folder"], check=True)
+    subprocess.run([sys.executable, "-c", "import gptrec_rl.fleet.optimiser, gptrec_rl.runs.run_folder"], check=True)
     return time.monotonic() - started_at
 
 

@@ -22,7 +22,7 @@ from chaos.fleet import (
     Fleet,
     is_alive,
 )
-from gptrec_rl.transport.checkpoints import POLICIES
+from gptrec_rl.store.checkpoints import POLICIES
 
 BATCH_BYTES = 2000
 """Only a rollout batch is a message as large as this."""

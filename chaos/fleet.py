@@ -19,18 +19,18 @@ import redis
 
 from chaos import disk
 from chaos.proxy import Proxy
-from gptrec_rl.checkpoint import STORE, save_policy
 from gptrec_rl.config import ModelConfig, TuneConfig
 from gptrec_rl.config_files import read_config
 from gptrec_rl.data import Split
 from gptrec_rl.data.sources import synthetic
-from gptrec_rl.fleet.run_folder import prepare_run
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.runs.run_folder import prepare_run
+from gptrec_rl.store.checkpoints import CheckpointStore
+from gptrec_rl.store.trained_models import STORE, save_policy
+from gptrec_rl.telemetry.stream import START, RedisMetrics
 from gptrec_rl.transport.cache import CacheLimits, Ledger
-from gptrec_rl.transport.checkpoints import CheckpointStore
 from gptrec_rl.transport.connection import AwayError, connect
 from gptrec_rl.transport.embedded import EmbeddedRedis
-from gptrec_rl.transport.metrics import START, RedisMetrics
 from gptrec_rl.transport.redis_cache import RedisCache
 
 OPTIMISER, VALIDATOR, GENERATOR, SUPERVISOR, REDIS = ROLES = (

@@ -12,10 +12,10 @@ from typing import Any
 import psutil
 import redis
 
-from gptrec_rl.checkpoint import STORE
-from gptrec_rl.transport import names
-from gptrec_rl.transport.checkpoints import BEST, HOLDS, LATEST, LEARNER, POLICIES, CheckpointStore
-from gptrec_rl.transport.entry import CheckpointError, Entry
+from gptrec_rl.store.checkpoints import BEST, HOLDS, LATEST, LEARNER, POLICIES, CheckpointStore
+from gptrec_rl.store.manifest import CheckpointError, Entry
+from gptrec_rl.store.trained_models import STORE
+from gptrec_rl.telemetry import names
 
 STATES = ("waiting", "drawn", "evicted", "stale", "rejected")
 MOST_LOST = 0.02

@@ -33,7 +33,7 @@ def main(context: click.Context, runs: int, only: tuple[str, ...], out: Path) ->
     if context.invoked_subcommand is not None:
         return
     from fuzzing.targets import names
-    from gptrec_rl.reporting.results import Section, write_section
+    from gptrec_rl.reporting.documents import Section, write_section
 
     known = names()
     unknown = [name for name in only if name not in known]

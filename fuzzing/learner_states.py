@@ -14,10 +14,10 @@ from gptrec_rl.fleet.generator import SAMPLER_FILE
 from gptrec_rl.fleet.generator import STATE_FILE as GENERATOR_FILE
 from gptrec_rl.fleet.optimiser import COUNTERS_FILE
 from gptrec_rl.fleet.serial import SerialFleet
+from gptrec_rl.fleet.shared import memory_transport
 from gptrec_rl.learning import state
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport.cache import CacheLimits
-from gptrec_rl.transport.hub import memory_transport
 from gptrec_rl.transport.memory_cache import STATE_FILE as CACHE_FILE
 from gptrec_rl.transport.memory_cache import MemoryCache
 from gptrec_rl.transport.messages import decode

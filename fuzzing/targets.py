@@ -22,19 +22,19 @@ from gptrec_rl.config import ModelConfig, TuneConfig
 from gptrec_rl.config_files import write_config
 from gptrec_rl.data import Histories
 from gptrec_rl.errors import InputError
-from gptrec_rl.fleet.inputs import INPUTS, recorded_inputs
 from gptrec_rl.fleet.recorder import DRAWN, FOLDER, HEADER, LENGTH, PUBLISHED, length_checksum
 from gptrec_rl.fleet.recording import Recording
-from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.network import CONFIG_FILE, WEIGHTS_FILE
-from gptrec_rl.reporting.ending import END, read_end
-from gptrec_rl.reporting.folders import read_tuning_config
-from gptrec_rl.transport.checkpoints import BEST, HOLDS, LATEST, CheckpointStore
-from gptrec_rl.transport.entry import CheckpointError, Origin, parse_manifest, seal, verify
+from gptrec_rl.runs.inputs import INPUTS, recorded_inputs
+from gptrec_rl.store.checkpoints import BEST, HOLDS, LATEST, CheckpointStore
+from gptrec_rl.store.files import open_storage
+from gptrec_rl.store.manifest import CheckpointError, Origin, parse_manifest, seal, verify
+from gptrec_rl.telemetry.ending import END, read_end
+from gptrec_rl.telemetry.folders import read_tuning_config
+from gptrec_rl.telemetry.records import RunRecords
+from gptrec_rl.telemetry.stream import MetricRecord, decode_record, encode_record, parse_record
 from gptrec_rl.transport.messages import SCHEMA_VERSION, MessageError, decode, encode, pack
-from gptrec_rl.transport.metrics import MetricRecord, decode_record, encode_record, parse_record
-from gptrec_rl.transport.storage import open_storage
 
 HEADER_SIZE = 10
 

@@ -18,8 +18,8 @@ from gptrec_rl.data import Histories, Interactions, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable
 from gptrec_rl.evaluation import evaluate as evaluate_recommender
-from gptrec_rl.list_tables import Lists
-from gptrec_rl.model_choice import ModelChoice
+from gptrec_rl.runs.lists import Lists
+from gptrec_rl.runs.models import ModelChoice
 
 if TYPE_CHECKING:
     from gptrec_rl.config import Precision

@@ -241,7 +241,7 @@ def write_per_user(table: EvaluationTable, path: Path) -> None:
     """
     import pandas as pd
 
-    from gptrec_rl.list_tables import TableWriter
+    from gptrec_rl.runs.lists import TableWriter
 
     frame = pd.DataFrame({"user": table.user_ids, **table.per_user})
     if path.suffix.lower() not in (".csv", ".parquet"):

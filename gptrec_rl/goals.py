@@ -123,7 +123,7 @@ def _build(name: str, split: Split, reward_model: str | None) -> Reward:
 
 
 def _reward_model(folder: str | None, split: Split) -> ScoringRecommender:
-    from gptrec_rl.checkpoint import load_model
+    from gptrec_rl.store.trained_models import load_model
 
     if folder is None:
         raise InputError(

@@ -13,14 +13,14 @@ import click
 from prometheus_client import CollectorRegistry, start_http_server
 
 from gptrec_rl.cli import BadInput
+from gptrec_rl.cli.redis_option import redis_options
 from gptrec_rl.errors import InputError
-from gptrec_rl.fleet.exporter import Exporter, FleetPage
 from gptrec_rl.fleet.processes import TERMINATED, stop_event
-from gptrec_rl.fleet.records import RunRecords
-from gptrec_rl.fleet.redis_option import redis_options
-from gptrec_rl.reporting.folders import read_tuning_config
+from gptrec_rl.telemetry.exporter import Exporter, FleetPage
+from gptrec_rl.telemetry.folders import read_tuning_config
+from gptrec_rl.telemetry.records import RunRecords
+from gptrec_rl.telemetry.stream import RedisMetrics
 from gptrec_rl.transport.connection import connect
-from gptrec_rl.transport.metrics import RedisMetrics
 
 BLOCK_S = 1.0
 REDIS_PAUSE_S = 1.0

@@ -25,12 +25,12 @@ from gptrec_rl.data import Interactions, Split
 from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.data.sources.table import read_table
 from gptrec_rl.errors import InputError
-from gptrec_rl.fleet.inputs import LOG, file_hash, record_inputs, recorded_inputs, require_same_inputs
-from gptrec_rl.fleet.run_folder import CONFIG, Run, prepare_run, stored_settings
 from gptrec_rl.goals import build_rewards, parse_goal
+from gptrec_rl.runs.inputs import LOG, file_hash, record_inputs, recorded_inputs, require_same_inputs
+from gptrec_rl.runs.run_folder import CONFIG, Run, prepare_run, stored_settings
 from gptrec_rl.stops import exit_code_of, signals_raise
+from gptrec_rl.store.files import LocalStorage
 from gptrec_rl.transport.access import acl_file
-from gptrec_rl.transport.storage import LocalStorage
 
 TUNED = "tuned"
 """The run folder of stage 2, in that of all."""

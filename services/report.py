@@ -12,21 +12,21 @@ from pathlib import Path
 
 import click
 
-from gptrec_rl.checkpoint import STUDENT, load_policy
 from gptrec_rl.cli import BadInput
 from gptrec_rl.cli.options import FOLDER
+from gptrec_rl.cli.redis_option import redis_options
 from gptrec_rl.decoding import NextK
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.processes import TERMINATED, StopEvent, stop_event
-from gptrec_rl.fleet.redis_option import redis_options
-from gptrec_rl.fleet.run_folder import CONFIG, Run
 from gptrec_rl.models.markov import MarkovChain
 from gptrec_rl.reporting.comparison import Compared, compare
-from gptrec_rl.reporting.history import RunFollower, RunHistory
 from gptrec_rl.reporting.progress import ProgressBar
+from gptrec_rl.runs.run_folder import CONFIG, Run
+from gptrec_rl.store.trained_models import STUDENT, load_policy
+from gptrec_rl.telemetry.history import RunFollower, RunHistory
+from gptrec_rl.telemetry.stream import MetricRecord
 from gptrec_rl.transport.connection import connect_patiently
 from gptrec_rl.transport.control import Control, RedisControl
-from gptrec_rl.transport.metrics import MetricRecord
 
 POLL_S = 1.0
 SILENT_AFTER = 2  # heartbeats

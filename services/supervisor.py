@@ -20,23 +20,23 @@ import psutil
 import redis
 
 from gptrec_rl.cli import BadInput
+from gptrec_rl.cli.redis_option import redis_options
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.cores import share_cores
 from gptrec_rl.fleet.processes import STOP_GRACE_S, Child, ProcessGroup
-from gptrec_rl.fleet.records import RunRecords
-from gptrec_rl.fleet.redis_option import redis_options
-from gptrec_rl.fleet.reporter import REPORT_EVERY_S, Reporter
-from gptrec_rl.reporting.ending import end_recorded
-from gptrec_rl.reporting.folders import read_tuning_config
-from gptrec_rl.reporting.history import RunHistory
-from gptrec_rl.reporting.holdups import Watchdog
 from gptrec_rl.stops import handled_by
-from gptrec_rl.transport import names
+from gptrec_rl.telemetry import names
+from gptrec_rl.telemetry.ending import end_recorded
+from gptrec_rl.telemetry.folders import read_tuning_config
+from gptrec_rl.telemetry.history import RunHistory
+from gptrec_rl.telemetry.holdups import Watchdog
+from gptrec_rl.telemetry.records import RunRecords
+from gptrec_rl.telemetry.reporter import REPORT_EVERY_S, Reporter
+from gptrec_rl.telemetry.stream import CAPACITY, PAGE_SIZE, MetricRecord, MetricsStream, RedisMetrics
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.control import Control, MemoryControl, RedisControl
 from gptrec_rl.transport.embedded import EmbeddedRedis
-from gptrec_rl.transport.metrics import CAPACITY, PAGE_SIZE, MetricRecord, MetricsStream, RedisMetrics
 
 REDIS_URL_VARIABLE = "GPTREC_REDIS_URL"
 HANGS_AFTER = 60  # heartbeats

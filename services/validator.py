@@ -12,7 +12,7 @@ import click
 
 from gptrec_rl.fleet.processes import StopEvent, stop_event
 from gptrec_rl.fleet.service import IDLE_S, Orders, service_options, start_service
-from gptrec_rl.transport import names
+from gptrec_rl.telemetry import names
 from gptrec_rl.transport.control import Control
 
 if TYPE_CHECKING:

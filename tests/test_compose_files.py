@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gptrec_rl.transport.dictionary import DICTIONARY
+from gptrec_rl.telemetry.dictionary import DICTIONARY
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = [ROOT / "docker-compose.yml", ROOT / "docker-compose.gpu.yml"]

@@ -15,11 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
-from gptrec_rl.checkpoint import STORE, load_policy, save_policy
 from gptrec_rl.data import Interactions, Split
 from gptrec_rl.data.sources import synthetic
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.transport.checkpoints import CheckpointStore
+from gptrec_rl.store.checkpoints import CheckpointStore
+from gptrec_rl.store.trained_models import STORE, load_policy, save_policy
 
 pytestmark = pytest.mark.integration
 

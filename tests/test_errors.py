@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from gptrec_rl.cli import LazyGroup
 from gptrec_rl.errors import DivergedError, InputError, LeaseError, StorageError
 from gptrec_rl.stops import Stopped
+from gptrec_rl.store.manifest import CheckpointError, DiskFullError, FencedError
 from gptrec_rl.transport.connection import RedisRefusedError
-from gptrec_rl.transport.entry import CheckpointError, DiskFullError, FencedError
 from gptrec_rl.transport.lease import LeaseHeldError, LeaseLostError
 
 

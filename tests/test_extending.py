@@ -9,7 +9,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from gptrec_rl.checkpoint import load_model
 from gptrec_rl.config import NextItemConfig, RerankConfig, TransformerConfig
 from gptrec_rl.data import Split
 from gptrec_rl.data.sources.synthetic import generate
@@ -23,7 +22,8 @@ from gptrec_rl.models.markov import MarkovChain
 from gptrec_rl.models.next_item import NextItemTransformer
 from gptrec_rl.models.reranker import Reranked
 from gptrec_rl.rerank import RERANKERS, Candidates, Reranker
-from gptrec_rl.transport.entry import write_folder
+from gptrec_rl.store.manifest import write_folder
+from gptrec_rl.store.trained_models import load_model
 
 
 class Narrow(NextItemTransformer):

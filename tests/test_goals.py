@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptrec_rl import rewards
-from gptrec_rl.checkpoint import save_policy
 from gptrec_rl.data import Catalogue, Histories, Interactions, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.goals import SHIPPED, Goal, build_rewards, compute_rewards, parse_goal, parse_sweep, weighted_sum
 from gptrec_rl.models.network import Network
 from gptrec_rl.rewards import Reward
+from gptrec_rl.store.trained_models import save_policy
 
 SLATES = np.array([[[1, 2], [2, 3]], [[3, 1], [1, 3]], [[2, 1], [3, 2]]])  # B = 3, G = 2, K = 2
 TRUTH = np.array([2, 3, 1])

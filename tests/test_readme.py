@@ -13,13 +13,13 @@ import click
 import numpy as np
 import pytest
 
-from gptrec_rl.checkpoint import save_policy
 from gptrec_rl.cli import main
 from gptrec_rl.config import ModelConfig
 from gptrec_rl.data import Catalogue, Histories
 from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.goals import compute_rewards
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.store.trained_models import save_policy
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

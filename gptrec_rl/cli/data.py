@@ -134,7 +134,7 @@ def stats(path: Path, as_json: bool, report: Path | None) -> None:
     interactions = Interactions.load(path)
     click.echo(json.dumps(_facts(interactions)) if as_json else _described(interactions))
     if report is not None:
-        from gptrec_rl.reporting.results import Section, write_section
+        from gptrec_rl.reporting.documents import Section, write_section
 
         notes = [f"```text\n{_described(interactions)}\n```"]
         write_section(report, "Results", Section("Data", typed_command(), time.monotonic() - started, notes=notes))

@@ -37,7 +37,6 @@ def demo(
 
     Ends with a table and a picture. An earlier demo in RUN_DIR is replaced.
     """
-    from gptrec_rl.checkpoint import load_policy
     from gptrec_rl.cli.pretrain import train_student
     from gptrec_rl.cli.tune import run_fleet
     from gptrec_rl.config import ModelConfig, PretrainConfig, TuneConfig
@@ -46,6 +45,7 @@ def demo(
     from gptrec_rl.decoding import NextK
     from gptrec_rl.models.markov import MarkovChain
     from gptrec_rl.reporting.comparison import Compared, compare
+    from gptrec_rl.store.trained_models import load_policy
 
     started = time.monotonic()
     data = run_dir / "data.npz"

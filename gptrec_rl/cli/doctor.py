@@ -16,9 +16,9 @@ def doctor(ctx: click.Context, run_dir: Path) -> None:
 
     Looks at nothing but the run folder, and ends with code 0 if all is well, 1 if there are findings.
     """
-    from gptrec_rl.reporting.doctor import Evidence, examine
-    from gptrec_rl.reporting.folders import made_by
-    from gptrec_rl.reporting.training_doctor import TrainingEvidence, examine_training
+    from gptrec_rl.telemetry.doctor import Evidence, examine
+    from gptrec_rl.telemetry.folders import made_by
+    from gptrec_rl.telemetry.training_doctor import TrainingEvidence, examine_training
 
     if made_by(run_dir) == "tune":
         evidence = Evidence.gather(run_dir, time.time())

@@ -29,7 +29,7 @@ from gptrec_rl.cli.options import (
     use_threads,
 )
 from gptrec_rl.errors import InputError
-from gptrec_rl.model_choice import ModelChoice
+from gptrec_rl.runs.models import ModelChoice
 
 if TYPE_CHECKING:
     from gptrec_rl.config import Precision
@@ -166,7 +166,7 @@ class Result:
     def text(self) -> str:
         """Return the tables for the terminal."""
         from gptrec_rl.reporting import Row, text_table
-        from gptrec_rl.reporting.results import duration
+        from gptrec_rl.reporting.documents import duration
 
         names = self._columns
         parts = [self.described, text_table([Row.of(table) for table in self.tables], names, with_errors=True)]
@@ -197,7 +197,7 @@ class Result:
     def write_section(self, path: Path, title: str | None) -> None:
         """Write tables, command, time and machine into a document."""
         from gptrec_rl.reporting import Row, markdown_table
-        from gptrec_rl.reporting.results import Section, write_section
+        from gptrec_rl.reporting.documents import Section, write_section
 
         names = self._columns
         notes = [f"Means over {self.described}, with standard errors."]

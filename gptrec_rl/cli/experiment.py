@@ -12,7 +12,7 @@ from gptrec_rl.cli.options import FILE, FOLDER, SEED, threads_option, typed_comm
 
 if TYPE_CHECKING:
     from gptrec_rl.experiments.study import Study
-    from gptrec_rl.reporting.paper_table import Format
+    from gptrec_rl.experiments.table import Format
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,11 +60,11 @@ def run(
     without a result are made, those that others build on first. Ctrl-C loses at most a minute of training; the same
     command goes on.
     """
-    from gptrec_rl.cli.experiment_rows import make_row
     from gptrec_rl.experiments.evidence import Evidence
+    from gptrec_rl.experiments.notes import changed
     from gptrec_rl.experiments.sets import read_set
     from gptrec_rl.experiments.study import Study
-    from gptrec_rl.reporting.paper_notes import changed
+    from gptrec_rl.runs.rows import make_row
 
     use_threads(threads)
     is_row = path.suffix == ".toml"
@@ -104,8 +104,8 @@ def run(
 def table(folder: Path, budget: str, runs: Path, results: Path, style: Format, report: Path | None) -> None:
     """Print Table 3 with the published values beside ours, tests of significance, and what the paper doesn't have."""
     from gptrec_rl.experiments.evidence import Evidence
-    from gptrec_rl.reporting.paper_table import paper_table
-    from gptrec_rl.reporting.paper_text import markdown, text
+    from gptrec_rl.experiments.table import paper_table
+    from gptrec_rl.experiments.text import markdown, text
 
     evidence = Evidence.of(_study(folder, budget, runs, results))
     if style in ("latex", "csv"):
@@ -113,7 +113,7 @@ def table(folder: Path, budget: str, runs: Path, results: Path, style: Format, r
     else:
         click.echo(markdown(evidence) if style == "markdown" else text(evidence))
     if report is not None:
-        from gptrec_rl.reporting.paper_text import write_report
+        from gptrec_rl.experiments.text import write_report
 
         write_report(report, evidence, typed_command())
         click.echo(f"wrote {report}")
@@ -125,8 +125,8 @@ def table(folder: Path, budget: str, runs: Path, results: Path, style: Format, r
 def figures(folder: Path, budget: str, runs: Path, results: Path) -> None:
     """Draw Figures 3 to 5 and the validator's path of each tuning run, into the folder of the results."""
     from gptrec_rl.experiments.evidence import Evidence
-    from gptrec_rl.reporting.paper_figures import draw_figures
-    from gptrec_rl.reporting.paper_text import FIGURES
+    from gptrec_rl.experiments.figures import draw_figures
+    from gptrec_rl.experiments.text import FIGURES
 
     evidence = Evidence.of(_study(folder, budget, runs, results))
     pictures = draw_figures(evidence, evidence.study.folder / FIGURES)
@@ -143,9 +143,9 @@ def figures(folder: Path, budget: str, runs: Path, results: Path) -> None:
 def report(folder: Path, budget: str, runs: Path, results: Path, out: Path | None) -> None:
     """Write one self-contained HTML file: data, tables, figures, and how each row was made."""
     from gptrec_rl.experiments.evidence import Evidence
-    from gptrec_rl.reporting.html import write_page
-    from gptrec_rl.reporting.paper_figures import draw_figures
-    from gptrec_rl.reporting.paper_text import FIGURES
+    from gptrec_rl.experiments.figures import draw_figures
+    from gptrec_rl.experiments.html import write_page
+    from gptrec_rl.experiments.text import FIGURES
 
     evidence = Evidence.of(_study(folder, budget, runs, results))
     pictures = draw_figures(evidence, evidence.study.folder / FIGURES)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gptrec_rl.cli.options import FOLDER
+from gptrec_rl.cli.redis_option import redis_options
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.cores import require_few_enough
-from gptrec_rl.fleet.redis_option import redis_options
 
 if TYPE_CHECKING:
     import redis
 
+    from gptrec_rl.telemetry.stream import MetricRecord
     from gptrec_rl.transport.control import Control
-    from gptrec_rl.transport.metrics import MetricRecord
 
 AT_WORK_S = 60.0
 """Who reported within this time is at work."""
@@ -76,7 +76,7 @@ def fleet() -> None:
 @_run_options
 def scale(wish: str, run_dir: Path, redis_url: str | None) -> None:
     """Have N generators from now on; nothing else is started again."""
-    from gptrec_rl.transport import names
+    from gptrec_rl.telemetry import names
 
     n_generators = _n_generators(wish)
     found = _reach(run_dir, redis_url)
@@ -93,7 +93,7 @@ def scale(wish: str, run_dir: Path, redis_url: str | None) -> None:
 @_run_options
 def status(run_dir: Path, redis_url: str | None) -> None:
     """Show every process, the ledger, which limit bites, and what is wanted."""
-    from gptrec_rl.reporting import status as view
+    from gptrec_rl.telemetry import status as view
     from gptrec_rl.transport.redis_cache import ledger_of
 
     found = _reach(run_dir, redis_url)
@@ -157,10 +157,10 @@ def _reach(run_dir: Path, redis_url: str | None) -> _Fleet:
     Raises:
         InputError: there is no such run, or nobody is at work on it.
     """
-    from gptrec_rl.reporting.folders import read_tuning_config
+    from gptrec_rl.telemetry.folders import read_tuning_config
+    from gptrec_rl.telemetry.stream import RedisMetrics
     from gptrec_rl.transport.connection import connect
     from gptrec_rl.transport.control import RedisControl
-    from gptrec_rl.transport.metrics import RedisMetrics
 
     run_id = read_tuning_config(run_dir).run_id
     client = connect(redis_url or _embedded_url(run_dir))

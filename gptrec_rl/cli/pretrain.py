@@ -53,8 +53,8 @@ def pretrain(
     RUN_DIR/student is the best policy so far by validation loss; Ctrl-C loses at most a minute, and
     '--on-existing resume' goes on.
     """
-    from gptrec_rl.cli.training import read_training_config, require_budget
     from gptrec_rl.config import PretrainConfig
+    from gptrec_rl.runs.training import read_training_config, require_budget
 
     settings: list[Change] = [*settings_of(options), *overrides]
     config = read_training_config(PretrainConfig, run_dir, on_existing, config_file, settings)
@@ -71,8 +71,8 @@ def train_student(
     report: Path | None,
 ) -> Path:
     """Run stage 1 with a progress bar; return the student's folder."""
-    from gptrec_rl.checkpoint import STUDENT
-    from gptrec_rl.cli.training import run_training
+    from gptrec_rl.runs.training import run_training
+    from gptrec_rl.store.trained_models import STUDENT
 
     return run_training(
         data,
@@ -95,7 +95,7 @@ def _built_on(config: PretrainConfig, begins: bool) -> dict[str, str]:
         InputError: one of them is not there.
     """
     from gptrec_rl.errors import InputError
-    from gptrec_rl.model_choice import ModelChoice
+    from gptrec_rl.runs.models import ModelChoice
 
     places = {"teacher": config.teacher, **({"start": config.start} if begins and config.start else {})}
     try:
@@ -106,10 +106,10 @@ def _built_on(config: PretrainConfig, begins: bool) -> dict[str, str]:
 
 def _stage_1(split: Split, config: PretrainConfig, begins: bool) -> Pretraining:
     from gptrec_rl.learning.pretraining import Pretraining
-    from gptrec_rl.model_choice import ModelChoice
     from gptrec_rl.models.gptrec import GPTRec
     from gptrec_rl.models.precision import best_device
     from gptrec_rl.models.reranker import Reranked
+    from gptrec_rl.runs.models import ModelChoice
 
     split.require_room(config.model.slate_length)
     student = GPTRec.create(split.catalogue.n_items, config.model, config.dropout).to(best_device())
@@ -136,8 +136,8 @@ def _started_from(folder: Path, split: Split, student: GPTRec) -> GPTRec:
     Raises:
         InputError: there is none, or it has another size.
     """
-    from gptrec_rl.checkpoint import load_policy
     from gptrec_rl.errors import InputError
+    from gptrec_rl.store.trained_models import load_policy
 
     start = load_policy(folder, split.catalogue)
     sizes = {name: tensor.shape for name, tensor in student.state_dict().items()}

@@ -25,7 +25,7 @@ from gptrec_rl.cli.options import (
     use_threads,
 )
 from gptrec_rl.errors import InputError
-from gptrec_rl.model_choice import ModelChoice
+from gptrec_rl.runs.models import ModelChoice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -204,8 +204,8 @@ def _write_all(
     """
     from tqdm import tqdm
 
-    from gptrec_rl.list_tables import Lists, TableWriter
     from gptrec_rl.models.recommender import batches
+    from gptrec_rl.runs.lists import Lists, TableWriter
 
     lists = Lists(recommender, interactions.catalogue, k, allowed)
     n_users = interactions.n_users

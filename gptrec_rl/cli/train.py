@@ -50,7 +50,7 @@ def train(
     RUN_DIR/model is the best one so far on the validation users; Ctrl-C loses at most a minute, and
     '--on-existing resume' goes on. SASRec has three losses: '--set loss=softmax' makes the strongest teacher.
     """
-    from gptrec_rl.cli.training import read_training_config, require_budget
+    from gptrec_rl.runs.training import read_training_config, require_budget
 
     settings: list[Change] = [*settings_of(options), *overrides]
     config = read_training_config(part(KINDS[model].config), run_dir, on_existing, config_file, settings)
@@ -68,9 +68,9 @@ def train_model(
     report: Path | None,
 ) -> Path:
     """Train one of `gptrec_rl.kinds` with a progress bar; return the model's folder."""
-    from gptrec_rl.checkpoint import MODEL
-    from gptrec_rl.cli.training import run_training
     from gptrec_rl.learning.recipes import training_of
+    from gptrec_rl.runs.training import run_training
+    from gptrec_rl.store.trained_models import MODEL
 
     return run_training(
         data,

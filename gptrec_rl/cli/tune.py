@@ -20,8 +20,8 @@ from gptrec_rl.cli.options import (
     threads_option,
     use_threads,
 )
+from gptrec_rl.cli.redis_option import redis_options
 from gptrec_rl.errors import StorageError
-from gptrec_rl.fleet.redis_option import redis_options
 from gptrec_rl.stops import handled_by
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from gptrec_rl.config import TuneConfig
     from gptrec_rl.config_files import Change
-    from gptrec_rl.fleet.run_folder import Run
-    from gptrec_rl.reporting.history import RunHistory
-    from gptrec_rl.transport.metrics import MetricRecord
+    from gptrec_rl.runs.run_folder import Run
+    from gptrec_rl.telemetry.history import RunHistory
+    from gptrec_rl.telemetry.stream import MetricRecord
 
 NO_BETTER = "No policy was better than the student that tuning started from: the best one is the student."
 
@@ -121,7 +121,7 @@ def _configuration(
     """Read the configuration: changes win over the file, which wins over a resumed run's own or the preset."""
     from gptrec_rl.config import PAPER, TuneConfig
     from gptrec_rl.config_files import read_config
-    from gptrec_rl.fleet.run_folder import stored_settings
+    from gptrec_rl.runs.run_folder import stored_settings
 
     stored = stored_settings(run_dir) if on_existing == "resume" else {}
     return read_config(TuneConfig, file, changes, stored or (PAPER if paper else {}))
@@ -131,7 +131,7 @@ def _swept_goal(run_dir: Path, on_existing: str, file: Path | None, changes: Seq
     """Return the goal of which a sweep varies one weight: a given one, that of the runs it resumes, or NDCG alone."""
     from gptrec_rl.config import TuneConfig
     from gptrec_rl.config_files import read_config
-    from gptrec_rl.fleet.run_folder import CONFIG, stored_settings
+    from gptrec_rl.runs.run_folder import CONFIG, stored_settings
 
     earlier = sorted(run_dir.glob(f"*/{CONFIG}")) if on_existing == "resume" else []
     goal = stored_settings(earlier[0].parent)["goal"] if earlier else "ndcg=1"
@@ -150,11 +150,11 @@ def _require_only_replay(context: click.Context) -> None:
 
 
 def _replay(recorded: Path, run_dir: Path, data: Path | None, on_existing: str, report: Path | None) -> None:
-    from gptrec_rl.checkpoint import STUDENT
     from gptrec_rl.fleet.recording import Recording
-    from gptrec_rl.fleet.replay import config_of_replay, replay
-    from gptrec_rl.fleet.run_folder import prepare_run, sole_user
-    from gptrec_rl.reporting.ending import end_recorded
+    from gptrec_rl.runs.replay import config_of_replay, replay
+    from gptrec_rl.runs.run_folder import prepare_run, sole_user
+    from gptrec_rl.store.trained_models import STUDENT
+    from gptrec_rl.telemetry.ending import end_recorded
 
     if on_existing == "resume":
         raise click.UsageError("a replay begins at the first step; give --on-existing overwrite, or another --run-dir")
@@ -182,7 +182,7 @@ def run_fleet(
     report: Path | None = None,
 ) -> Path:
     """Run stage 2 with a progress bar, draw the validator's path, and return the run folder."""
-    from gptrec_rl.fleet.run_folder import sole_user
+    from gptrec_rl.runs.run_folder import sole_user
 
     if config.steps is None and config.max_minutes is None:
         raise click.UsageError("say how long to tune: --max-minutes or --steps")
@@ -219,8 +219,8 @@ def _run_fleet(
     redis_url: str | None,
     report: Path | None,
 ) -> Path:
-    from gptrec_rl.fleet.run_folder import prepare_run
-    from gptrec_rl.reporting.ending import end_recorded
+    from gptrec_rl.runs.run_folder import prepare_run
+    from gptrec_rl.telemetry.ending import end_recorded
 
     run = prepare_run(run_dir, config, student, on_existing)  # type: ignore[arg-type]
     with end_recorded(run_dir):
@@ -238,7 +238,7 @@ def _run_fleet(
 def _progress(run: Run) -> Iterator[Callable[[MetricRecord], None]]:
     """Show a bar, with the latest of each process that is handed to its viewer."""
     from gptrec_rl.reporting.progress import ProgressBar
-    from gptrec_rl.transport import names
+    from gptrec_rl.telemetry import names
 
     bar = ProgressBar(f"tuning {run.config.goal}")
     latest: dict[str, float] = {}
@@ -260,7 +260,7 @@ def _progress(run: Run) -> Iterator[Callable[[MetricRecord], None]]:
 
 def _kept(run: Run, show: Callable[[MetricRecord], None]) -> Callable[[MetricRecord], None]:
     """Make a viewer that writes each record into the run folder, too."""
-    from gptrec_rl.fleet.records import RunRecords
+    from gptrec_rl.telemetry.records import RunRecords
 
     records = RunRecords(run.folder)
 
@@ -296,8 +296,8 @@ def _run_processes(run: Run, redis_url: str | None, show: Callable[[MetricRecord
 
 def _finish(run: Run, report: Path | None) -> None:
     """Say what came out, draw the validator's path, and write the report's section."""
-    from gptrec_rl.fleet.pictures import draw_path, traded_metrics
-    from gptrec_rl.reporting.history import RunHistory
+    from gptrec_rl.telemetry.history import RunHistory
+    from gptrec_rl.telemetry.pictures import draw_path, traded_metrics
 
     history = RunHistory.read(run.folder)
     best = history.best
@@ -325,7 +325,7 @@ def _report(document: Path, run: Run, history: RunHistory, picture: Path | None)
     import shutil
 
     from gptrec_rl.cli.options import typed_command
-    from gptrec_rl.reporting.results import Section, write_section
+    from gptrec_rl.reporting.documents import Section, write_section
 
     beside = document.parent / f"{run.folder.name}-validator-path.png"
     document.parent.mkdir(parents=True, exist_ok=True)
@@ -352,10 +352,10 @@ def _report(document: Path, run: Run, history: RunHistory, picture: Path | None)
 
 def _draw_front(runs: Mapping[str, Path], run_dir: Path) -> None:
     """Draw the sweep's runs and their student in the plane of accuracy and the goal, on the validation users."""
-    from gptrec_rl.fleet.pictures import traded_metrics
     from gptrec_rl.reporting.figures import trade_off
-    from gptrec_rl.reporting.history import RunHistory
     from gptrec_rl.reporting.tables import Row, text_table
+    from gptrec_rl.telemetry.history import RunHistory
+    from gptrec_rl.telemetry.pictures import traded_metrics
 
     rows: list[Row] = []
     for goal, folder in runs.items():

@@ -18,10 +18,10 @@ REFRESH_S = 1.0
 @click.option("--once", is_flag=True, help="Print the state of the run with all validations, and end.")
 def watch(run_dir: Path, once: bool) -> None:
     """Follow a tuning run until its end, or Ctrl-C."""
-    from gptrec_rl.reporting.ending import end_of
-    from gptrec_rl.reporting.folders import read_tuning_config
-    from gptrec_rl.reporting.history import RunFollower
-    from gptrec_rl.reporting.snapshot import snapshot
+    from gptrec_rl.telemetry.ending import end_of
+    from gptrec_rl.telemetry.folders import read_tuning_config
+    from gptrec_rl.telemetry.history import RunFollower
+    from gptrec_rl.telemetry.snapshot import snapshot
 
     heading = f"{run_dir}  goal {read_tuning_config(run_dir).goal}"
     follower = RunFollower(run_dir)

@@ -10,7 +10,7 @@ import numpy as np
 from gptrec_rl.evaluation import EvaluationTable
 from gptrec_rl.experiments.config import Rerank, RowConfig
 from gptrec_rl.experiments.published import Published
-from gptrec_rl.experiments.store import Point, Result
+from gptrec_rl.experiments.results import Point, Result
 from gptrec_rl.experiments.study import Made, Study
 from gptrec_rl.metrics import Metric, metrics_at
 from gptrec_rl.significance import Comparison, compare

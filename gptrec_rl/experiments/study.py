@@ -11,8 +11,8 @@ from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable
 from gptrec_rl.experiments.config import BUILT_IN, BuiltIn
+from gptrec_rl.experiments.results import Result, read_result, read_tables
 from gptrec_rl.experiments.sets import DATASET, ExperimentSet
-from gptrec_rl.experiments.store import Result, read_result, read_tables
 
 RUNS = Path("runs/experiments")
 RESULTS = Path("docs/results")

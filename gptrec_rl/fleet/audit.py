@@ -13,11 +13,11 @@ import torch
 
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.decoding.masking import chosen_log_probs
+from gptrec_rl.fleet.shared import Transport
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.recommender import candidates
-from gptrec_rl.transport.entry import CheckpointError
-from gptrec_rl.transport.hub import Transport
+from gptrec_rl.store.manifest import CheckpointError
 from gptrec_rl.transport.messages import MessageError, RolloutBatch
 
 AUDIT_EVERY = 16

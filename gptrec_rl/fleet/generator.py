@@ -13,15 +13,15 @@ import torch
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
 from gptrec_rl.decoding.next_k import Writer
-from gptrec_rl.fleet.reporter import Reporter
+from gptrec_rl.fleet.shared import Transport
 from gptrec_rl.goals import build_rewards, compute_rewards, parse_goal
 from gptrec_rl.learning import state
 from gptrec_rl.learning.examples import draw_cuts
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.transport import names
+from gptrec_rl.store.manifest import Entry
+from gptrec_rl.telemetry import names
+from gptrec_rl.telemetry.reporter import Reporter
 from gptrec_rl.transport.control import MAX_GENERATORS
-from gptrec_rl.transport.entry import Entry
-from gptrec_rl.transport.hub import Transport
 from gptrec_rl.transport.messages import RolloutBatch
 
 STATE_FILE = "generator.json"

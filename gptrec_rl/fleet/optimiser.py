@@ -16,15 +16,15 @@ from gptrec_rl.data import Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.audit import Auditor
 from gptrec_rl.fleet.recorder import Recorder
-from gptrec_rl.fleet.reporter import Reporter
+from gptrec_rl.fleet.shared import Transport
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.learning import state
 from gptrec_rl.learning.learner import Learner, UpdateStats
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.transport import names
+from gptrec_rl.store.manifest import Entry, Origin
+from gptrec_rl.telemetry import names
+from gptrec_rl.telemetry.reporter import Reporter
 from gptrec_rl.transport.cache import Ledger
-from gptrec_rl.transport.entry import Entry, Origin
-from gptrec_rl.transport.hub import Transport
 from gptrec_rl.transport.messages import MessageError, RolloutBatch
 
 COUNTERS_FILE = "optimiser.json"

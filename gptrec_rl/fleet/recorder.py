@@ -21,7 +21,7 @@ from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.network import WEIGHTS_FILE
-from gptrec_rl.transport.entry import Entry
+from gptrec_rl.store.manifest import Entry
 from gptrec_rl.transport.messages import RolloutBatch, encode, pack
 
 FOLDER = "draws"

@@ -14,12 +14,12 @@ from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.fleet.generator import STATE_FILE, Generator
 from gptrec_rl.fleet.optimiser import Optimiser
 from gptrec_rl.fleet.recorder import Recorder
+from gptrec_rl.fleet.shared import Transport
 from gptrec_rl.fleet.validator import Validator
 from gptrec_rl.learning import state
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.transport.hub import Transport
+from gptrec_rl.telemetry.stream import START, MetricRecord, MetricsStream
 from gptrec_rl.transport.memory_cache import MemoryCache
-from gptrec_rl.transport.metrics import START, MetricRecord, MetricsStream
 
 MOST_IDLE_TURNS = 100
 """Turns of one process in which nothing was learned; the first batch that is any good would have been."""

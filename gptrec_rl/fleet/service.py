@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
+from gptrec_rl.cli.redis_option import redis_options
 from gptrec_rl.errors import InputError, StorageError
 from gptrec_rl.fleet.processes import TERMINATED, StopEvent
-from gptrec_rl.fleet.redis_option import redis_options
-from gptrec_rl.fleet.reporter import Reporter
-from gptrec_rl.transport import names
+from gptrec_rl.telemetry import names
+from gptrec_rl.telemetry.reporter import Reporter
 from gptrec_rl.transport.control import Control
 
 if TYPE_CHECKING:
-    from gptrec_rl.fleet.run_folder import Run
+    from gptrec_rl.runs.run_folder import Run
 
 STORAGE_S = 2.0
 """Pause of a process whose storage is full or fails, in seconds."""
@@ -48,9 +48,9 @@ def service_options(command: F) -> F:
 def start_service(run_dir: Path, data: Path | None) -> Iterator[Run]:
     """Open a run for a service; what can't get better by a restart ends the process with the code that says so."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
-    from gptrec_rl.fleet.run_folder import Run
     from gptrec_rl.models.precision import keep_memory
-    from gptrec_rl.reporting.ending import record_failure
+    from gptrec_rl.runs.run_folder import Run
+    from gptrec_rl.telemetry.ending import record_failure
 
     keep_memory()
     try:

@@ -12,14 +12,14 @@ from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Cases, Split
 from gptrec_rl.decoding.next_k import NextK
 from gptrec_rl.evaluation import lists_of, measure
-from gptrec_rl.fleet.reporter import Reporter
+from gptrec_rl.fleet.shared import Transport
 from gptrec_rl.goals import build_rewards, compute_rewards, parse_goal, weighted_sum
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.recommender import batches
-from gptrec_rl.transport import names
-from gptrec_rl.transport.checkpoints import FIRST_VERSION
-from gptrec_rl.transport.entry import CheckpointError, Entry
-from gptrec_rl.transport.hub import Transport
+from gptrec_rl.store.checkpoints import FIRST_VERSION
+from gptrec_rl.store.manifest import CheckpointError, Entry
+from gptrec_rl.telemetry import names
+from gptrec_rl.telemetry.reporter import Reporter
 
 logger = logging.getLogger(__name__)
 

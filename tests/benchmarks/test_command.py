@@ -11,7 +11,7 @@ from benchmarks import command, suite
 from benchmarks.command import DOCUMENT, LOAD, PICTURE, RESULTS, _beside, main
 from benchmarks.figures import Figure, Results, read_results
 from benchmarks.rows import Setting
-from gptrec_rl.reporting.results import machine_description
+from gptrec_rl.reporting.documents import machine_description
 
 
 @pytest.fixture(autouse=True)

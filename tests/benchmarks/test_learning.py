@@ -14,12 +14,12 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.learning import ARMS, Curve, Point, first_reached, learn, main, read_curves, table
-from gptrec_rl.checkpoint import save_policy
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
 from gptrec_rl.data.sources import synthetic
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.store.trained_models import save_policy
 
 
 @pytest.fixture(scope="module")

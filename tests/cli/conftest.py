@@ -35,7 +35,7 @@ class World:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory, make_policy: Callable[..., GPTRec]) -> World:
     """Return 60 users, 60 items, and a policy that writes lists of 10."""
-    from gptrec_rl.checkpoint import save_policy
+    from gptrec_rl.store.trained_models import save_policy
 
     folder = tmp_path_factory.mktemp("world")
     interactions = generate(n_users=60, n_items=60, mean_length=12)

@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 from click.testing import Result
 
-from gptrec_rl.checkpoint import save_policy
 from gptrec_rl.decoding import NextK, TopK
 from gptrec_rl.evaluation import EvaluationTable, evaluate
 from gptrec_rl.metrics import BEYOND, METRICS
 from gptrec_rl.models.markov import MarkovChain
 from gptrec_rl.models.popularity import PopularityRecommender
 from gptrec_rl.models.recommender import Slates
+from gptrec_rl.store.trained_models import save_policy
 
 if TYPE_CHECKING:
     from gptrec_rl.models.gptrec import GPTRec

@@ -11,10 +11,10 @@ from click.testing import CliRunner, Result
 from gptrec_rl.cli import main
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import write_config
+from gptrec_rl.telemetry.stream import MetricRecord, RedisMetrics, encode_record
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.control import RedisControl, Wishes
 from gptrec_rl.transport.embedded import EmbeddedRedis
-from gptrec_rl.transport.metrics import MetricRecord, RedisMetrics, encode_record
 
 pytestmark = pytest.mark.integration
 

@@ -15,11 +15,11 @@ from click.testing import Result
 from safetensors.numpy import load
 from transformers import GPT2LMHeadModel
 
-from gptrec_rl.checkpoint import STUDENT, load_policy, read_model
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import write_config
 from gptrec_rl.errors import InputError
-from gptrec_rl.reporting.ending import read_end
+from gptrec_rl.store.trained_models import STUDENT, load_policy, read_model
+from gptrec_rl.telemetry.ending import read_end
 
 Run = Callable[..., Result]
 

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from gptrec_rl.checkpoint import load_model, load_policy, read_model
 from gptrec_rl.kinds import trained_kinds
-from gptrec_rl.model_choice import ModelChoice
 from gptrec_rl.models.bert4rec import Bert4Rec
 from gptrec_rl.models.bpr import MatrixFactorization
 from gptrec_rl.models.sasrec import SASRec
 from gptrec_rl.models.shifting import GPTRecShifting
-from gptrec_rl.reporting.ending import read_end
+from gptrec_rl.runs.models import ModelChoice
+from gptrec_rl.store.trained_models import load_model, load_policy, read_model
+from gptrec_rl.telemetry.ending import read_end
 
 Run = Callable[..., Result]
 

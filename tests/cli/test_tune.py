@@ -13,11 +13,11 @@ import pytest
 import torch
 from click.testing import Result
 
-from gptrec_rl.checkpoint import STORE, load_policy, save_policy
-from gptrec_rl.fleet.records import RunRecords
 from gptrec_rl.models import precision
-from gptrec_rl.reporting.ending import read_end
-from gptrec_rl.transport.checkpoints import CheckpointStore
+from gptrec_rl.store.checkpoints import CheckpointStore
+from gptrec_rl.store.trained_models import STORE, load_policy, save_policy
+from gptrec_rl.telemetry.ending import read_end
+from gptrec_rl.telemetry.records import RunRecords
 
 Run = Callable[..., Result]
 

@@ -13,8 +13,8 @@ from gptrec_rl.cli import main
 from gptrec_rl.config import PretrainConfig, TuneConfig
 from gptrec_rl.config_files import write_config
 from gptrec_rl.errors import InputError
-from gptrec_rl.reporting.ending import end_recorded
-from gptrec_rl.transport.metrics import MetricRecord
+from gptrec_rl.telemetry.ending import end_recorded
+from gptrec_rl.telemetry.stream import MetricRecord
 
 STARTED = 1_700_000_000.0
 

@@ -13,8 +13,8 @@ import tomli_w
 from gptrec_rl.data import Split
 from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.evaluation import EvaluationTable, measure
+from gptrec_rl.experiments.results import Checked, Result, per_user_file, point_of, sha256_of, write_result
 from gptrec_rl.experiments.sets import read_set
-from gptrec_rl.experiments.store import Checked, Result, per_user_file, point_of, sha256_of, write_result
 from gptrec_rl.experiments.study import Study
 
 K = 3

@@ -15,11 +15,11 @@ from gptrec_rl.data import Split
 from gptrec_rl.data.sources import synthetic
 from gptrec_rl.fleet.generator import Generator
 from gptrec_rl.fleet.optimiser import Optimiser
+from gptrec_rl.fleet.shared import Transport, memory_transport
 from gptrec_rl.fleet.validator import Validator
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.store.manifest import Origin
 from gptrec_rl.transport.cache import CacheLimits
-from gptrec_rl.transport.entry import Origin
-from gptrec_rl.transport.hub import Transport, memory_transport
 from gptrec_rl.transport.lease import MemoryLease
 from gptrec_rl.transport.messages import RolloutBatch
 

@@ -18,8 +18,8 @@ from gptrec_rl.fleet.audit import Auditor
 from gptrec_rl.fleet.generator import Generator
 from gptrec_rl.models import recommender
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.transport import names
-from gptrec_rl.transport.entry import Entry
+from gptrec_rl.store.manifest import Entry
+from gptrec_rl.telemetry import names
 from gptrec_rl.transport.messages import MessageError, RolloutBatch
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pytest
 from gptrec_rl.fleet import service
 from gptrec_rl.fleet.processes import StopEvent
 from gptrec_rl.fleet.service import Orders
-from gptrec_rl.transport import names
-from gptrec_rl.transport.entry import DiskFullError
+from gptrec_rl.store.manifest import DiskFullError
+from gptrec_rl.telemetry import names
 
 if TYPE_CHECKING:
     from tests.fleet.conftest import MakeFleet

@@ -13,7 +13,7 @@ from gptrec_rl.fleet.generator import Generator
 from gptrec_rl.goals import build_rewards, parse_goal
 from gptrec_rl.learning.learner import Learner
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.transport import names
+from gptrec_rl.telemetry import names
 from gptrec_rl.transport.control import MAX_GENERATORS
 from gptrec_rl.transport.messages import RolloutBatch
 

@@ -15,10 +15,10 @@ import pytest
 from gptrec_rl.errors import DivergedError, InputError, StorageError
 from gptrec_rl.fleet.optimiser import COUNTERS_FILE
 from gptrec_rl.learning.learner import Learner, UpdateStats
-from gptrec_rl.transport import names
-from gptrec_rl.transport.entry import Origin
+from gptrec_rl.store.files import LocalStorage
+from gptrec_rl.store.manifest import Origin
+from gptrec_rl.telemetry import names
 from gptrec_rl.transport.lease import LeaseHeldError, LeaseLostError
-from gptrec_rl.transport.storage import LocalStorage
 
 if TYPE_CHECKING:
     from tests.fleet.conftest import Fleet, MakeFleet

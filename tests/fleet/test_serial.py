@@ -18,11 +18,11 @@ from gptrec_rl.data import Catalogue, Histories, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.optimiser import COUNTERS_FILE
 from gptrec_rl.fleet.serial import SerialFleet
+from gptrec_rl.fleet.shared import Transport
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.transport import names
-from gptrec_rl.transport.entry import Origin
-from gptrec_rl.transport.hub import Transport
-from gptrec_rl.transport.metrics import MetricRecord
+from gptrec_rl.store.manifest import Origin
+from gptrec_rl.telemetry import names
+from gptrec_rl.telemetry.stream import MetricRecord
 
 if TYPE_CHECKING:
     from tests.fleet.conftest import Fleet, MakeFleet
@@ -39,7 +39,7 @@ from gptrec_rl.data import Interactions, Split
 from gptrec_rl.fleet.serial import SerialFleet
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport.cache import CacheLimits
-from gptrec_rl.transport.hub import memory_transport
+from gptrec_rl.fleet.shared import memory_transport
 
 folder, last_turn = Path(sys.argv[1]), int(sys.argv[2])
 world = Split.leave_one_out(Interactions.load(folder / "world.npz"), 12)

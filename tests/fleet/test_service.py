@@ -10,12 +10,12 @@ from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import write_config
 from gptrec_rl.fleet import service
 from gptrec_rl.fleet.processes import TERMINATED, StopEvent
-from gptrec_rl.fleet.reporter import Reporter
 from gptrec_rl.fleet.service import Orders, start_service
-from gptrec_rl.reporting.ending import read_end
-from gptrec_rl.transport import names
+from gptrec_rl.telemetry import names
+from gptrec_rl.telemetry.ending import read_end
+from gptrec_rl.telemetry.reporter import Reporter
+from gptrec_rl.telemetry.stream import MemoryMetrics
 from gptrec_rl.transport.control import MemoryControl
-from gptrec_rl.transport.metrics import MemoryMetrics
 
 
 class Worker:

@@ -12,7 +12,7 @@ from gptrec_rl.data import Split
 from gptrec_rl.decoding import NextK
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.transport import names
+from gptrec_rl.telemetry import names
 
 if TYPE_CHECKING:
     from tests.fleet.conftest import Fleet, MakeFleet

@@ -22,8 +22,8 @@ from gptrec_rl.experiments.config import (
 )
 from gptrec_rl.experiments.evidence import Evidence
 from gptrec_rl.experiments.published import Published
+from gptrec_rl.experiments.results import Checked, Result, per_user_file, point_of, sha256_of, write_result
 from gptrec_rl.experiments.sets import ExperimentSet
-from gptrec_rl.experiments.store import Checked, Result, per_user_file, point_of, sha256_of, write_result
 from gptrec_rl.experiments.study import Study
 from gptrec_rl.metrics import ndcg_of_ranks
 

@@ -17,9 +17,9 @@ import redis
 
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import write_config
+from gptrec_rl.telemetry.stream import MetricRecord, RedisMetrics
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.embedded import find_server
-from gptrec_rl.transport.metrics import MetricRecord, RedisMetrics
 
 pytestmark = pytest.mark.integration
 

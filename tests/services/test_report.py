@@ -16,14 +16,14 @@ from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import write_config
 from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.fleet.processes import StopEvent
-from gptrec_rl.fleet.records import RunRecords
-from gptrec_rl.fleet.run_folder import Run, prepare_run
 from gptrec_rl.fleet.serial import SerialFleet
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.runs.run_folder import Run, prepare_run
+from gptrec_rl.telemetry.records import RunRecords
+from gptrec_rl.telemetry.stream import MetricRecord
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.control import MemoryControl, RedisControl
 from gptrec_rl.transport.embedded import EmbeddedRedis
-from gptrec_rl.transport.metrics import MetricRecord
 from services.report import _stop_latecomers, _wait_for_the_end, main
 
 pytestmark = pytest.mark.integration
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def run(tmp_path: Path, make_policy: Callable[..., GPTRec]) -> Run:
     """Return a run of two steps that has ended."""
-    from gptrec_rl.checkpoint import save_policy
+    from gptrec_rl.store.trained_models import save_policy
 
     world = generate(n_users=40, n_items=60, mean_length=10)
     world.save(tmp_path / "data.npz")

@@ -20,9 +20,9 @@ from click.testing import CliRunner
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.fleet.cores import Share
 from gptrec_rl.fleet.processes import Child, ChildFailedError
-from gptrec_rl.fleet.records import RunRecords
+from gptrec_rl.telemetry.records import RunRecords
+from gptrec_rl.telemetry.stream import MemoryMetrics, MetricRecord
 from gptrec_rl.transport.control import MemoryControl
-from gptrec_rl.transport.metrics import MemoryMetrics, MetricRecord
 from services import supervisor
 from services.supervisor import Supervisor, fleet_children
 
@@ -296,7 +296,7 @@ def test_a_fleet_without_a_redis_gets_one_that_a_resumed_run_finds_again(
     reports_once = """
 import os
 from gptrec_rl.transport.connection import connect
-from gptrec_rl.transport.metrics import MetricRecord, RedisMetrics
+from gptrec_rl.telemetry.stream import MetricRecord, RedisMetrics
 client = connect(os.environ["GPTREC_REDIS_URL"])
 step = client.incr("step")
 RedisMetrics(client, "mine").append(MetricRecord("optimiser", 0, 1, step, 12.5, {"reward/mean": 0.5}))
@@ -327,7 +327,7 @@ import sys
 from pathlib import Path
 from gptrec_rl.fleet.cores import Share
 from gptrec_rl.fleet.processes import Child
-from gptrec_rl.transport.metrics import MemoryMetrics
+from gptrec_rl.telemetry.stream import MemoryMetrics
 from services import supervisor
 supervisor.STOP_GRACE_S = 1000.0
 scripts = dict(optimiser={WAITS_FOR_SIGTERM!r}, validator={WAITS_FOR_SIGTERM!r}, generator={generator!r})

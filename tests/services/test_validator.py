@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gptrec_rl.fleet import service
-from gptrec_rl.fleet.reporter import Reporter
+from gptrec_rl.store.manifest import DiskFullError
+from gptrec_rl.telemetry.reporter import Reporter
+from gptrec_rl.telemetry.stream import MemoryMetrics
 from gptrec_rl.transport.control import MemoryControl
-from gptrec_rl.transport.entry import DiskFullError
-from gptrec_rl.transport.metrics import MemoryMetrics
 from services import validator
 from services.validator import _score_the_last
 

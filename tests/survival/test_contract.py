@@ -13,7 +13,7 @@ import pytest
 from chaos.faults import FAULTS
 from chaos.fleet import OPTIMISER, ROLES, SUPERVISOR, Fleet
 from chaos.invariants import violations
-from gptrec_rl.transport.checkpoints import LEARNER, CheckpointStore
+from gptrec_rl.store.checkpoints import LEARNER, CheckpointStore
 
 pytestmark = pytest.mark.integration
 

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from chaos.fleet import Fleet
-from gptrec_rl.checkpoint import STORE
-from gptrec_rl.transport.checkpoints import CheckpointStore
+from gptrec_rl.store.checkpoints import CheckpointStore
+from gptrec_rl.store.trained_models import STORE
 from gptrec_rl.transport.embedded import EmbeddedRedis
 
 pytestmark = pytest.mark.integration

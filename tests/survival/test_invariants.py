@@ -13,11 +13,11 @@ import pytest
 import redis
 
 from chaos.invariants import violations
-from gptrec_rl.checkpoint import STORE
-from gptrec_rl.transport.checkpoints import CheckpointStore
+from gptrec_rl.store.checkpoints import CheckpointStore
+from gptrec_rl.store.manifest import Origin
+from gptrec_rl.store.trained_models import STORE
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.embedded import EmbeddedRedis
-from gptrec_rl.transport.entry import Origin
 
 pytestmark = pytest.mark.integration
 

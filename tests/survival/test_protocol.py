@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from gptrec_rl.transport.checkpoints import CheckpointStore
-from gptrec_rl.transport.entry import Entry, Origin
+from gptrec_rl.store.checkpoints import CheckpointStore
+from gptrec_rl.store.manifest import Entry, Origin
 
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from gptrec_rl.transport.checkpoints import CheckpointStore
-from gptrec_rl.transport.entry import CheckpointError, Origin
+from gptrec_rl.store.checkpoints import CheckpointStore
+from gptrec_rl.store.manifest import CheckpointError, Origin
 
 root, before_operation, action, what = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 token, step = (2, 3) if what == "state of a step done again" else (1, 4)

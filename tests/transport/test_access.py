@@ -16,13 +16,13 @@ from click.testing import CliRunner
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
 from gptrec_rl.data.sources.synthetic import generate
+from gptrec_rl.fleet.shared import redis_transport
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport import access
 from gptrec_rl.transport.access import acl_file, user_line
 from gptrec_rl.transport.cache import CacheLimits
 from gptrec_rl.transport.connection import RedisRefusedError, connect, connect_patiently
 from gptrec_rl.transport.embedded import find_server
-from gptrec_rl.transport.hub import redis_transport
 from gptrec_rl.transport.ids import RedisIds
 from gptrec_rl.transport.messages import RolloutBatch
 from gptrec_rl.transport.redis_cache import RedisCache

@@ -10,13 +10,13 @@ import pytest
 import redis
 
 from gptrec_rl.data import Histories
+from gptrec_rl.telemetry.stream import MetricRecord, RedisMetrics
 from gptrec_rl.transport.cache import CacheLimits, Head, Ledger
 from gptrec_rl.transport.connection import connect_patiently
 from gptrec_rl.transport.control import RedisControl, Wishes
 from gptrec_rl.transport.ids import RedisIds
 from gptrec_rl.transport.lease import RedisLease
 from gptrec_rl.transport.messages import RolloutBatch
-from gptrec_rl.transport.metrics import MetricRecord, RedisMetrics
 from gptrec_rl.transport.redis_cache import RedisCache
 
 pytestmark = pytest.mark.integration

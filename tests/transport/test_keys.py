@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 import redis
 
+from gptrec_rl.telemetry.stream import MetricRecord, RedisMetrics
 from gptrec_rl.transport.cache import CacheLimits
 from gptrec_rl.transport.control import RedisControl
 from gptrec_rl.transport.ids import RedisIds
 from gptrec_rl.transport.keys import KEPT_DAYS, LASTING, RunKeys, key
 from gptrec_rl.transport.lease import RedisLease
 from gptrec_rl.transport.messages import RolloutBatch
-from gptrec_rl.transport.metrics import MetricRecord, RedisMetrics
 from gptrec_rl.transport.redis_cache import RedisCache
 
 WEEK_MS = KEPT_DAYS * 24 * 3600 * 1000

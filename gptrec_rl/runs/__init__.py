@@ -1,0 +1,1 @@
+"""What a user does, as plain functions over run folders: train, pretrain, tune, reproduce, recommend."""
