@@ -25,10 +25,10 @@ from gptrec_rl.decoding.next_k import generate
 from gptrec_rl.evaluation import evaluate
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.learning.learner import Learner
+from gptrec_rl.learning.rollout import Rollout
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.precision import has_bf16
 from gptrec_rl.store.trained_models import load_policy
-from gptrec_rl.transport.messages import RolloutBatch
 
 N_HISTORIES, N_LISTS = 16, 8
 OUTLIER = 0.1
@@ -144,7 +144,7 @@ def errors(policy: GPTRec, histories: Histories, precision: Precision) -> dict[s
     }
 
 
-def sampled(policy: GPTRec, histories: Histories, n_lists: int, precision: Precision) -> RolloutBatch:
+def sampled(policy: GPTRec, histories: Histories, n_lists: int, precision: Precision) -> Rollout:
     """Return a rollout whose lists come from the policy, as a generator makes it, with random rewards."""
     k = policy.slate_length
     written = generate(policy, histories, k, n_lists, generator=torch.Generator().manual_seed(0), precision=precision)

@@ -220,7 +220,7 @@ def _messages(split: Split, run_id: str) -> Sequence[bytes]:
         for seed in range(N_BATCHES)
     )
     return [
-        encode(replace(batch, run_id=run_id, token=1, rewards={**batch.rewards, "ild": batch.rewards["ndcg"]}))
+        encode(work.batch_of(replace(batch, rewards={**batch.rewards, "ild": batch.rewards["ndcg"]}), run_id, token=1))
         for batch in batches
     ]
 

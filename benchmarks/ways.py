@@ -21,9 +21,9 @@ from gptrec_rl.evaluation import evaluate
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.learning.learner import Learner
 from gptrec_rl.learning.pretraining import Pretraining
+from gptrec_rl.learning.rollout import Rollout
 from gptrec_rl.models.markov import MarkovChain
 from gptrec_rl.models.precision import keep_memory
-from gptrec_rl.transport.messages import RolloutBatch
 
 CACHED_BATCH = 64
 STAGE_1_STEPS = 5
@@ -115,7 +115,7 @@ def _full_test_histories(split: Split) -> list[Histories]:
     return [histories.take(np.array([user])) for user in np.flatnonzero(histories.lengths >= work.N)]
 
 
-def update(rollout: RolloutBatch, n_items: int = work.N_ITEMS, model: ModelConfig = work.MODEL) -> Callable[[], float]:
+def update(rollout: Rollout, n_items: int = work.N_ITEMS, model: ModelConfig = work.MODEL) -> Callable[[], float]:
     """Learn from a batch: one gradient step of policy and value model."""
     keep_memory()
     learner = Learner(work.policy(n_items, model), parse_goal("ndcg=1"), PpoConfig(passes=1, baseline="value"))
@@ -127,7 +127,7 @@ def update(rollout: RolloutBatch, n_items: int = work.N_ITEMS, model: ModelConfi
     return run
 
 
-def plain_update(rollout: RolloutBatch) -> Callable[[], float]:
+def plain_update(rollout: Rollout) -> Callable[[], float]:
     """Learn from the same batch the plain way."""
     keep_memory()
     learner, flat = plain.Ppo(plain.network(work.N_ITEMS), work.N), flattened(rollout)
@@ -139,7 +139,7 @@ def plain_update(rollout: RolloutBatch) -> Callable[[], float]:
     return run
 
 
-def flattened(rollout: RolloutBatch) -> plain.Rollout:
+def flattened(rollout: Rollout) -> plain.Rollout:
     """Give each list its own copy of its history."""
     n_lists, k = rollout.slates.shape[1:]
     return plain.Rollout(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from gptrec_rl.config import ModelConfig
 from gptrec_rl.data import Histories, Interactions, Split
 from gptrec_rl.data.sources import synthetic
 from gptrec_rl.learning.examples import draw_cuts
+from gptrec_rl.learning.rollout import Rollout
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.store.trained_models import load_policy
 from gptrec_rl.transport.messages import RolloutBatch
@@ -70,27 +72,34 @@ def trained_policy(data: Path | None, student: Path | None, split: Split) -> tup
     return load_policy(student, split.catalogue), "trained student"
 
 
-def rollout(histories: Histories, n_lists: int, n_items: int = N_ITEMS, k: int = K, seed: int = 0) -> RolloutBatch:
+def rollout(histories: Histories, n_lists: int, n_items: int = N_ITEMS, k: int = K, seed: int = 0) -> Rollout:
     """Make G random lists a history, as probable as any, with random rewards `ndcg`: what they hold costs no time."""
     rng = np.random.default_rng(seed)
     slates = np.zeros((len(histories), n_lists, k), dtype=np.int32)
     for row, history in enumerate(histories):
         left = np.setdiff1d(np.arange(1, n_items + 1), history)
         slates[row] = [rng.choice(left, k, replace=False) for _ in range(n_lists)]
-    return RolloutBatch(
-        run_id="benchmark",
-        generator_id=0,
-        sequence_number=0,
-        token=0,
-        policy_version=0,
-        learner_step=0,
+    return Rollout(
         temperature=1.0,
-        created_at=0.0,
-        catalogue_hash="",
-        split_hash="",
         histories=histories,
         ground_truth=slates[:, 0, 0].astype(np.int64),
         slates=slates,
         log_probs=np.full(slates.shape, -np.log(n_items), dtype=np.float32),
         rewards={"ndcg": rng.random(slates.shape, dtype=np.float32)},
+    )
+
+
+def batch_of(rollout: Rollout, run_id: str = "benchmark", token: int = 0) -> RolloutBatch:
+    """Make the batch that a generator would send of a rollout."""
+    return RolloutBatch(
+        **{field.name: getattr(rollout, field.name) for field in fields(rollout)},
+        run_id=run_id,
+        generator_id=0,
+        sequence_number=0,
+        token=token,
+        policy_version=0,
+        learner_step=0,
+        created_at=0.0,
+        catalogue_hash="",
+        split_hash="",
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.work import rollout
+from benchmarks.work import batch_of, rollout
 from fuzzing.learner_states import learner_state_readers
 from gptrec_rl.config import ModelConfig, TuneConfig
 from gptrec_rl.config_files import write_config
@@ -72,7 +72,9 @@ def names() -> list[str]:
 
 def targets(folder: Path) -> list[Target]:
     """Make all targets; those that read files write them into this folder."""
-    batches = [rollout(Histories.of(histories), 2, n_items=50, k=3) for histories in ([[5, 6, 7], [], [9]], [[1]])]
+    batches = [
+        batch_of(rollout(Histories.of(histories), 2, n_items=50, k=3)) for histories in ([[5, 6, 7], [], [9]], [[1]])
+    ]
     messages = tuple(encode(batch) for batch in batches)
     record = MetricRecord("optimiser", 0, 1, 20, 1.7e9, {"reward/mean": 0.5, "val/ndcg@10": float("nan")})
     policy = _policy_files()

@@ -23,7 +23,7 @@ from gptrec_rl.runs.models import ModelChoice
 
 if TYPE_CHECKING:
     from gptrec_rl.config import Precision
-    from gptrec_rl.models.recommender import Recommender, Strategy
+    from gptrec_rl.recommender import Recommender, Strategy
 
 Id = str | int
 """An id of the user's file, which is a text; a whole number stands for its text."""
@@ -92,7 +92,7 @@ class Model:
         return np.array([self.split.catalogue.internal(_text(item)) for item in ids], dtype=np.int32)
 
     def _lists(self, histories: Histories, names: np.ndarray, k: int, allowed: Iterable[Id] | None) -> pd.DataFrame:
-        from gptrec_rl.models.recommender import batches
+        from gptrec_rl.recommender import batches
 
         may = None
         if allowed is not None:

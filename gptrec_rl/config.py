@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from gptrec_rl.data.split import SPLIT_SEED
-from gptrec_rl.kinds import BUILT_IN
+
+BUILT_IN = ("markov", "popularity")
+"""Models that need no training; a folder names any other."""
 
 Precision = Literal["auto", "bf16", "fp32"]
 Correction = Literal["clip", "truncated", "vtrace", "decoupled"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -15,8 +14,8 @@ from gptrec_rl import metrics
 from gptrec_rl.data import Cases, Histories, Split
 from gptrec_rl.data.histories import locked
 from gptrec_rl.errors import InputError
-from gptrec_rl.models.popularity import PopularityRecommender
-from gptrec_rl.models.recommender import Recommender, batches
+from gptrec_rl.models.markov import PopularityRecommender
+from gptrec_rl.recommender import Recommender, batches
 
 Progress = Callable[[int, int], None]
 
@@ -231,20 +230,3 @@ def _measured(name: str, lists: metrics.Lists) -> np.ndarray | float:
     """Measure what a name such as `NDCG@10` says."""
     definition, _, k = name.partition("@")
     return metrics.DEFINITIONS[definition].measure(lists, int(k))
-
-
-def write_per_user(table: EvaluationTable, path: Path) -> None:
-    """Write one row a user, `user` (external id) and the metrics, as CSV or Parquet by the path's suffix.
-
-    Raises:
-        InputError: the suffix is neither .csv nor .parquet.
-    """
-    import pandas as pd
-
-    from gptrec_rl.runs.lists import TableWriter
-
-    frame = pd.DataFrame({"user": table.user_ids, **table.per_user})
-    if path.suffix.lower() not in (".csv", ".parquet"):
-        raise InputError(f"per-user file {path} has suffix {path.suffix!r}; name it .csv or .parquet")
-    with TableWriter(path) as out:
-        out.write(frame)

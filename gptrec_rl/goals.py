@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from gptrec_rl.errors import InputError, nearest
 from gptrec_rl.rewards import Reward, place_on_last
 
 if TYPE_CHECKING:
-    from gptrec_rl.models.recommender import ScoringRecommender
+    from gptrec_rl.recommender import ScoringRecommender
 
 SHIPPED = ("ndcg", "ild", "pcount", "calibration", "expected_ndcg")
 FROM_GENRES = ("ild", "calibration")
@@ -95,41 +94,37 @@ def _weight(name: str, value: str) -> float:
     return weight
 
 
-def build_rewards(names: Goal | Iterable[str], split: Split, reward_model: str | None = None) -> dict[str, Reward]:
+def build_rewards(
+    names: Goal | Iterable[str], split: Split, open_scorer: Callable[[], ScoringRecommender] | None = None
+) -> dict[str, Reward]:
     """Find the function behind each name.
 
     Args:
         names: a goal, or names as in `Goal.weights`.
         split: where PCOUNT's frequencies come from, and the catalogue whose genres ILD and calibration need.
-        reward_model: folder of the trained model that `expected_ndcg` asks.
+        open_scorer: returns the trained model that `expected_ndcg` asks; called if that is among the names.
 
     Raises:
         InputError: a name is unknown or can't be imported, an item lacks the genres that a reward needs, or there is no
             reward model where one is needed.
     """
-    return {name: _build(name, split, reward_model) for name in (names.weights if isinstance(names, Goal) else names)}
+    return {name: _build(name, split, open_scorer) for name in (names.weights if isinstance(names, Goal) else names)}
 
 
-def _build(name: str, split: Split, reward_model: str | None) -> Reward:
+def _build(name: str, split: Split, open_scorer: Callable[[], ScoringRecommender] | None) -> Reward:
     if ":" in name:
         return _import(name)
     if _known(name) in FROM_GENRES:
         split.catalogue.require_genres()
     if name == "expected_ndcg":
-        return shipped.ExpectedNdcg(_reward_model(reward_model, split))
+        if open_scorer is None:
+            raise InputError(
+                "the reward expected_ndcg asks a trained model, and none is given; name its folder with --reward-model"
+            )
+        return shipped.ExpectedNdcg(open_scorer())
     if name == "pcount":
         return shipped.PCount(split.frequencies)
     return {"ndcg": shipped.ndcg, "ild": shipped.ild, "calibration": shipped.calibration}[name]
-
-
-def _reward_model(folder: str | None, split: Split) -> ScoringRecommender:
-    from gptrec_rl.store.trained_models import load_model
-
-    if folder is None:
-        raise InputError(
-            "the reward expected_ndcg asks a trained model, and none is given; name its folder with --reward-model"
-        )
-    return cast("ScoringRecommender", load_model(Path(folder), split.catalogue).recommender("top-k"))
 
 
 def _import(name: str) -> Reward:

@@ -16,7 +16,7 @@ from scipy.special import entr, softmax
 from gptrec_rl.data import Catalogue, Histories
 from gptrec_rl.data.histories import item_numbers
 from gptrec_rl.metrics import discounts, genre_directions
-from gptrec_rl.models.recommender import ScoringRecommender
+from gptrec_rl.recommender import ScoringRecommender
 
 Reward = Callable[[np.ndarray, np.ndarray, Histories, Catalogue], np.ndarray]
 

@@ -25,7 +25,7 @@ from gptrec_rl.data import Interactions, Split
 from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.data.sources.table import read_table
 from gptrec_rl.errors import InputError
-from gptrec_rl.goals import build_rewards, parse_goal
+from gptrec_rl.fleet.rewards import rewards_of
 from gptrec_rl.runs.inputs import LOG, file_hash, record_inputs, recorded_inputs, require_same_inputs
 from gptrec_rl.runs.run_folder import CONFIG, Run, prepare_run, stored_settings
 from gptrec_rl.stops import exit_code_of, signals_raise
@@ -155,7 +155,7 @@ def _config(tuned: Path, settings: list[Change], is_built_in: bool) -> TuneConfi
     base = {**(TUNING if is_built_in else {}), **({"run_id": before["run_id"]} if before else {})}
     config = read_config(TuneConfig, None, settings, base)
     split = Split.leave_one_out(Interactions.load(Path(config.data)), config.split.validation_users, config.split.seed)
-    build_rewards(parse_goal(config.goal), split, config.reward_model)
+    rewards_of(config, split)
     return config
 
 

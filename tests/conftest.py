@@ -108,8 +108,7 @@ def make_network() -> Callable[..., Network]:
 
     from gptrec_rl.config import TransformerConfig
     from gptrec_rl.models.bert4rec import Bert4Rec
-    from gptrec_rl.models.sasrec import SASRec
-    from gptrec_rl.models.shifting import GPTRecShifting
+    from gptrec_rl.models.next_item import GPTRecShifting, SASRec
 
     kinds: dict[str, type[SASRec | GPTRecShifting | Bert4Rec]] = {
         "sasrec": SASRec,

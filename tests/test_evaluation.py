@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gptrec_rl import metrics
+from gptrec_rl import metrics, recommender
 from gptrec_rl.data import Cases, Catalogue, Histories, Interactions, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable, count_invalid, evaluate, write_per_user
-from gptrec_rl.models import recommender
-from gptrec_rl.models.popularity import PopularityRecommender
-from gptrec_rl.models.recommender import HistoriesLike, Slates
+from gptrec_rl.models.markov import PopularityRecommender
+from gptrec_rl.recommender import HistoriesLike, Slates
 
 
 class Scripted:

@@ -14,9 +14,7 @@ from gptrec_rl.data import Split
 from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.evaluation import EvaluationTable, evaluate
 from gptrec_rl.experiments.config import Rerank, Train
-from gptrec_rl.kinds import KINDS, Kind
-from gptrec_rl.learning.next_item import NextItemTraining
-from gptrec_rl.learning.recipes import training_of
+from gptrec_rl.kinds import KINDS, NextItemKind, recommender_of, training_of
 from gptrec_rl.metrics import DEFINITIONS, Definition, Lists, beyond_at
 from gptrec_rl.models.markov import MarkovChain
 from gptrec_rl.models.next_item import NextItemTransformer
@@ -30,7 +28,7 @@ class Narrow(NextItemTransformer):
     KINDS = ("narrow",)
 
     @classmethod
-    def create(cls, n_items: int, sizes: TransformerConfig) -> Narrow:
+    def create(cls, n_items: int, sizes: TransformerConfig, dropout: float = 0.0) -> Narrow:
         return cls.initialised(
             n_items, sizes, sizes.history_length + 1, activation_function="relu", recommender="narrow"
         )
@@ -40,8 +38,9 @@ class NarrowConfig(NextItemConfig):
     model: TransformerConfig = TransformerConfig(n_layers=1, n_heads=1, width=8, history_length=5)
 
 
-def training(config: NarrowConfig, split: Split) -> NextItemTraining:
-    return NextItemTraining(Narrow.create(split.catalogue.n_items, config.model), split, config)
+class NarrowKind(NextItemKind):
+    network = Narrow
+    config = NarrowConfig
 
 
 def worst(candidates: Candidates, popularity: np.ndarray, weight: float, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -62,9 +61,7 @@ def evaluated(split: Split) -> EvaluationTable:
 
 
 def test_a_model_is_trained_saved_and_read(split: Split, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(
-        KINDS, "narrow", Kind(*(f"{__name__}:{name}" for name in ("Narrow", "NarrowConfig", "training")))
-    )
+    monkeypatch.setitem(KINDS, "narrow", NarrowKind())
     assert Train(model="narrow").model == "narrow"
     torch.manual_seed(0)
     trained = training_of(NarrowConfig(max_steps=2, batch_size=8), split)
@@ -73,7 +70,7 @@ def test_a_model_is_trained_saved_and_read(split: Split, monkeypatch: pytest.Mon
     write_folder(tmp_path, files, step=2, catalogue_hash=split.catalogue.hash, split_hash=split.hash, config={})
     read = load_model(tmp_path, split.catalogue)
     assert type(read) is Narrow
-    lists = [model.recommender().recommend(split.test.histories, 3).items for model in (trained.network, read)]
+    lists = [recommender_of(model).recommend(split.test.histories, 3).items for model in (trained.network, read)]
     assert np.array_equal(*lists)
 
 

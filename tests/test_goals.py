@@ -17,9 +17,10 @@ from gptrec_rl import rewards
 from gptrec_rl.data import Catalogue, Histories, Interactions, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.goals import SHIPPED, Goal, build_rewards, compute_rewards, parse_goal, parse_sweep, weighted_sum
+from gptrec_rl.kinds import recommender_of
 from gptrec_rl.models.network import Network
 from gptrec_rl.rewards import Reward
-from gptrec_rl.store.trained_models import save_policy
+from gptrec_rl.store.trained_models import load_scorer, save_policy
 
 SLATES = np.array([[[1, 2], [2, 3]], [[3, 1], [1, 3]], [[2, 1], [3, 2]]])  # B = 3, G = 2, K = 2
 TRUTH = np.array([2, 3, 1])
@@ -105,9 +106,9 @@ def test_expected_ndcg_asks_the_reward_model(
     model = make_network("sasrec", n_items=split.catalogue.n_items)
     origin = {"catalogue_hash": split.catalogue.hash, "split_hash": split.hash, "config": {}}
     save_policy(tmp_path / "model", model.to_files(), step=1, **origin)
-    reward = build_rewards(["expected_ndcg"], split, str(tmp_path))["expected_ndcg"]
+    reward = build_rewards(["expected_ndcg"], split, lambda: load_scorer(tmp_path, split.catalogue))["expected_ndcg"]
     histories, lists = Histories.of([[1], []]), np.array([[[2, 3], [3, 2]], [[1, 2], [2, 3]]])
-    scores = model.recommender("top-k").score(histories)
+    scores = recommender_of(model, "top-k").score(histories)
     shares = np.exp(scores)
     shares[0, 0] = 0  # the first history holds item 1
     shares /= shares.sum(axis=1, keepdims=True)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gptrec_rl.config import Precision
     from gptrec_rl.data import Cases, Split
     from gptrec_rl.evaluation import EvaluationTable
-    from gptrec_rl.models.recommender import Recommender, Strategy
+    from gptrec_rl.recommender import Recommender, Strategy
     from gptrec_rl.reporting import Row
 
 STRATEGY_NAMES: dict[Strategy, str] = {"next-k": "Next-K", "top-k": "Top-K"}
@@ -103,7 +103,7 @@ def evaluate(
     started = time.monotonic()
     let_threads_sleep()
     use_threads(threads)
-    from gptrec_rl.evaluation import write_per_user
+    from gptrec_rl.reporting.table_files import write_per_user
 
     for option, file in (("--json", json_file), ("--report", report)):
         if file is not None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gptrec_rl.data import Split
     from gptrec_rl.learning.pretraining import Pretraining
     from gptrec_rl.models.gptrec import GPTRec
-    from gptrec_rl.models.recommender import ScoringRecommender, Strategy
+    from gptrec_rl.recommender import ScoringRecommender, Strategy
 
 
 @click.command()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from gptrec_rl.config import Precision
     from gptrec_rl.data import Catalogue, Interactions
-    from gptrec_rl.models.recommender import Recommender, Strategy
+    from gptrec_rl.recommender import Recommender, Strategy
 
 N_SHOWN = 5
 
@@ -204,8 +204,9 @@ def _write_all(
     """
     from tqdm import tqdm
 
-    from gptrec_rl.models.recommender import batches
-    from gptrec_rl.runs.lists import Lists, TableWriter
+    from gptrec_rl.recommender import batches
+    from gptrec_rl.reporting.table_files import TableWriter
+    from gptrec_rl.runs.lists import Lists
 
     lists = Lists(recommender, interactions.catalogue, k, allowed)
     n_users = interactions.n_users

@@ -16,7 +16,7 @@ from gptrec_rl.cli.options import (
     settings_of,
     threads_option,
 )
-from gptrec_rl.kinds import KINDS, part, trained_kinds
+from gptrec_rl.kinds import trained_kinds
 
 if TYPE_CHECKING:
     from gptrec_rl.config import TrainingConfig
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", type=click.Choice(trained_kinds()))
+@click.argument("model", type=click.Choice(list(trained_kinds())))
 @data_option
 @click.option("--run-dir", type=click.Path(path_type=Path), required=True, help="Gets the model and the log.")
 @click.option("--max-minutes", type=float, help="Time budget; the learning rate falls to 0 over it.")
@@ -53,7 +53,7 @@ def train(
     from gptrec_rl.runs.training import read_training_config, require_budget
 
     settings: list[Change] = [*settings_of(options), *overrides]
-    config = read_training_config(part(KINDS[model].config), run_dir, on_existing, config_file, settings)
+    config = read_training_config(trained_kinds()[model].config, run_dir, on_existing, config_file, settings)
     require_budget(config)
     train_model(data, run_dir, model, config, on_existing, threads, report)
 
@@ -68,7 +68,7 @@ def train_model(
     report: Path | None,
 ) -> Path:
     """Train one of `gptrec_rl.kinds` with a progress bar; return the model's folder."""
-    from gptrec_rl.learning.recipes import training_of
+    from gptrec_rl.kinds import training_of
     from gptrec_rl.runs.training import run_training
     from gptrec_rl.store.trained_models import MODEL
 

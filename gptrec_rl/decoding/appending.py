@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gptrec_rl.data import Histories
-from gptrec_rl.models.recommender import HistoriesLike, ScoringRecommender, Slates
+from gptrec_rl.recommender import HistoriesLike, ScoringRecommender, Slates
 
 
 class Appending:

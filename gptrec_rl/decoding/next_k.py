@@ -19,8 +19,8 @@ from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.grain import grain_of
 from gptrec_rl.models.precision import product_dtype
 from gptrec_rl.models.product import Product
-from gptrec_rl.models.recommender import HistoriesLike, Slates, candidates
 from gptrec_rl.models.sequence import parts_of
+from gptrec_rl.recommender import HistoriesLike, Slates, candidates
 
 BLOCK = 64
 """Sampling looks for an item among the sums of so many items, then among these."""

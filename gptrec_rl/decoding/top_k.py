@@ -11,8 +11,8 @@ from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.grain import grain_of
 from gptrec_rl.models.next_item import NextItemTransformer
 from gptrec_rl.models.precision import product_dtype
-from gptrec_rl.models.recommender import HistoriesLike, Slates, candidates, top_k
 from gptrec_rl.models.sequence import parts_of
+from gptrec_rl.recommender import HistoriesLike, Slates, candidates, top_k
 
 
 class TopK:

@@ -11,7 +11,7 @@ from gptrec_rl.config_files import merged
 from gptrec_rl.experiments.goal_values import is_measured
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.kinds import trained_kinds
-from gptrec_rl.models.recommender import Strategy
+from gptrec_rl.recommender import Strategy
 
 BuiltInModel = Literal["popularity", "markov"]
 BUILT_IN: tuple[BuiltInModel, ...] = ("popularity", "markov")

@@ -11,7 +11,7 @@ from gptrec_rl.config_files import read_config
 from gptrec_rl.errors import InputError, nearest
 from gptrec_rl.experiments.config import BUILT_IN, DatasetConfig, Pretrain, Rerank, RowConfig, Train, Tune
 from gptrec_rl.experiments.published import PUBLISHED, Published, read_published
-from gptrec_rl.kinds import KINDS, part
+from gptrec_rl.kinds import trained_kinds
 
 DATASET = "dataset.toml"
 
@@ -160,7 +160,7 @@ def _check_settings(row: RowConfig) -> None:
     """Read the training's settings under each budget, so that what is wrong shows before anything is trained."""
     match row.how:
         case Train(model=name):
-            kind: type[TrainingConfig] | type[TuneConfig] = part(KINDS[name].config)
+            kind: type[TrainingConfig] | type[TuneConfig] = trained_kinds()[name].config
         case Pretrain():
             kind = PretrainConfig
         case Tune():

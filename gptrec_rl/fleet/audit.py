@@ -16,7 +16,7 @@ from gptrec_rl.decoding.masking import chosen_log_probs
 from gptrec_rl.fleet.shared import Transport
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.recommender import candidates
+from gptrec_rl.recommender import candidates
 from gptrec_rl.store.manifest import CheckpointError
 from gptrec_rl.transport.messages import MessageError, RolloutBatch
 

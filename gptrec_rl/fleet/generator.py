@@ -13,8 +13,9 @@ import torch
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
 from gptrec_rl.decoding.next_k import Writer
+from gptrec_rl.fleet.rewards import rewards_of
 from gptrec_rl.fleet.shared import Transport
-from gptrec_rl.goals import build_rewards, compute_rewards, parse_goal
+from gptrec_rl.goals import compute_rewards
 from gptrec_rl.learning import state
 from gptrec_rl.learning.examples import draw_cuts
 from gptrec_rl.models.gptrec import GPTRec
@@ -47,7 +48,7 @@ class Generator:
         self._split = split
         self._config = config
         self._transport = transport
-        self._rewards = build_rewards(parse_goal(config.goal), split, config.reward_model)
+        self._rewards = rewards_of(config, split)
         self._identity = transport.ids.allocate("generator" if index is None else f"generator-{index}")
         index = MAX_GENERATORS + self._identity.id if index is None else index
         logger.info("generator-%d is generator %d of this run", index, self._identity.id)

@@ -12,10 +12,11 @@ from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Cases, Split
 from gptrec_rl.decoding.next_k import NextK
 from gptrec_rl.evaluation import lists_of, measure
+from gptrec_rl.fleet.rewards import rewards_of
 from gptrec_rl.fleet.shared import Transport
-from gptrec_rl.goals import build_rewards, compute_rewards, parse_goal, weighted_sum
+from gptrec_rl.goals import compute_rewards, parse_goal, weighted_sum
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.recommender import batches
+from gptrec_rl.recommender import batches
 from gptrec_rl.store.checkpoints import FIRST_VERSION
 from gptrec_rl.store.manifest import CheckpointError, Entry
 from gptrec_rl.telemetry import names
@@ -40,7 +41,7 @@ class Validator:
         self._config = config
         self._transport = transport
         self._goal = parse_goal(config.goal)
-        self._rewards = build_rewards(self._goal, split, config.reward_model)
+        self._rewards = rewards_of(config, split)
         self._scored: Entry | None = None
         self._knows_the_start = False
         self.reporter = Reporter(transport.metrics, "validator", 0, every_s=config.fleet.heartbeat_s)

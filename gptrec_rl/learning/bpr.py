@@ -9,7 +9,7 @@ from gptrec_rl.config import BprConfig
 from gptrec_rl.data import Cases, Split
 from gptrec_rl.learning.training import Training
 from gptrec_rl.models.bpr import MatrixFactorization
-from gptrec_rl.models.recommender import batches, candidates
+from gptrec_rl.recommender import batches, candidates
 
 PAIRS_OF_LOSS = 10_000
 

@@ -16,12 +16,12 @@ from gptrec_rl.decoding.masking import chosen_log_probs, slate_log_probs
 from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.goals import Goal, weighted_sum
 from gptrec_rl.learning import corrections, gae, losses, state
+from gptrec_rl.learning.rollout import Rollout
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.precision import product_dtype
-from gptrec_rl.models.recommender import candidates
 from gptrec_rl.models.sequence import Sequences
 from gptrec_rl.models.value import ValueModel
-from gptrec_rl.transport.messages import RolloutBatch
+from gptrec_rl.recommender import candidates
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Learner:
                 self._value = ValueModel(student).eval()
             self._value_optimiser = self._adamw(self._value, config.value_learning_rate)
 
-    def update(self, rollout: RolloutBatch) -> UpdateStats:
+    def update(self, rollout: Rollout) -> UpdateStats:
         """Take `passes` gradient steps on a batch and count one learner step.
 
         A pass whose loss is not finite changes nothing and is counted. Where every advantage is 0 and no other term of
@@ -181,7 +181,7 @@ class Learner:
             f"{what} at step {self.step}; resume from the last learner state with a smaller ppo.policy_learning_rate"
         )
 
-    def _laid_out(self, rollout: RolloutBatch) -> _Batch:
+    def _laid_out(self, rollout: Rollout) -> _Batch:
         """Sort a batch by length of history and put it on the device; masks follow from the whole histories."""
         policy = self.policy
         if rollout.slates.shape[2] > policy.slate_length:

@@ -19,8 +19,8 @@ from gptrec_rl.learning.training import AdamTraining
 from gptrec_rl.metrics import ndcg
 from gptrec_rl.models.grain import grain_of
 from gptrec_rl.models.next_item import NextItemTransformer
-from gptrec_rl.models.recommender import ScoringRecommender
 from gptrec_rl.models.sequence import PADDING, parts_of
+from gptrec_rl.recommender import ScoringRecommender
 
 VALIDATED = 10
 """Items of the lists that a model is validated by."""

@@ -15,8 +15,8 @@ from gptrec_rl.learning.examples import draw_cuts
 from gptrec_rl.learning.training import AdamTraining
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.grain import grain_of
-from gptrec_rl.models.recommender import Recommender, candidates
 from gptrec_rl.models.sequence import parts_of
+from gptrec_rl.recommender import Recommender, candidates
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from gptrec_rl.errors import InputError
 from gptrec_rl.models.grain import grain_of
 from gptrec_rl.models.network import CONFIG_FILE, WEIGHTS_FILE, Network, require_weights
 from gptrec_rl.models.precision import product_dtype
-from gptrec_rl.models.recommender import HistoriesLike, Recommender, Slates, Strategy, candidates, top_k
 from gptrec_rl.models.sequence import PADDING, WIDTH_STEP, parts_of
+from gptrec_rl.recommender import HistoriesLike, Slates, candidates, top_k
 
 if TYPE_CHECKING:
     from transformers import BertForMaskedLM
@@ -113,13 +113,6 @@ class Bert4Rec(Network):
         predictions = self.network.cls.predictions
         weights = torch.cat([predictions.decoder.weight, predictions.bias[:, None]], dim=1)
         return weights[1 : self.n_items + 1]
-
-    def recommender(self, strategy: Strategy | None = None, precision: Precision = "auto") -> Recommender:
-        """Return the model with Top-K, its own, or with Next-K by appending each item to the history."""
-        from gptrec_rl.decoding import Appending
-
-        scorer = MaskScorer(self, precision)
-        return Appending(scorer) if strategy == "next-k" else scorer
 
     def to_files(self) -> dict[str, bytes]:
         """Return config.json and model.safetensors as `BertForMaskedLM.from_pretrained` reads them."""

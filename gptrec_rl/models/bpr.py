@@ -14,11 +14,10 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 from torch.nn import functional
 
-from gptrec_rl.config import Precision
 from gptrec_rl.data import Histories, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.network import CONFIG_FILE, WEIGHTS_FILE, Network, require_weights
-from gptrec_rl.models.recommender import HistoriesLike, Recommender, Slates, Strategy, candidates, top_k
+from gptrec_rl.recommender import HistoriesLike, Slates, candidates, top_k
 
 
 class MatrixFactorization(Network):
@@ -91,12 +90,6 @@ class MatrixFactorization(Network):
         factors = (means - self.frequencies @ self.item_factors) * has_items[:, None]
         factors[:, -1] = 1.0
         return factors
-
-    def recommender(self, strategy: Strategy | None = None, precision: Precision = "auto") -> Recommender:
-        """Return the model with Top-K, its own, or with Next-K by appending to the history; always in fp32."""
-        from gptrec_rl.decoding import Appending
-
-        return Appending(self) if strategy == "next-k" else self
 
     def to_files(self) -> dict[str, bytes]:
         """Return config.json and model.safetensors."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from gptrec_rl.config import ModelConfig, Precision
+from gptrec_rl.config import ModelConfig
 from gptrec_rl.data import Histories
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.gpt2 import Gpt2
 from gptrec_rl.models.item_transformer import ItemTransformer
-from gptrec_rl.models.recommender import Recommender, Strategy
 from gptrec_rl.models.sequence import Sequences, lay_out
 
 
@@ -69,12 +68,6 @@ class GPTRec(ItemTransformer):
         """Return position ids of a list's items start..stop-1, counted from 0, [stop - start] int64 (Appendix B)."""
         first = self.history_length + 1
         return torch.arange(first + start, first + stop, device=self.device)
-
-    def recommender(self, strategy: Strategy | None = None, precision: Precision = "auto") -> Recommender:
-        """Return the policy with Next-K, its own, or with Top-K."""
-        from gptrec_rl.decoding import NextK, TopK
-
-        return TopK(self, precision) if strategy == "top-k" else NextK(self, precision)
 
     def slate_logits(
         self, histories: Histories, slates: torch.Tensor, dtype: torch.dtype = torch.float32

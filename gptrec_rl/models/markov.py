@@ -1,4 +1,4 @@
-"""The Markov chain of section 4.6: counts of which item follows which, one table per distance; the first teacher."""
+"""Models that count: popularity, and the Markov chain of section 4.6, the first teacher."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from gptrec_rl.data import Histories, Split
-from gptrec_rl.models.recommender import HistoriesLike, Slates, candidates, top_k
+from gptrec_rl.recommender import HistoriesLike, Slates, candidates, require_room, top_k
 
 MAX_DISTANCE = 50
 DISCOUNT = 0.6
@@ -14,7 +14,9 @@ SMOOTHING = 0.1
 
 
 class MarkovChain:
-    """Scores item i for history h by sum_j DISCOUNT^j log p_j(i | h_(T-j+1)), j = 1..50 (section 4.6).
+    """Counts of which item follows which, one table a distance.
+
+    It scores item i for history h by sum_j DISCOUNT^j log p_j(i | h_(T-j+1)), j = 1..50 (section 4.6).
 
     p_j(i | s) = (count of i at distance j after s + 0.1) / count(s). The counts are sparse, so what is stored is the
     correction log(count + 0.1) - log 0.1 where the count isn't 0. An item never seen in training contributes nothing;
@@ -80,3 +82,36 @@ def _transitions(training: Histories, distance: int, n_items: int) -> sparse.csr
     targets = training.values[distance:][together] - 1
     ones = np.ones(len(sources), dtype=np.float32)
     return sparse.coo_matrix((ones, (sources, targets)), shape=(n_items, n_items)).tocsr()
+
+
+class PopularityRecommender:
+    """Ranks items by their share of the training interactions: everybody gets the most frequent ones."""
+
+    def __init__(self, split: Split) -> None:
+        self._scores = split.frequencies.astype(np.float32)
+        self._ranking = np.argsort(-self._scores, kind="stable")  # item - 1, equal ones by the smaller number
+
+    def score(self, histories: HistoriesLike) -> np.ndarray:
+        """Return the training frequencies for each history, [B, I] float32, each row summing to 1."""
+        return np.tile(self._scores, (len(Histories.of(histories, len(self._scores))), 1))
+
+    def recommend(self, histories: HistoriesLike, k: int, allowed: np.ndarray | None = None) -> Slates:
+        """Recommend the K most frequent items that are not in the history; see `Recommender`."""
+        n_items = len(self._scores)
+        histories = Histories.of(histories, n_items)
+        if allowed is not None and np.ndim(allowed) == 2:
+            return top_k(self.score(histories), candidates(histories, n_items, k, allowed), k)
+        ranking = self._ranking
+        if allowed is not None:
+            candidates(Histories.of([]), n_items, k, allowed)  # whether it is what it should be
+            ranking = ranking[allowed[ranking]]
+        # The first K + T of the ranking have K that a history of T items doesn't hold.
+        ranking = ranking[: k + int(histories.lengths.max(initial=0))]
+        places = np.full(n_items, -1)
+        places[ranking] = np.arange(len(ranking))
+        seen = np.zeros((len(histories), len(ranking) + 1), dtype=bool)  # the last column is all that ranks lower
+        seen[np.repeat(np.arange(len(histories)), histories.lengths), places[histories.values - 1]] = True
+        seen = seen[:, :-1]
+        require_room((~seen).sum(axis=1), n_items, k)
+        best = ranking[np.argsort(seen, axis=1, kind="stable")[:, :k]]  # [B, K]
+        return Slates(best + 1, self._scores[best])

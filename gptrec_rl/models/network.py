@@ -9,9 +9,6 @@ from typing import Self
 import torch
 from torch import nn
 
-from gptrec_rl.config import Precision
-from gptrec_rl.models.recommender import Recommender, Strategy
-
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
@@ -37,10 +34,6 @@ class Network(nn.Module, ABC):
         Raises:
             InputError: the files are not those of such a model.
         """
-
-    @abstractmethod
-    def recommender(self, strategy: Strategy | None = None, precision: Precision = "auto") -> Recommender:
-        """Return the model as one that recommends by a strategy; None: the one that it is trained for."""
 
     @property
     def device(self) -> torch.device:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from gptrec_rl.config import Precision
+from gptrec_rl.config import TransformerConfig
 from gptrec_rl.data import Histories
 from gptrec_rl.models.item_transformer import ItemTransformer
-from gptrec_rl.models.recommender import Recommender, Strategy
 from gptrec_rl.models.sequence import Sequences, lay_out
 
 
@@ -21,9 +20,52 @@ class NextItemTransformer(ItemTransformer):
         start = self.n_items + 1
         return lay_out(histories, self.history_length, start, self.device, starts_with_marker=True)
 
-    def recommender(self, strategy: Strategy | None = None, precision: Precision = "auto") -> Recommender:
-        """Return the model with Top-K, its own, or with Next-K by appending each item to the history."""
-        from gptrec_rl.decoding import Appending, TopK
 
-        scorer = TopK(self, precision)
-        return Appending(scorer) if strategy == "next-k" else scorer
+class SASRec(NextItemTransformer):
+    """SASRec (Kang and McAuley, 2018): the causal Transformer whose next-item scores are learned against negatives.
+
+    The blocks normalise their input, the feed-forward network is as wide as the model and has a ReLU, items have the
+    same embeddings as input and output: a GPT-2 of that shape. Which loss it learns by is a setting of its training;
+    with the softmax over all items, or gSASRec's generalised binary cross-entropy, it is one of the strongest models
+    there are.
+    """
+
+    KINDS = ("sasrec",)
+
+    @classmethod
+    def create(cls, n_items: int, sizes: TransformerConfig, dropout: float = 0.0) -> SASRec:
+        """Make an untrained model from torch's current random state; attention itself has no dropout."""
+        return cls.initialised(
+            n_items,
+            sizes,
+            sizes.history_length + 1,
+            n_inner=sizes.width,
+            activation_function="relu",
+            resid_pdrop=dropout,
+            embd_pdrop=dropout,
+            attn_pdrop=0.0,
+            recommender="sasrec",
+        )
+
+
+class GPTRecShifting(NextItemTransformer):
+    """GPTRec-Shifting (section 4.5): the policy's GPT-2, trained as Top-K models are, on sequences shifted by one.
+
+    It tells what of GPTRec's results is due to the architecture, and what to the two stages.
+    """
+
+    KINDS = ("shifting",)
+
+    @classmethod
+    def create(cls, n_items: int, sizes: TransformerConfig, dropout: float = 0.0) -> GPTRecShifting:
+        """Make an untrained model from torch's current random state; attention itself has no dropout."""
+        return cls.initialised(
+            n_items,
+            sizes,
+            sizes.history_length + 1,
+            activation_function="gelu",
+            resid_pdrop=dropout,
+            embd_pdrop=dropout,
+            attn_pdrop=0.0,
+            recommender="shifting",
+        )

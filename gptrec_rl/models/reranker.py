@@ -14,7 +14,7 @@ from gptrec_rl.config import RerankConfig
 from gptrec_rl.data import Histories, Split
 from gptrec_rl.data.histories import locked
 from gptrec_rl.errors import InputError
-from gptrec_rl.models.recommender import HistoriesLike, ScoringRecommender, Slates, candidates
+from gptrec_rl.recommender import HistoriesLike, ScoringRecommender, Slates, candidates
 from gptrec_rl.rerank import Candidates
 
 

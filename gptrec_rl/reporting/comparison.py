@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gptrec_rl.data import Split
 from gptrec_rl.evaluation import evaluate
-from gptrec_rl.models.recommender import Recommender
+from gptrec_rl.recommender import Recommender
 from gptrec_rl.reporting.figures import trade_off
 from gptrec_rl.reporting.tables import Row, text_table
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptrec_rl.errors import InputError
-from gptrec_rl.kinds import BUILT_IN
+from gptrec_rl.kinds import BUILT_IN, recommender_of
 
 if TYPE_CHECKING:
     from gptrec_rl.config import Precision
     from gptrec_rl.data import Split
-    from gptrec_rl.models.recommender import Recommender, Strategy
+    from gptrec_rl.recommender import Recommender, Strategy
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,12 @@ class ModelChoice:
         Raises:
             InputError: there is no such model, it is damaged, or it was trained on another catalogue.
         """
-        if self.place == "markov":
-            from gptrec_rl.models.markov import MarkovChain
-
-            return MarkovChain(split)
-        if self.place == "popularity":
-            from gptrec_rl.models.popularity import PopularityRecommender
-
-            return PopularityRecommender(split)
+        if not self.is_trained:
+            return BUILT_IN[self.place](split)
         from gptrec_rl.models.precision import best_device
         from gptrec_rl.store.trained_models import load_model
 
-        return load_model(self._folder, split.catalogue).to(best_device()).recommender(strategy, precision)
+        return recommender_of(load_model(self._folder, split.catalogue).to(best_device()), strategy, precision)
 
     def trained_on(self, split: Split) -> bool:
         """Tell whether the model is of exactly this split; a built-in one always is."""

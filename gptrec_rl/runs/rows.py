@@ -23,9 +23,9 @@ from gptrec_rl.experiments.config import BuiltIn, Pretrain, Rerank, RowConfig, T
 from gptrec_rl.experiments.goal_values import goal_value
 from gptrec_rl.experiments.results import Checked, Point, Result, per_user_file, point_of, sha256_of, write_result
 from gptrec_rl.experiments.study import Study
-from gptrec_rl.kinds import KINDS, part
+from gptrec_rl.kinds import trained_kinds
 from gptrec_rl.models.network import WEIGHTS_FILE
-from gptrec_rl.models.recommender import Recommender, ScoringRecommender
+from gptrec_rl.recommender import Recommender, ScoringRecommender
 from gptrec_rl.reporting.documents import machine_description
 from gptrec_rl.reporting.progress import ProgressBar
 from gptrec_rl.runs.models import ModelChoice
@@ -199,7 +199,7 @@ def _weights(place: str) -> str:
 def _train(study: Study, run_dir: Path, model: str, settings: Mapping[str, Any]) -> Trained:
     from gptrec_rl.cli.train import train_model
 
-    config = read_config(part(KINDS[model].config), None, base=settings)
+    config = read_config(trained_kinds()[model].config, None, base=settings)
     _require_same_settings(run_dir, config)
     train_model(study.data_file, run_dir, model, config, "resume", None, None)
     return _finished(run_dir, config)

@@ -19,10 +19,11 @@ from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import write_config
 from gptrec_rl.data import Interactions, Split
 from gptrec_rl.errors import InputError
+from gptrec_rl.fleet.rewards import rewards_of
 from gptrec_rl.fleet.shared import Transport, memory_transport, redis_transport
-from gptrec_rl.goals import build_rewards, compute_rewards, parse_goal
+from gptrec_rl.goals import compute_rewards, parse_goal
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.popularity import PopularityRecommender
+from gptrec_rl.models.markov import PopularityRecommender
 from gptrec_rl.rewards import Reward
 from gptrec_rl.runs.inputs import (
     inputs_of_split,
@@ -188,7 +189,7 @@ def prepare_run(
     require_claimable(folder, on_existing)
     interactions = Interactions.load(Path(config.data))
     split = Split.leave_one_out(interactions, config.split.validation_users, config.split.seed)
-    rewards = build_rewards(parse_goal(config.goal), split, config.reward_model)
+    rewards = rewards_of(config, split)
     _require_sense(config)
     resumes = on_existing == "resume" and (folder / CONFIG).exists()
     if resumes:

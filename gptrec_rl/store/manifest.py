@@ -17,10 +17,11 @@ from typing import Any
 
 from gptrec_rl.errors import InputError, LeaseError, StorageError
 from gptrec_rl.store.files import LocalStorage
-from gptrec_rl.transport.messages import MAX_INT
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+MAX_INT = 2**53
+"""Of tokens, versions and steps: what a double counts exactly, Redis' too."""
 MAX_MANIFEST_BYTES = 2**20
 MAX_FILE_BYTES = 2**36
 

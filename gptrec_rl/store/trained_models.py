@@ -10,9 +10,10 @@ from typing import Any
 
 from gptrec_rl.data import Catalogue
 from gptrec_rl.errors import InputError
-from gptrec_rl.kinds import KINDS, part
+from gptrec_rl.kinds import KINDS, scorer_of
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.network import CONFIG_FILE, Network
+from gptrec_rl.recommender import ScoringRecommender
 from gptrec_rl.store.checkpoints import CheckpointStore
 from gptrec_rl.store.manifest import MANIFEST, Entry, read_folder, write_folder
 
@@ -32,8 +33,7 @@ def load_model(path: Path, catalogue: Catalogue) -> Network:
     """
     entry, files = read_model(path)
     _require_catalogue(path, entry, catalogue)
-    network: Network = _class_of(path, files).from_files(files)
-    return network
+    return _class_of(path, files).from_files(files)
 
 
 def load_policy(path: Path, catalogue: Catalogue) -> GPTRec:
@@ -52,15 +52,18 @@ def load_policy(path: Path, catalogue: Catalogue) -> GPTRec:
     return model
 
 
+def load_scorer(path: Path, catalogue: Catalogue) -> ScoringRecommender:
+    """Load any trained model as one that scores; errors as in `load_model`."""
+    return scorer_of(load_model(path, catalogue))
+
+
 def _class_of(path: Path, files: Mapping[str, bytes]) -> type[Network]:
     try:
-        kind = KINDS[json.loads(files[CONFIG_FILE]).get("recommender", "gptrec")]
+        return KINDS[json.loads(files[CONFIG_FILE]).get("recommender", "gptrec")].network
     except (KeyError, ValueError, AttributeError, TypeError):
         raise InputError(
             f"{path} holds no model of a known kind ({', '.join(KINDS)}); train or fetch it again"
         ) from None
-    network: type[Network] = part(kind.network)
-    return network
 
 
 def _require_catalogue(path: Path, entry: Entry, catalogue: Catalogue) -> None:

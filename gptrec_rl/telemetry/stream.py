@@ -15,8 +15,10 @@ from typing import Any
 
 import redis
 
+from gptrec_rl.learning.rollout import MAX_NAME_LENGTH
+from gptrec_rl.store.manifest import MAX_INT
 from gptrec_rl.transport.keys import key
-from gptrec_rl.transport.messages import MAX_INT, MAX_NAME_LENGTH, MessageError, pack, unpack
+from gptrec_rl.transport.messages import MessageError, pack, unpack
 
 logger = logging.getLogger(__name__)
 

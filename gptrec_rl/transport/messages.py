@@ -18,24 +18,21 @@ import msgpack
 import numpy as np
 
 from gptrec_rl.data import Histories
+from gptrec_rl.learning.rollout import DTYPES, MAX_NAME_LENGTH, REWARD_DTYPE, Rollout
+from gptrec_rl.store.manifest import MAX_INT
 
 SCHEMA_VERSION = 1
 MAX_MESSAGE_BYTES = 64 * 2**20
-MAX_INT = 2**53  # Redis's Lua, which counts in doubles, is exact up to here
-MAX_NAME_LENGTH = 128
 MAX_MAP_LENGTH = 512
 MAX_CONTAINERS = 2048
 """Lists and maps in a message: without a bound each of its bytes could become an object of a hundred."""
 MAX_ERROR_LENGTH = 1000
 """Characters that are said of a message, which may hold anything and many of it."""
-LOG_PROB_TOLERANCE = 1e-4
 
 _HEADER = struct.Struct("<4sHI")  # magic, schema version, CRC-32 of the rest
 _MAGIC = b"GPRL"
 _INTS = ("generator_id", "sequence_number", "token", "policy_version", "learner_step")
 _NAMES = ("run_id", "catalogue_hash", "split_hash")
-_DTYPES = {"values": "<i4", "offsets": "<i8", "ground_truth": "<i8", "slates": "<i4", "log_probs": "<f4"}
-_REWARD_DTYPE = "<f4"
 
 
 class MessageError(ValueError):
@@ -45,11 +42,11 @@ class MessageError(ValueError):
         super().__init__(problem[:MAX_ERROR_LENGTH])
 
 
-@dataclass(frozen=True)
-class RolloutBatch:
-    """G sampled lists for each of B histories, with all that the optimiser needs to learn from them.
+@dataclass(frozen=True, kw_only=True)
+class RolloutBatch(Rollout):
+    """A rollout with what transport and fleet need to know of it: whose it is, of which policy and which data.
 
-    A batch that exists is consistent: construction checks shapes, types and ranges.
+    A batch that exists is consistent: construction checks it, once.
 
     Attributes:
         run_id: the run that it belongs to.
@@ -58,15 +55,9 @@ class RolloutBatch:
         token: fencing token of the optimiser that published the policy.
         policy_version: version of the policy that sampled the lists.
         learner_step: step at which that policy was published.
-        temperature: sampling temperature, > 0.
         created_at: seconds since the epoch.
         catalogue_hash: hash of the catalogue that the item numbers are from.
         split_hash: hash of the split that the histories are from.
-        histories: B whole, untruncated histories.
-        ground_truth: the item that followed each history, [B] int64.
-        slates: [B, G, K] int32, item numbers.
-        log_probs: log-probability of each item under the masked behaviour distribution, [B, G, K] float32, <= 0.
-        rewards: one unweighted [B, G, K] float32 a metric.
 
     Raises:
         MessageError: names the field and what is wrong with it.
@@ -78,19 +69,16 @@ class RolloutBatch:
     token: int
     policy_version: int
     learner_step: int
-    temperature: float
     created_at: float
     catalogue_hash: str
     split_hash: str
-    histories: Histories
-    ground_truth: np.ndarray
-    slates: np.ndarray
-    log_probs: np.ndarray
-    rewards: Mapping[str, np.ndarray]
 
     def __post_init__(self) -> None:
-        _check_scalars(self)
-        _check_arrays(self)
+        _check_envelope(self)
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise MessageError(str(error)) from None
 
 
 def encode(batch: RolloutBatch) -> bytes:
@@ -99,9 +87,9 @@ def encode(batch: RolloutBatch) -> bytes:
         field.name: getattr(batch, field.name) for field in fields(batch) if field.name not in ("histories", "rewards")
     }
     body |= {"values": batch.histories.values, "offsets": batch.histories.offsets}
-    for name, dtype in _DTYPES.items():
+    for name, dtype in DTYPES.items():
         body[name] = _pack_array(body[name], dtype)
-    body["rewards"] = {name: _pack_array(array, _REWARD_DTYPE) for name, array in batch.rewards.items()}
+    body["rewards"] = {name: _pack_array(array, REWARD_DTYPE) for name, array in batch.rewards.items()}
     return pack(body)
 
 
@@ -118,15 +106,15 @@ def decode(data: bytes) -> RolloutBatch:
         MessageError: anything about the message is not as `encode` makes it.
     """
     body = unpack(data)
-    expected = {*_INTS, *_NAMES, *_DTYPES, "temperature", "created_at", "rewards"}
+    expected = {*_INTS, *_NAMES, *DTYPES, "temperature", "created_at", "rewards"}
     if body.keys() != expected:
         raise MessageError(f"message has the fields {sorted(map(str, body))}, not {sorted(expected)}")
-    for name, dtype in _DTYPES.items():
+    for name, dtype in DTYPES.items():
         body[name] = _unpack_array(name, body[name], dtype)
     if not isinstance(body["rewards"], dict):
         raise MessageError("rewards is not a map")
     body["rewards"] = {
-        name: _unpack_array(f"reward {name}", packed, _REWARD_DTYPE) for name, packed in body["rewards"].items()
+        name: _unpack_array(f"reward {name}", packed, REWARD_DTYPE) for name, packed in body["rewards"].items()
     }
     histories = Histories(body.pop("values"), body.pop("offsets"))
     return RolloutBatch(histories=histories, **body)
@@ -207,55 +195,17 @@ def _unpack_array(name: str, packed: object, dtype: str) -> np.ndarray:
     return np.frombuffer(data, dtype=dtype).reshape(shape).copy()
 
 
-def _require(condition: bool | np.bool_, message: str) -> None:
+def _require(condition: bool, message: str) -> None:
     if not condition:
         raise MessageError(message)
 
 
-def _check_scalars(batch: RolloutBatch) -> None:
+def _check_envelope(batch: RolloutBatch) -> None:
     for name in _INTS:
         value = getattr(batch, name)
         _require(type(value) is int and 0 <= value <= MAX_INT, f"{name} is {value!r}, not a whole number from 0")
     for name in _NAMES:
         value = getattr(batch, name)
         _require(isinstance(value, str) and len(value) <= MAX_NAME_LENGTH, f"{name} is {value!r:.40}, not a short text")
-    for name in ("temperature", "created_at"):
-        value = getattr(batch, name)
-        _require(
-            type(value) is float and math.isfinite(value) and value >= 0, f"{name} is {value!r}, not a time or factor"
-        )
-    _require(batch.temperature > 0, "temperature is 0; lists are sampled, so it is above 0")
-
-
-def _check_arrays(batch: RolloutBatch) -> None:
-    values, offsets = batch.histories.values, batch.histories.offsets
-    arrays = {
-        "values": values,
-        "offsets": offsets,
-        "ground_truth": batch.ground_truth,
-        "slates": batch.slates,
-        "log_probs": batch.log_probs,
-    }
-    for name, array in arrays.items():
-        _require(array.dtype == _DTYPES[name], f"{name} has dtype {array.dtype}, not {np.dtype(_DTYPES[name])}")
-    _require(batch.slates.ndim == 3, f"slates has the shape {batch.slates.shape}, not histories x lists x items")
-    _require(batch.slates.size > 0, f"slates of the shape {batch.slates.shape} are none; a batch has one or more")
-    n_histories = len(batch.slates)
-    _require(batch.log_probs.shape == batch.slates.shape, f"log_probs has the shape {batch.log_probs.shape}")
-    _require(batch.ground_truth.shape == (n_histories,), f"ground_truth has the shape {batch.ground_truth.shape}")
-    _require(values.ndim == 1 and offsets.shape == (n_histories + 1,), f"offsets has the shape {offsets.shape}")
-    _require(
-        offsets[0] == 0 and offsets[-1] == len(values) and (offsets[:-1] <= offsets[1:]).all(),
-        "offsets don't rise from 0 to the number of values",
-    )
-    for name in ("values", "ground_truth", "slates"):
-        _require((arrays[name] >= 1).all(), f"{name} has an item number below 1")
-    _require(np.isfinite(batch.log_probs).all(), "log_probs has a value that is not finite")
-    _require((batch.log_probs <= LOG_PROB_TOLERANCE).all(), "log_probs has a value above 0")
-    for name, reward in batch.rewards.items():
-        _require(
-            isinstance(name, str) and len(name) <= MAX_NAME_LENGTH, f"reward name {name!r:.40} is not a short text"
-        )
-        _require(reward.dtype == _REWARD_DTYPE, f"reward {name} has dtype {reward.dtype}, not float32")
-        _require(reward.shape == batch.slates.shape, f"reward {name} has the shape {reward.shape}, not the lists'")
-        _require(np.isfinite(reward).all(), f"reward {name} has a value that is not finite")
+    is_time = type(batch.created_at) is float and math.isfinite(batch.created_at) and batch.created_at >= 0
+    _require(is_time, f"created_at is {batch.created_at!r}, not a time")

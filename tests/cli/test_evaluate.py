@@ -16,9 +16,8 @@ from click.testing import Result
 from gptrec_rl.decoding import NextK, TopK
 from gptrec_rl.evaluation import EvaluationTable, evaluate
 from gptrec_rl.metrics import BEYOND, METRICS
-from gptrec_rl.models.markov import MarkovChain
-from gptrec_rl.models.popularity import PopularityRecommender
-from gptrec_rl.models.recommender import Slates
+from gptrec_rl.models.markov import MarkovChain, PopularityRecommender
+from gptrec_rl.recommender import Slates
 from gptrec_rl.store.trained_models import save_policy
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import tomli_w
 from click.testing import CliRunner, Result
 
 from gptrec_rl.cli import main
-from gptrec_rl.kinds import KINDS, part, trained_kinds
+from gptrec_rl.kinds import KINDS, trained_kinds
 
 Run = Callable[..., Result]
 
@@ -31,7 +31,7 @@ BOTH = ["top-k", "next-k"]
 
 
 def trained(model: str) -> dict[str, Any]:
-    if "batch_size" not in part(KINDS[model].config).model_fields:  # factors, which have no sequence to append to
+    if "batch_size" not in KINDS[model].config.model_fields:  # factors, which have no sequence to append to
         return {"train": {"model": model}, "strategies": ["top-k"], "budgets": {"cpu": {"max_steps": 3}}}
     return {"train": {"model": model}, "strategies": BOTH, "budgets": {"cpu": {**TRAINING, "model": MODEL}}}
 

@@ -12,8 +12,7 @@ from click.testing import Result
 
 from gptrec_rl import metrics
 from gptrec_rl.decoding import NextK, TopK
-from gptrec_rl.models.markov import MarkovChain
-from gptrec_rl.models.popularity import PopularityRecommender
+from gptrec_rl.models.markov import MarkovChain, PopularityRecommender
 
 Run = Callable[..., Result]
 
@@ -134,8 +133,8 @@ def test_who_has_few_items_left_gets_a_shorter_list_and_everybody_else_a_whole_o
 def test_a_file_for_everybody_is_whole_or_as_it_was(
     run: Run, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gptrec_rl.models.recommender.MOST_USERS", 7)
-    monkeypatch.setattr("gptrec_rl.runs.lists.ROWS_TOGETHER", 50)
+    monkeypatch.setattr("gptrec_rl.recommender.MOST_USERS", 7)
+    monkeypatch.setattr("gptrec_rl.reporting.table_files.ROWS_TOGETHER", 50)
     command = ("recommend", "--model", "popularity", "--all", "--out", tmp_path / name, "--k", 4)
     assert run(*command).exit_code == 0
     read = pd.read_csv if name.endswith("csv") else pd.read_parquet
@@ -159,7 +158,7 @@ def test_a_file_for_everybody_is_whole_or_as_it_was(
 def test_a_file_whose_last_part_was_just_written_is_whole(
     run: Run, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gptrec_rl.runs.lists.ROWS_TOGETHER", 240)  # all rows there are
+    monkeypatch.setattr("gptrec_rl.reporting.table_files.ROWS_TOGETHER", 240)  # all rows there are
     assert run("recommend", "--model", "popularity", "--all", "--out", tmp_path / name, "--k", 4).exit_code == 0
     assert len((pd.read_csv if name.endswith("csv") else pd.read_parquet)(tmp_path / name)) == 240
 

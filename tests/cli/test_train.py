@@ -17,8 +17,7 @@ from click.testing import Result
 from gptrec_rl.kinds import trained_kinds
 from gptrec_rl.models.bert4rec import Bert4Rec
 from gptrec_rl.models.bpr import MatrixFactorization
-from gptrec_rl.models.sasrec import SASRec
-from gptrec_rl.models.shifting import GPTRecShifting
+from gptrec_rl.models.next_item import GPTRecShifting, SASRec
 from gptrec_rl.runs.models import ModelChoice
 from gptrec_rl.store.trained_models import load_model, load_policy, read_model
 from gptrec_rl.telemetry.ending import read_end

@@ -9,8 +9,9 @@ import pytest
 
 from gptrec_rl.decoding import Appending
 from gptrec_rl.errors import InputError
+from gptrec_rl.kinds import recommender_of
 from gptrec_rl.models.network import Network
-from gptrec_rl.models.recommender import ScoringRecommender
+from gptrec_rl.recommender import ScoringRecommender
 
 HISTORIES = [[], [4], [7, 2, 9], [1, 3, 5, 7, 9], [12, 1, 2, 3, 4, 5, 6]]  # n = 5: empty, short, full and too long
 NOT_8_OR_10 = np.array([item not in (8, 10) for item in range(1, 13)])
@@ -20,7 +21,7 @@ KINDS = ("sasrec", "shifting", "bert4rec")
 
 @pytest.fixture(params=KINDS)
 def scorer(request: pytest.FixtureRequest, make_network: Callable[..., Network]) -> ScoringRecommender:
-    model = make_network(request.param).recommender("top-k", "fp32")
+    model = recommender_of(make_network(request.param), "top-k", "fp32")
     assert hasattr(model, "score")
     return model
 
@@ -60,7 +61,7 @@ def test_nothing_is_recommended_twice_or_again(scorer: ScoringRecommender) -> No
 
 def test_items_that_the_model_no_longer_reads_stay_out(make_network: Callable[..., Network]) -> None:
     """With n = 5 the first items of a long history, and of a long list, are out of sight."""
-    slates = make_network("sasrec").recommender("next-k").recommend([[1, 2, 3, 4]], 8)
+    slates = recommender_of(make_network("sasrec"), "next-k").recommend([[1, 2, 3, 4]], 8)
     assert sorted(slates.items[0].tolist()) == [5, 6, 7, 8, 9, 10, 11, 12]
 
 

@@ -26,7 +26,7 @@ from gptrec_rl.decoding.top_k import TopK
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.backbone import Branches
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.recommender import candidates
+from gptrec_rl.recommender import candidates
 
 HISTORIES = [[], [4], [7, 2, 9], [1, 3, 5, 7, 9], [12, 1, 2, 3, 4, 5, 6]]  # n = 5: empty, short, full and too long
 ALL = np.ones(12, dtype=bool)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from gptrec_rl import recommender
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Histories
 from gptrec_rl.decoding.next_k import Writer
 from gptrec_rl.fleet import audit
 from gptrec_rl.fleet.audit import Auditor
 from gptrec_rl.fleet.generator import Generator
-from gptrec_rl.models import recommender
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.store.manifest import Entry
 from gptrec_rl.telemetry import names

@@ -160,7 +160,7 @@ def test_a_damaged_newest_policy_is_passed_over_with_a_line_and_the_next_one_sco
 def test_it_says_that_it_is_alive_within_a_pass(
     world: Split, policies: list[GPTRec], make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gptrec_rl.models.recommender.MOST_USERS", 1)
+    monkeypatch.setattr("gptrec_rl.recommender.MOST_USERS", 1)
     fleet = make_fleet({"heartbeat_s": 1e-9})
     validator = fleet.validator()
     fleet.publish(policies[0], 0)

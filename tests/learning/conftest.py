@@ -12,9 +12,9 @@ from gptrec_rl.data import Catalogue, Histories, Interactions, Split
 from gptrec_rl.decoding.next_k import generate
 from gptrec_rl.goals import build_rewards, compute_rewards
 from gptrec_rl.learning.examples import draw_cuts
+from gptrec_rl.learning.rollout import Rollout
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.rewards import Reward
-from gptrec_rl.transport.messages import RolloutBatch
 
 N_ITEMS = 12
 
@@ -43,28 +43,19 @@ def ring_of(n_items: int) -> Split:
 
 
 @pytest.fixture(scope="session")
-def roll_out(ring: Split) -> Callable[..., RolloutBatch]:
+def roll_out(ring: Split) -> Callable[..., Rollout]:
     """Return a maker of rollouts on the ring (16 histories x 4 lists of 3), seeded."""
 
     def make(
         policy: GPTRec, rewards: dict[str, Reward] | str, seed: int = 0, n_lists: int = 4, temperature: float = 1.0
-    ) -> RolloutBatch:
+    ) -> Rollout:
         cases = draw_cuts(ring, 16, np.random.default_rng(seed))
         sampler = torch.Generator().manual_seed(seed)
         written = generate(policy, cases.histories, 3, n_lists, temperature, sampler)
         slates = written.items.numpy().astype(np.int32)
         functions = build_rewards([rewards], ring) if isinstance(rewards, str) else rewards
-        return RolloutBatch(
-            run_id="run",
-            generator_id=0,
-            sequence_number=seed,
-            token=1,
-            policy_version=0,
-            learner_step=0,
+        return Rollout(
             temperature=temperature,
-            created_at=0.0,
-            catalogue_hash=ring.catalogue.hash,
-            split_hash=ring.hash,
             histories=cases.histories,
             ground_truth=cases.ground_truth,
             slates=slates,

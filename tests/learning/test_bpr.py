@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from gptrec_rl import recommender
 from gptrec_rl.config import BprConfig, FactorsConfig
 from gptrec_rl.data import Catalogue, Histories, Interactions, Split
 from gptrec_rl.errors import DivergedError
 from gptrec_rl.learning.bpr import BprTraining
-from gptrec_rl.models import recommender
 from gptrec_rl.models.bpr import MatrixFactorization
 
 SETTINGS = BprConfig(model=FactorsConfig(n_factors=8), learning_rate=0.1, max_steps=30)

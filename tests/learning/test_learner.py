@@ -18,15 +18,15 @@ from gptrec_rl.decoding.masking import chosen_log_probs, slate_log_probs
 from gptrec_rl.goals import Goal
 from gptrec_rl.learning import gae, losses
 from gptrec_rl.learning.learner import Learner
+from gptrec_rl.learning.rollout import Rollout
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.grain import GRAINS
-from gptrec_rl.models.recommender import candidates
 from gptrec_rl.models.sequence import Bucket, Sequences
 from gptrec_rl.models.value import ValueModel
-from gptrec_rl.transport.messages import RolloutBatch
+from gptrec_rl.recommender import candidates
 
 MakePolicy = Callable[..., GPTRec]
-RollOut = Callable[..., RolloutBatch]
+RollOut = Callable[..., Rollout]
 GOAL = Goal({"r": 1.0})
 
 

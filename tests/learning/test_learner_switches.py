@@ -17,12 +17,12 @@ from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.goals import Goal
 from gptrec_rl.learning import corrections, gae, losses
 from gptrec_rl.learning.learner import Learner
+from gptrec_rl.learning.rollout import Rollout
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.recommender import candidates
-from gptrec_rl.transport.messages import RolloutBatch
+from gptrec_rl.recommender import candidates
 
 MakePolicy = Callable[..., GPTRec]
-RollOut = Callable[..., RolloutBatch]
+RollOut = Callable[..., Rollout]
 GOAL = Goal({"r": 1.0})
 
 
@@ -55,7 +55,7 @@ def has_moved(learner: Learner, before: dict[str, torch.Tensor]) -> bool:
     return any(not torch.equal(weights, before[name]) for name, weights in learner.policy.state_dict().items())
 
 
-def log_probs_of(policy: GPTRec, batch: RolloutBatch) -> torch.Tensor:
+def log_probs_of(policy: GPTRec, batch: Rollout) -> torch.Tensor:
     """Return the choices' masked log-probabilities, [B, G, K, I]."""
     slates = torch.from_numpy(batch.slates).long()
     may = torch.from_numpy(candidates(batch.histories, policy.n_items, slates.shape[2], None))
@@ -265,7 +265,7 @@ def test_the_group_baseline_needs_no_value_model_but_other_lists(make_policy: Ma
 # Losses that are not finite
 
 
-def with_log_probs(batch: RolloutBatch, log_prob: float) -> RolloutBatch:
+def with_log_probs(batch: Rollout, log_prob: float) -> Rollout:
     return dataclasses.replace(batch, log_probs=np.full_like(batch.log_probs, log_prob))
 
 

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from gptrec_rl.config import Bert4RecConfig, TransformerConfig
 from gptrec_rl.data import Histories, Split
+from gptrec_rl.kinds import recommender_of, training_of
 from gptrec_rl.learning import masked_item
 from gptrec_rl.learning.masked_item import MaskedItemTraining, draw_masks
-from gptrec_rl.learning.recipes import training_of
 from gptrec_rl.models.bert4rec import Bert4Rec
 
 Make = Callable[..., Bert4Rec]
@@ -81,7 +81,7 @@ def test_a_model_learns_the_way_round_the_ring(wide_ring: Split) -> None:
     config = SMALL.model_copy(update={**settings, "last_share": 0.5, "dropout": 0.0, "validate_every": 250})
     training = training_of(config, wide_ring)
     training.run()
-    slates = training.network.recommender().recommend(wide_ring.test.histories, 1)
+    slates = recommender_of(training.network).recommend(wide_ring.test.histories, 1)
     hits = slates.items[:, 0] == wide_ring.test.ground_truth
     assert hits.mean() > 0.85  # 10 after 1..9 is seen in no training history
     assert training.best_loss < 0.1

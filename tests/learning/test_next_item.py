@@ -10,14 +10,14 @@ import torch
 from scipy.stats import chisquare
 from torch.nn import functional
 
+from gptrec_rl import kinds, recommender
 from gptrec_rl.config import Bert4RecConfig, NextItemConfig, SASRecConfig, ShiftingConfig, TransformerConfig
 from gptrec_rl.data import Histories, Split
 from gptrec_rl.errors import InputError
-from gptrec_rl.learning import next_item, recipes
+from gptrec_rl.learning import next_item
 from gptrec_rl.learning.next_item import NextItemTraining, binary_loss, draw_negatives, scores_of, validation_loss
-from gptrec_rl.models import recommender
 from gptrec_rl.models.next_item import NextItemTransformer
-from gptrec_rl.models.recommender import Slates
+from gptrec_rl.recommender import Slates
 
 Make = Callable[..., NextItemTransformer]
 SMALL = {"batch_size": 16, "warmup_steps": 1, "learning_rate": 0.01, "precision": "fp32", "max_steps": 4}
@@ -39,9 +39,9 @@ def test_a_model_learns_the_way_round_the_ring(name: str, wide_ring: Split) -> N
     sizes = TransformerConfig(n_layers=2, n_heads=2, width=16, history_length=5)
     settings = {"model": sizes, "max_steps": 200, "learning_rate": 0.02, "dropout": 0.0}
     torch.manual_seed(0)
-    training = recipes.training_of(SETTINGS[name].model_copy(update=settings), wide_ring)
+    training = kinds.training_of(SETTINGS[name].model_copy(update=settings), wide_ring)
     training.run()
-    slates = training.network.recommender().recommend(wide_ring.test.histories, 1)
+    slates = kinds.recommender_of(training.network).recommend(wide_ring.test.histories, 1)
     hits = slates.items[:, 0] == wide_ring.test.ground_truth
     assert hits.mean() > 0.85  # 10 after 1..9 is seen in no training history
     assert training.best_loss < 0.1
@@ -186,4 +186,4 @@ def test_a_part_has_no_more_logits_than_the_grain_allows_where_the_loss_holds_th
 def test_data_too_small_to_validate_by_is_refused_at_once(name: str, ring: Split) -> None:
     configs = {"sasrec": SASRecConfig, "shifting": ShiftingConfig, "bert4rec": Bert4RecConfig}
     with pytest.raises(InputError, match="lists of K = 10 items can't be made for user"):
-        recipes.training_of(configs[name](), ring)
+        kinds.training_of(configs[name](), ring)

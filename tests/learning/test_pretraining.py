@@ -17,9 +17,8 @@ from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.learning.pretraining import Example, Pretraining, slate_loss
 from gptrec_rl.learning.training import Progress
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.markov import MarkovChain
-from gptrec_rl.models.popularity import PopularityRecommender
-from gptrec_rl.models.recommender import HistoriesLike, Slates
+from gptrec_rl.models.markov import MarkovChain, PopularityRecommender
+from gptrec_rl.recommender import HistoriesLike, Slates
 
 MakePolicy = Callable[..., GPTRec]
 SMALL = PretrainConfig(batch_size=16, warmup_steps=1, learning_rate=0.01, precision="fp32", max_steps=4)

@@ -17,14 +17,12 @@ from gptrec_rl.config import (
 )
 from gptrec_rl.data import Histories, Split
 from gptrec_rl.errors import InputError
-from gptrec_rl.kinds import KINDS, part, trained_kinds
+from gptrec_rl.kinds import KINDS, trained_kinds, training_of
 from gptrec_rl.learning import next_item
-from gptrec_rl.learning.recipes import training_of
 from gptrec_rl.learning.training import Progress, Training
 from gptrec_rl.models.bert4rec import Bert4Rec
 from gptrec_rl.models.bpr import MatrixFactorization
-from gptrec_rl.models.sasrec import SASRec
-from gptrec_rl.models.shifting import GPTRecShifting
+from gptrec_rl.models.next_item import GPTRecShifting, SASRec
 
 SIZES = TransformerConfig(n_layers=2, n_heads=2, width=16, history_length=5)
 BUDGET = {"max_steps": 12, "validate_every": 3}
@@ -48,7 +46,7 @@ def start(name: str, split: Split, seed: int = 0, **settings: object) -> Trainin
 
 @pytest.mark.parametrize("name", trained_kinds())
 def test_settings_train_their_model(name: str, wide_ring: Split) -> None:
-    assert type(SETTINGS[name]) is part(KINDS[name].config)
+    assert type(SETTINGS[name]) is KINDS[name].config
     assert type(start(name, wide_ring).network) is CLASSES[name]
 
 

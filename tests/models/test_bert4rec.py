@@ -16,6 +16,7 @@ from gptrec_rl.config import TransformerConfig
 from gptrec_rl.data import Histories
 from gptrec_rl.decoding import Appending
 from gptrec_rl.errors import InputError
+from gptrec_rl.kinds import recommender_of
 from gptrec_rl.models.bert4rec import Bert4Rec, MaskScorer
 
 HISTORIES = [[], [4], [7, 2, 9], [1, 3, 5, 7], [12, 1, 2, 3, 4, 5, 6]]  # n = 5: empty, short, full and too long
@@ -87,11 +88,11 @@ def test_bf16_changes_scores_a_little_and_logits_stay_float32(model: Bert4Rec) -
 
 
 def test_lists_hold_the_best_unseen_items(model: Bert4Rec) -> None:
-    slates = model.recommender().recommend(HISTORIES, 4)
+    slates = recommender_of(model).recommend(HISTORIES, 4)
     for history, scores, items in zip(HISTORIES, MaskScorer(model).score(HISTORIES), slates.items, strict=True):
         unseen = [item for item in np.argsort(-scores, kind="stable") + 1 if item not in history]
         assert items.tolist() == unseen[:4]
-    assert isinstance(model.recommender("next-k"), Appending)
+    assert isinstance(recommender_of(model, "next-k"), Appending)
 
 
 def test_its_size_and_dropout_are_those_asked_for() -> None:

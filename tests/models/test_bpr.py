@@ -12,6 +12,7 @@ from safetensors.torch import load, save
 from gptrec_rl.data import Catalogue, Histories, Interactions, Split
 from gptrec_rl.decoding import Appending
 from gptrec_rl.errors import InputError
+from gptrec_rl.kinds import recommender_of
 from gptrec_rl.models.bpr import MatrixFactorization
 
 
@@ -76,10 +77,10 @@ def test_a_batch_scores_as_its_histories_do_alone(model: MatrixFactorization) ->
 
 
 def test_next_k_writes_a_known_users_top_k(model: MatrixFactorization) -> None:
-    next_k = model.recommender("next-k")
+    next_k = recommender_of(model, "next-k")
     assert isinstance(next_k, Appending)
     histories = [[1, 2, 3, 4, 5], [1, 2, 3]]
-    assert np.array_equal(next_k.recommend(histories, 3).items, model.recommender().recommend(histories, 3).items)
+    assert np.array_equal(next_k.recommend(histories, 3).items, recommender_of(model).recommend(histories, 3).items)
 
 
 def test_files_round_trip_without_histories(model: MatrixFactorization) -> None:

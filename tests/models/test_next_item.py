@@ -14,10 +14,10 @@ from gptrec_rl.config import TransformerConfig
 from gptrec_rl.data import Histories
 from gptrec_rl.decoding import Appending, TopK
 from gptrec_rl.errors import InputError
+from gptrec_rl.kinds import recommender_of
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.sasrec import SASRec
+from gptrec_rl.models.next_item import GPTRecShifting, SASRec
 from gptrec_rl.models.sequence import PADDING
-from gptrec_rl.models.shifting import GPTRecShifting
 
 HISTORIES = [[], [4], [7, 2, 9], [1, 3, 5, 7, 9], [12, 1, 2, 3, 4, 5, 6]]  # n = 5: empty, short, full and too long
 START = 13
@@ -116,6 +116,6 @@ def test_files_round_trip_and_other_kinds_are_refused(
 @both
 def test_its_own_strategy_is_top_k(kind: str, make_network: Make) -> None:
     model = make_network(kind)
-    assert isinstance(model.recommender(), TopK)
-    assert isinstance(model.recommender("top-k"), TopK)
-    assert isinstance(model.recommender("next-k"), Appending)
+    assert isinstance(recommender_of(model), TopK)
+    assert isinstance(recommender_of(model, "top-k"), TopK)
+    assert isinstance(recommender_of(model, "next-k"), Appending)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gptrec_rl.data import Catalogue, Histories, Interactions, Split
-from gptrec_rl.models.popularity import PopularityRecommender
+from gptrec_rl.models.markov import PopularityRecommender
 
 
 def test_items_are_ranked_by_their_share_of_training() -> None:

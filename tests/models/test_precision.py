@@ -9,8 +9,7 @@ from gptrec_rl.config import ModelConfig, TransformerConfig
 from gptrec_rl.models import precision
 from gptrec_rl.models.bert4rec import Bert4Rec
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.sasrec import SASRec
-from gptrec_rl.models.shifting import GPTRecShifting
+from gptrec_rl.models.next_item import GPTRecShifting, SASRec
 
 CPU = torch.device("cpu")
 

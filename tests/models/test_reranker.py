@@ -14,10 +14,9 @@ from gptrec_rl.data import Catalogue, Histories, Interactions, Split
 from gptrec_rl.data.sources.ml1m import read_sequences
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import count_invalid, measure
-from gptrec_rl.models.markov import MarkovChain
-from gptrec_rl.models.popularity import PopularityRecommender
-from gptrec_rl.models.recommender import Recommender
+from gptrec_rl.models.markov import MarkovChain, PopularityRecommender
 from gptrec_rl.models.reranker import Reranked, sweep
+from gptrec_rl.recommender import Recommender
 from gptrec_rl.rerank import RERANKERS
 
 N_ITEMS = 30

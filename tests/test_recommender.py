@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from gptrec_rl.data import Histories, Split
 from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.errors import InputError
-from gptrec_rl.models.markov import MarkovChain
-from gptrec_rl.models.popularity import PopularityRecommender
-from gptrec_rl.models.recommender import ScoringRecommender, candidates, top_k
+from gptrec_rl.models.markov import MarkovChain, PopularityRecommender
+from gptrec_rl.recommender import ScoringRecommender, candidates, top_k
 
 
 @st.composite
