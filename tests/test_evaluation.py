@@ -12,9 +12,10 @@ import pytest
 from gptrec_rl import metrics, recommender
 from gptrec_rl.data import Cases, Catalogue, Histories, Interactions, Split
 from gptrec_rl.errors import InputError
-from gptrec_rl.evaluation import EvaluationTable, count_invalid, evaluate, write_per_user
+from gptrec_rl.evaluation import EvaluationTable, count_invalid, evaluate
 from gptrec_rl.models.markov import PopularityRecommender
 from gptrec_rl.recommender import HistoriesLike, Slates
+from gptrec_rl.reporting.table_files import write_per_user
 
 
 class Scripted:

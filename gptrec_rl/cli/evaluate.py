@@ -14,7 +14,6 @@ import click
 
 from gptrec_rl.cli.options import (
     FILE,
-    TABLE_SUFFIXES,
     data_option,
     k_option,
     let_threads_sleep,
@@ -304,8 +303,10 @@ def _per_user_files(target: Path | None, names: Sequence[str]) -> list[Path]:
     """Say where the per-user table of each model goes."""
     if target is None:
         return []
+    from gptrec_rl.reporting.table_files import SUFFIXES
+
     files = [target]
-    if target.suffix.lower() not in TABLE_SUFFIXES:
+    if target.suffix.lower() not in SUFFIXES:
         files = [target / f"{name}.csv" for name in names]
     elif len(names) > 1:
         raise InputError(f"--per-user {target} is one file for {len(names)} models; give a folder")

@@ -40,7 +40,6 @@ precision_option = click.option(
     type=click.Choice(["auto", "bf16", "fp32"]),
     help="Of matrix products; auto: bf16 where the hardware has it, fp32 elsewhere, which is faster there.",
 )
-TABLE_SUFFIXES = (".csv", ".parquet")
 strategy_choice = click.Choice(["next-k", "top-k"])
 
 
@@ -127,8 +126,9 @@ def require_table(path: Path, option: str) -> None:
         InputError: its suffix is neither .csv nor .parquet, or its folder can't be made or written.
     """
     from gptrec_rl.errors import InputError
+    from gptrec_rl.reporting.table_files import SUFFIXES
 
-    if path.suffix.lower() not in TABLE_SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{option} {path} has suffix {path.suffix!r}; name it .csv or .parquet")
     require_writable(path, option)
 
