@@ -12,7 +12,7 @@ from multiprocessing.synchronize import Barrier
 
 import numpy as np
 
-from gptrec_rl.fleet.service import IDLE_S
+from gptrec_rl.fleet.orders import IDLE_S
 from gptrec_rl.telemetry import names
 from gptrec_rl.telemetry.reporter import Reporter
 from gptrec_rl.telemetry.stream import RedisMetrics

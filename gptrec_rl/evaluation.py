@@ -76,6 +76,18 @@ class EvaluationTable:
         differences = {name: values - baseline.per_user[name] for name, values in self.per_user.items()}
         return {name: Difference(float(d.mean()), _standard_error(d)) for name, d in differences.items()}
 
+    def require_valid(self) -> None:
+        """Refuse figures of lists that no recommender may make.
+
+        Raises:
+            InputError: an item was in the user's history, or twice in a list.
+        """
+        if self.n_invalid:
+            raise InputError(
+                f"{self.name} recommended {self.n_invalid:,} items that the user's history or the list already held; "
+                "its figures would mean nothing: fix its recommend"
+            )
+
     def require_comparable(self, baseline: EvaluationTable) -> None:
         """Refuse to pair the users of two tables that don't belong together.
 

@@ -232,9 +232,14 @@ def trained_kinds() -> dict[str, Kind]:
 
 def training_of(config: TrainingConfig, split: Split) -> Training[Any]:
     """Make the training of the model that a configuration is for; see `Kind.training`."""
-    for kind in trained_kinds().values():
+    return KINDS[kind_of(config)].training(config, split)
+
+
+def kind_of(config: TrainingConfig) -> str:
+    """Return the name of the kind of model that a configuration trains."""
+    for name, kind in trained_kinds().items():
         if type(config) is kind.config:
-            return kind.training(config, split)
+            return name
     raise TypeError(f"no model is trained with a {type(config).__name__}")
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 import click
 from prometheus_client import CollectorRegistry, start_http_server
 
-from gptrec_rl.cli import BadInput
 from gptrec_rl.cli.redis_option import redis_options
-from gptrec_rl.errors import InputError
+from gptrec_rl.cli.service import shown_errors
 from gptrec_rl.fleet.processes import TERMINATED, stop_event
 from gptrec_rl.telemetry.exporter import Exporter, FleetPage
 from gptrec_rl.telemetry.folders import read_tuning_config
@@ -36,13 +35,10 @@ _log = logging.getLogger(__name__)
 @click.option("--write-records", is_flag=True, help="Write metrics.jsonl and the like; only where no Supervisor runs.")
 def main(run_dir: Path, redis_url: str, address: str, port: int, write_records: bool) -> None:
     """Show a run's metrics to Prometheus until told to stop."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     stop = stop_event()
-    try:
+    with shown_errors():
         config = read_tuning_config(run_dir)
         client = connect(redis_url)
-    except InputError as error:
-        raise BadInput(error) from error
     page, registry = FleetPage(), CollectorRegistry()
     registry.register(page)
     server, _ = start_http_server(port, address, registry)

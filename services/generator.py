@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from gptrec_rl.cli.service import service_options, start_service
+from gptrec_rl.fleet.orders import IDLE_S, Orders
 from gptrec_rl.fleet.processes import stop_event
-from gptrec_rl.fleet.service import IDLE_S, Orders, service_options, start_service
 
 
 @click.command()

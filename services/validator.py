@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gptrec_rl.cli.service import service_options, start_service
+from gptrec_rl.fleet.orders import IDLE_S, Orders
 from gptrec_rl.fleet.processes import StopEvent, stop_event
-from gptrec_rl.fleet.service import IDLE_S, Orders, service_options, start_service
 from gptrec_rl.telemetry import names
 from gptrec_rl.transport.control import Control
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gptrec_rl.models.gptrec import GPTRec
     from gptrec_rl.models.network import Network
 
+pytest_plugins = ["tests.fixtures.evidence", "tests.fixtures.fleet", "tests.fixtures.transport"]
+
 # Scripts that write what tests compare with; they need libraries that the tests don't, so none is collected.
 collect_ignore = ["oracles"]
 

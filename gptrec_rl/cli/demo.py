@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import click
 
 from gptrec_rl.cli.options import FOLDER, SEED, threads_option
-
-GOALS = {"more diverse": "ndcg=1,ild=1", "less popular": "ndcg=1,pcount=6"}
-MODEL = {"width": 64, "n_layers": 2, "history_length": 50}
-"""Of the student, on built-in data."""
-TUNING = {"ppo": {"policy_learning_rate": 1e-4}, "fleet": {"publish_every": 5}}
-"""Settings of stage 2 where minutes have to do."""
 
 
 @click.command()
@@ -37,38 +30,14 @@ def demo(
 
     Ends with a table and a picture. An earlier demo in RUN_DIR is replaced.
     """
-    from gptrec_rl.cli.pretrain import train_student
-    from gptrec_rl.cli.tune import run_fleet
-    from gptrec_rl.config import ModelConfig, PretrainConfig, TuneConfig
-    from gptrec_rl.data import Interactions, Split
-    from gptrec_rl.data.sources.synthetic import generate
-    from gptrec_rl.decoding import NextK
-    from gptrec_rl.models.markov import MarkovChain
-    from gptrec_rl.reporting.comparison import Compared, compare
-    from gptrec_rl.store.trained_models import load_policy
+    from gptrec_rl.runs.demo import demo as show_all
 
-    started = time.monotonic()
-    data = run_dir / "data.npz"
-    click.echo(f"Data: {users:,} users of a made-up world with {items:,} items.")
-    generate(n_users=users, n_items=items, seed=seed).save(data)
-    split = Split.leave_one_out(Interactions.load(data))
-    models = [Compared("Markov chain", "teacher", MarkovChain(split))]
-
-    click.echo("Stage 1: the student learns to write the lists of a Markov chain.")
-    config = PretrainConfig(model=ModelConfig(**MODEL), max_minutes=pretrain_minutes, seed=seed)
-    student = train_student(data, run_dir / "student", config, "overwrite", threads, None)
-    models.append(Compared("student", "student", NextK(load_policy(student, split.catalogue))))
-
-    for name, goal in GOALS.items():
-        click.echo(f"Stage 2: a fleet of processes tunes the student for {goal} ({name}).")
-        tuning = TuneConfig.model_validate(
-            {**TUNING, "data": str(data.resolve()), "goal": goal, "max_minutes": tune_minutes, "seed": seed}
-        )
-        folder = run_fleet(run_dir / name.replace(" ", "-"), tuning, student, "overwrite")
-        models.append(Compared(f"tuned: {name}", "tuned", NextK(load_policy(folder, split.catalogue))))
-
-    picture = run_dir / "trade-off.png"
-    table = compare(models, split, picture, "Built-in data, all test users")
-    click.echo(f"\n{table}\n")
-    click.echo(f"Arrows point to better. All {users:,} test users; {(time.monotonic() - started) / 60:.1f} minutes.")
-    click.echo(f"Picture: {picture}")
+    show_all(
+        run_dir,
+        users=users,
+        items=items,
+        pretrain_minutes=pretrain_minutes,
+        tune_minutes=tune_minutes,
+        seed=seed,
+        threads=threads,
+    )

@@ -291,11 +291,7 @@ def _evaluate(name: str, recommender: Recommender, cases: Cases, split: Split, k
         table = evaluate(
             recommender, cases, split, name=name, k=k, progress=lambda done, total: bar.update(done - bar.n)
         )
-    if table.n_invalid:
-        raise click.ClickException(
-            f"{name} recommended {table.n_invalid:,} items that the user's history or the list already held; "
-            "its figures would mean nothing: fix its recommend"
-        )
+    table.require_valid()
     return table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,15 +15,12 @@ from gptrec_rl.cli.options import (
     report_option,
     settings_of,
     threads_option,
+    typed_command,
 )
 
 if TYPE_CHECKING:
-    from gptrec_rl.config import PretrainConfig
     from gptrec_rl.config_files import Change
-    from gptrec_rl.data import Split
-    from gptrec_rl.learning.pretraining import Pretraining
-    from gptrec_rl.models.gptrec import GPTRec
-    from gptrec_rl.recommender import ScoringRecommender, Strategy
+    from gptrec_rl.runs.run_folder import OnExisting
 
 
 @click.command()
@@ -43,7 +40,7 @@ def pretrain(
     run_dir: Path,
     config_file: Path | None,
     overrides: tuple[str, ...],
-    on_existing: str,
+    on_existing: OnExisting,
     threads: int | None,
     report: Path | None,
     **options: str | float | None,
@@ -54,98 +51,11 @@ def pretrain(
     '--on-existing resume' goes on.
     """
     from gptrec_rl.config import PretrainConfig
-    from gptrec_rl.runs.training import read_training_config, require_budget
+    from gptrec_rl.runs.pretrain import pretrain as train_student
+    from gptrec_rl.runs.training import read_training_config
 
     settings: list[Change] = [*settings_of(options), *overrides]
     config = read_training_config(PretrainConfig, run_dir, on_existing, config_file, settings)
-    require_budget(config)
-    train_student(data, run_dir, config, on_existing, threads, report)
-
-
-def train_student(
-    data: Path,
-    run_dir: Path,
-    config: PretrainConfig,
-    on_existing: str,
-    threads: int | None,
-    report: Path | None,
-) -> Path:
-    """Run stage 1 with a progress bar; return the student's folder."""
-    from gptrec_rl.runs.training import run_training
-    from gptrec_rl.store.trained_models import STUDENT
-
-    return run_training(
-        data,
-        run_dir,
-        config,
-        lambda split, begins: _stage_1(split, config, begins),
-        model_folder=STUDENT,
-        title="Stage 1",
-        on_existing=on_existing,
-        threads=threads,
-        report=report,
-        built_on=lambda begins: _built_on(config, begins),
+    train_student(
+        data, run_dir, config, on_existing=on_existing, threads=threads, report=report, command=typed_command()
     )
-
-
-def _built_on(config: PretrainConfig, begins: bool) -> dict[str, str]:
-    """Return the identities of the models that a student learns from: the one to start from is needed once.
-
-    Raises:
-        InputError: one of them is not there.
-    """
-    from gptrec_rl.errors import InputError
-    from gptrec_rl.runs.models import ModelChoice
-
-    places = {"teacher": config.teacher, **({"start": config.start} if begins and config.start else {})}
-    try:
-        return {name: ModelChoice.parse(place).identity for name, place in places.items()}
-    except InputError as error:
-        raise InputError(f"a student needs its {' and its '.join(places)}: {error}") from None
-
-
-def _stage_1(split: Split, config: PretrainConfig, begins: bool) -> Pretraining:
-    from gptrec_rl.learning.pretraining import Pretraining
-    from gptrec_rl.models.gptrec import GPTRec
-    from gptrec_rl.models.precision import best_device
-    from gptrec_rl.models.reranker import Reranked
-    from gptrec_rl.runs.models import ModelChoice
-
-    split.require_room(config.model.slate_length)
-    student = GPTRec.create(split.catalogue.n_items, config.model, config.dropout).to(best_device())
-    start = config.start if begins else None  # a training that goes on has its own weights
-    if start is not None:
-        student.load_state_dict(_started_from(Path(start), split, student).state_dict())
-    for place in (config.teacher, start):
-        if place is not None and not ModelChoice.parse(place).trained_on(split):
-            click.echo(
-                f"note: {place} was trained on another split, perhaps on these validation users, who choose the best "
-                "student; give the data, split.validation_users and split.seed of its training if that is not meant",
-                err=True,
-            )
-    strategy: Strategy | None = "top-k" if config.rerank else None
-    teacher = ModelChoice.parse(config.teacher).open(split, strategy, config.precision)
-    if config.rerank is not None:
-        teacher = Reranked(cast("ScoringRecommender", teacher), config.rerank, split)
-    return Pretraining(student, teacher, split, config)
-
-
-def _started_from(folder: Path, split: Split, student: GPTRec) -> GPTRec:
-    """Load the student to go on from.
-
-    Raises:
-        InputError: there is none, or it has another size.
-    """
-    from gptrec_rl.errors import InputError
-    from gptrec_rl.store.trained_models import load_policy
-
-    start = load_policy(folder, split.catalogue)
-    sizes = {name: tensor.shape for name, tensor in student.state_dict().items()}
-    other = [name for name, tensor in start.state_dict().items() if sizes.get(name) != tensor.shape]
-    if other or len(sizes) != len(start.state_dict()):
-        raise InputError(
-            f"{folder} can't be started from: its size is not that of the settings' model (its width is "
-            f"{start.transformer.config.n_embd}, its history_length {start.history_length}, its slate_length "
-            f"{start.slate_length}); give the same model settings"
-        )
-    return start

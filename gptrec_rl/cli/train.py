@@ -15,12 +15,13 @@ from gptrec_rl.cli.options import (
     report_option,
     settings_of,
     threads_option,
+    typed_command,
 )
 from gptrec_rl.kinds import trained_kinds
 
 if TYPE_CHECKING:
-    from gptrec_rl.config import TrainingConfig
     from gptrec_rl.config_files import Change
+    from gptrec_rl.runs.run_folder import OnExisting
 
 
 @click.command()
@@ -40,7 +41,7 @@ def train(
     run_dir: Path,
     config_file: Path | None,
     overrides: tuple[str, ...],
-    on_existing: str,
+    on_existing: OnExisting,
     threads: int | None,
     report: Path | None,
     **options: float | None,
@@ -50,36 +51,9 @@ def train(
     RUN_DIR/model is the best one so far on the validation users; Ctrl-C loses at most a minute, and
     '--on-existing resume' goes on. SASRec has three losses: '--set loss=softmax' makes the strongest teacher.
     """
-    from gptrec_rl.runs.training import read_training_config, require_budget
+    from gptrec_rl.runs.train import train as train_model
+    from gptrec_rl.runs.training import read_training_config
 
     settings: list[Change] = [*settings_of(options), *overrides]
     config = read_training_config(trained_kinds()[model].config, run_dir, on_existing, config_file, settings)
-    require_budget(config)
-    train_model(data, run_dir, model, config, on_existing, threads, report)
-
-
-def train_model(
-    data: Path,
-    run_dir: Path,
-    model: str,
-    config: TrainingConfig,
-    on_existing: str,
-    threads: int | None,
-    report: Path | None,
-) -> Path:
-    """Train one of `gptrec_rl.kinds` with a progress bar; return the model's folder."""
-    from gptrec_rl.kinds import training_of
-    from gptrec_rl.runs.training import run_training
-    from gptrec_rl.store.trained_models import MODEL
-
-    return run_training(
-        data,
-        run_dir,
-        config,
-        lambda split, _: training_of(config, split),
-        model_folder=MODEL,
-        title=model,
-        on_existing=on_existing,
-        threads=threads,
-        report=report,
-    )
+    train_model(data, run_dir, config, on_existing=on_existing, threads=threads, report=report, command=typed_command())

@@ -10,17 +10,15 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from gptrec_rl.errors import InputError, LeaseError, StorageError
-from gptrec_rl.fleet import tether
-from gptrec_rl.fleet.cores import Share
+from gptrec_rl.fleet.launcher import LOCALLY, Child, Launcher, Process
 
 TERMINATED = 128 + signal.SIGTERM  # how a service ends that SIGTERM stopped: done if it was asked to finish
 FIRST_PAUSE_S = 1.0
@@ -44,30 +42,6 @@ class RunTakenOverError(LeaseError):
 
 
 @dataclass(frozen=True)
-class Child:
-    """What to start and how.
-
-    Attributes:
-        role: "generator", "optimiser" or "validator".
-        index: tells children of one role apart.
-        argv: the command.
-        share: cores, threads and priority.
-        environment: added to the group's (the place for a password; a command line can be read by everybody).
-    """
-
-    role: str
-    index: int
-    argv: tuple[str, ...]
-    share: Share
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Name in logs and messages."""
-        return f"{self.role}-{self.index}"
-
-
-@dataclass(frozen=True)
 class Running:
     """A child that runs now, its process id and when it (last) started, by the group's clock."""
 
@@ -82,9 +56,9 @@ class _Runner:
 
     child: Child
     log_file: Path
-    environment: Mapping[str, str]
+    launcher: Launcher
     healthy_after_s: float
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     attempts: int = 0
     failures: int = 0
     started_at: float = 0.0
@@ -94,24 +68,18 @@ class _Runner:
     leaves_by: float | None = None
 
     def start(self, now: float) -> None:
+        """Start the child, or try again later where that isn't possible now: no room, or too many processes."""
         self.attempts += 1
         self.started_at, self.start_at = now, None
-        share = self.child.share
-        tie = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid())]
-        tie += [",".join(map(str, share.cores)), str(share.niceness)]
-        threads = {"OMP_NUM_THREADS": str(share.n_threads), "MKL_NUM_THREADS": str(share.n_threads)}
-        with self.log_file.open("ab", buffering=0) as log, _term_deferred():
-            with suppress(OSError):  # a full disk
-                header = f"--- {self.child.name}, attempt {self.attempts}, {datetime.now():%Y-%m-%d %H:%M:%S}\n"
-                log.write(header.encode())
-            self.process = subprocess.Popen(
-                [*tie, *self.child.argv],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in the terminal is the Supervisor's alone.
-                env={**self.environment, **threads, **self.child.environment},
-            )
+        try:
+            with self.log_file.open("ab", buffering=0) as log:
+                with suppress(OSError):  # a full disk
+                    header = f"--- {self.child.name}, attempt {self.attempts}, {datetime.now():%Y-%m-%d %H:%M:%S}\n"
+                    log.write(header.encode())
+                self.process = self.launcher.start(self.child, log)
+        except OSError as error:
+            self._pause(now, f"can't be started: {error}")
+            return
         if self.is_finishing:
             self.process.terminate()
 
@@ -148,9 +116,12 @@ class _Runner:
                 f"{self.child.name} {_in_words(code)}, for the {self.failures}th time in a row; "
                 f"the end of {self.log_file}:\n{self._last_lines()}"
             )
-        pause_s = min(FIRST_PAUSE_S * 2 ** (self.failures - 1), LONGEST_PAUSE_S)
+        self._pause(now, _in_words(code))
+
+    def _pause(self, now: float, why: str) -> None:
+        pause_s = min(FIRST_PAUSE_S * 2 ** max(0, self.failures - 1), LONGEST_PAUSE_S)
         self.start_at = now + pause_s
-        _log.warning("%s %s; it starts again in %.0f s", self.child.name, _in_words(code), pause_s)
+        _log.warning("%s %s; it starts again in %.0f s", self.child.name, why, pause_s)
 
     def leave(self, now: float) -> None:
         """Ask for an end after which it isn't started again, and don't wait for it."""
@@ -189,6 +160,8 @@ class _Runner:
         self.process = None
 
     def _last_lines(self) -> str:
+        if not self.log_file.exists():
+            return f"({self.log_file} is not there)"
         with self.log_file.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
             lines = log.read().decode(errors="replace").splitlines()
@@ -201,8 +174,7 @@ class ProcessGroup:
     A child that ends with code 0 is done. One that ends with the code of bad input or of a lost lease ends the group
     (`gptrec_rl.errors`); after any other end it is started again, after pauses that double from 1 s to 60 s and are
     forgotten after 60 s of health; while storage fails, without end. Their output goes to
-    `<log_dir>/<role>-<index>.log`. When this process dies, even by SIGKILL, the kernel kills them; as that follows the
-    thread that starts them, start and poll in the main thread.
+    `<log_dir>/<role>-<index>.log`.
 
     Leaving the `with` block stops what still runs.
     """
@@ -211,22 +183,22 @@ class ProcessGroup:
         self,
         children: Sequence[Child],
         log_dir: Path,
-        environment: Mapping[str, str],
         clock: Callable[[], float] = time.monotonic,
         healthy_after_s: float = HEALTHY_AFTER_S,
+        launcher: Launcher = LOCALLY,
     ) -> None:
         """Start nothing yet.
 
         Args:
             children: what to start.
             log_dir: made when missing; logs are appended to.
-            environment: what every child gets, usually `os.environ`.
             clock: seconds, for the pauses.
             healthy_after_s: how long a child has to live for its failures to be forgotten.
+            launcher: starts them.
         """
         log_dir.mkdir(parents=True, exist_ok=True)
         self._log_dir = log_dir
-        self._environment = environment
+        self._launcher = launcher
         self._clock = clock
         self._healthy_after_s = healthy_after_s
         self._runners = [self._hired(child) for child in children]
@@ -303,7 +275,7 @@ class ProcessGroup:
             runner.end(deadline)
 
     def _hired(self, child: Child) -> _Runner:
-        return _Runner(child, self._log_dir / f"{child.name}.log", self._environment, self._healthy_after_s)
+        return _Runner(child, self._log_dir / f"{child.name}.log", self._launcher, self._healthy_after_s)
 
     def _of(self, role: str) -> list[_Runner]:
         return [runner for runner in self._runners if runner.child.role == role]
@@ -350,16 +322,6 @@ def stop_event() -> StopEvent:
         signal.signal(number, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     return stop
-
-
-@contextmanager
-def _term_deferred() -> Iterator[None]:
-    """Hold back SIGTERM in this thread and, through inheritance, in what it starts."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _in_words(code: int) -> str:

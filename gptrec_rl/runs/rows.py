@@ -12,8 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import click
-
 from gptrec_rl.config import PretrainConfig, TrainingConfig, TuneConfig
 from gptrec_rl.config_files import changed_settings, read_config
 from gptrec_rl.data import Split, statistics
@@ -29,8 +27,14 @@ from gptrec_rl.recommender import Recommender, ScoringRecommender
 from gptrec_rl.reporting.documents import machine_description
 from gptrec_rl.reporting.progress import ProgressBar
 from gptrec_rl.runs.models import ModelChoice
+from gptrec_rl.runs.pretrain import pretrain
 from gptrec_rl.runs.run_folder import CONFIG
+from gptrec_rl.runs.train import train
+from gptrec_rl.runs.training import STATE
+from gptrec_rl.runs.tune import tune
+from gptrec_rl.store.manifest import read_folder
 from gptrec_rl.store.trained_models import read_model
+from gptrec_rl.telemetry.history import RunHistory
 
 T = TypeVar("T")
 
@@ -120,7 +124,7 @@ def make_row(study: Study, split: Split, row_id: str, seed: int) -> Result:
 def _trained(study: Study, split: Split, row_id: str, seed: int) -> Trained:
     """Train or resume what the row is made by."""
     row = study.experiments.rows[row_id]
-    run_dir = study.run_dir(row_id, seed)
+    run_dir, command = study.run_dir(row_id, seed), study.command(row_id, seed)
 
     def model(name: str) -> str:
         return _of_split(study.model(name, seed), split)
@@ -133,13 +137,13 @@ def _trained(study: Study, split: Split, row_id: str, seed: int) -> Trained:
         case Rerank(base=base):
             return Trained(model(base), {})
         case Train(model=name):
-            return _train(study, run_dir, name, settings)
+            return _train(study, run_dir, name, settings, command)
         case Pretrain(teacher=teacher, start=start):
             started = {} if start is None else {"start": model(start)}
-            return _pretrain(study, run_dir, {**settings, "teacher": model(teacher), **started})
-        case Tune() as tune:
-            asked = {} if tune.reward_model is None else {"reward_model": str(Path(model(tune.reward_model)).resolve())}
-            return _tune(study, run_dir, tune, {**settings, "goal": tune.goal, **asked}, model(tune.student))
+            return _pretrain(study, run_dir, {**settings, "teacher": model(teacher), **started}, command)
+        case Tune() as how:
+            asked = {} if how.reward_model is None else {"reward_model": str(Path(model(how.reward_model)).resolve())}
+            return _tune(study, run_dir, how, {**settings, "goal": how.goal, **asked}, model(how.student), command)
 
 
 def _of_split(place: str, split: Split) -> str:
@@ -196,41 +200,31 @@ def _weights(place: str) -> str:
     return read_model(Path(place))[0].files[WEIGHTS_FILE].sha256 if ModelChoice.parse(place).is_trained else ""
 
 
-def _train(study: Study, run_dir: Path, model: str, settings: Mapping[str, Any]) -> Trained:
-    from gptrec_rl.cli.train import train_model
-
+def _train(study: Study, run_dir: Path, model: str, settings: Mapping[str, Any], command: str) -> Trained:
     config = read_config(trained_kinds()[model].config, None, base=settings)
     _require_same_settings(run_dir, config)
-    train_model(study.data_file, run_dir, model, config, "resume", None, None)
+    train(study.data_file, run_dir, config, on_existing="resume", command=command)
     return _finished(run_dir, config)
 
 
-def _pretrain(study: Study, run_dir: Path, settings: Mapping[str, Any]) -> Trained:
-    from gptrec_rl.cli.pretrain import train_student
-
+def _pretrain(study: Study, run_dir: Path, settings: Mapping[str, Any], command: str) -> Trained:
     config = read_config(PretrainConfig, None, base=settings)
     _require_same_settings(run_dir, config)
-    train_student(study.data_file, run_dir, config, "resume", None, None)
+    pretrain(study.data_file, run_dir, config, on_existing="resume", command=command)
     return _finished(run_dir, config)
 
 
 def _finished(run_dir: Path, config: TrainingConfig) -> Trained:
     """Read how long a training took over all its parts."""
-    from gptrec_rl.runs.training import STATE
-    from gptrec_rl.store.manifest import read_folder
-
     counters = json.loads(read_folder(run_dir / STATE)[1]["counters.json"])
     settings = config.model_dump(mode="json", exclude={"teacher", "start"})  # the row names them
     return Trained(str(run_dir), settings, counters["elapsed_s"], counters["step"])
 
 
-def _tune(study: Study, run_dir: Path, tune: Tune, settings: Mapping[str, Any], student: str) -> Trained:
-    from gptrec_rl.cli.tune import run_fleet
-    from gptrec_rl.telemetry.history import RunHistory
-
+def _tune(study: Study, run_dir: Path, how: Tune, settings: Mapping[str, Any], student: str, command: str) -> Trained:
     config = read_config(TuneConfig, None, base={**settings, "data": str(study.data_file.resolve())})
     _require_same_settings(run_dir, config)
-    run_fleet(run_dir, config, Path(student), "resume", serial=tune.serial)
+    tune(run_dir, config, Path(student), on_existing="resume", serial=how.serial, command=command)
     history = RunHistory.read(run_dir)
     checked = tuple(
         Checked(step=v.step, minutes=v.minutes, reward=v.reward, values=dict(v.values), errors=dict(v.errors))
@@ -251,15 +245,8 @@ def _strategies(row: RowConfig, trained: Trained, split: Split, k: int) -> Measu
 
 
 def _evaluated(name: str, model: Recommender, split: Split, k: int) -> EvaluationTable:
-    return _valid(_with_bar(name, lambda show: evaluate(model, split.test, split, name=name, k=k, progress=show)))
-
-
-def _valid(table: EvaluationTable) -> EvaluationTable:
-    if table.n_invalid:
-        raise click.ClickException(
-            f"{table.name} recommended {table.n_invalid:,} items that the history or the list already held; its "
-            "figures would mean nothing"
-        )
+    table = _with_bar(name, lambda show: evaluate(model, split.test, split, name=name, k=k, progress=show))
+    table.require_valid()
     return table
 
 
@@ -276,9 +263,10 @@ def _curve(name: str, rerank: Rerank, trained: Trained, split: Split, k: int) ->
         lambda show: sweep(base, configs, split, cases.histories, k, progress=show),
     )  # [W, B, K]
     tables = {
-        weight: _valid(measure(items, cases, split, name=name))
-        for weight, items in zip(rerank.weights, lists, strict=True)
+        weight: measure(items, cases, split, name=name) for weight, items in zip(rerank.weights, lists, strict=True)
     }
+    for table in tables.values():
+        table.require_valid()
     best_for: dict[float, list[str]] = {}
     for goal in rerank.goals:
         values = {weight: goal_value(goal, table.summary(), k) for weight, table in tables.items()}

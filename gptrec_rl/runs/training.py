@@ -1,23 +1,35 @@
-"""How every training runs on the command line: its folder, progress, log, saved state, and report."""
+"""How every training runs: its folder, progress, log, saved state, and report."""
 
 from __future__ import annotations
 
+import json
 import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-import click
+import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from gptrec_rl.config import TrainingConfig
+from gptrec_rl.config_files import Change, changed_settings, read_config, write_config
+from gptrec_rl.data import Interactions, Split
+from gptrec_rl.errors import InputError
+from gptrec_rl.learning.training import Progress, Training
+from gptrec_rl.models.precision import keep_memory
+from gptrec_rl.reporting.documents import Section, write_section
+from gptrec_rl.reporting.progress import ProgressBar
+from gptrec_rl.runs.inputs import DATA, inputs_of_split, record_inputs, recorded_inputs, require_same_inputs
+from gptrec_rl.runs.run_folder import CONFIG, OnExisting, claim_folder, sole_user
+from gptrec_rl.stops import stop_wanted
+from gptrec_rl.store.manifest import MANIFEST, Entry, read_folder, write_folder
+from gptrec_rl.store.trained_models import fingerprint
+from gptrec_rl.telemetry.ending import end_recorded
+from gptrec_rl.telemetry.folders import require_training
 
-    from gptrec_rl.config import TrainingConfig
-    from gptrec_rl.config_files import Change
-    from gptrec_rl.data import Split
-    from gptrec_rl.learning.training import Progress, Training
-    from gptrec_rl.store.manifest import Entry
-
-    C = TypeVar("C", bound=TrainingConfig)
+C = TypeVar("C", bound=TrainingConfig)
 
 STATE = "state"
 FIXED = ("model", "teacher", "start", "rerank")
@@ -31,7 +43,7 @@ def _on_nothing(begins: bool) -> Mapping[str, str]:
 def read_training_config(
     model: type[C],
     run_dir: Path,
-    on_existing: str,
+    on_existing: OnExisting,
     config_file: Path | None,
     overrides: list[Change],
 ) -> C:
@@ -40,9 +52,6 @@ def read_training_config(
     Raises:
         InputError: an unknown setting, or a value out of range.
     """
-    from gptrec_rl.config_files import read_config
-    from gptrec_rl.telemetry.folders import CONFIG, require_training
-
     stored = run_dir / CONFIG if on_existing == "resume" and (run_dir / CONFIG).exists() else None
     if stored is not None:
         require_training(run_dir)
@@ -58,9 +67,10 @@ def run_training(
     *,
     model_folder: str,
     title: str,
-    on_existing: str,
+    on_existing: OnExisting,
     threads: int | None,
     report: Path | None,
+    command: str,
     built_on: Callable[[bool], Mapping[str, str]] = _on_nothing,
 ) -> Path:
     """Train with a progress bar, and save what resuming needs every so often and at the end.
@@ -75,6 +85,7 @@ def run_training(
         on_existing: fail, resume or overwrite.
         threads: numerical threads; None: one a core.
         report: Markdown document to write a section into.
+        command: what was typed, for the report and for who goes on.
         built_on: the identities of the models that it learns from, by setting; told the same.
 
     Returns:
@@ -83,15 +94,10 @@ def run_training(
     Raises:
         InputError: data, folder or saved state don't fit.
     """
-    from gptrec_rl.cli.options import use_threads
-    from gptrec_rl.data import Interactions, Split
-    from gptrec_rl.models.precision import keep_memory
-    from gptrec_rl.runs.run_folder import sole_user
-    from gptrec_rl.store.manifest import write_folder
-    from gptrec_rl.telemetry.ending import end_recorded
-
+    require_budget(config)
     keep_memory()
-    use_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
     split = Split.leave_one_out(Interactions.load(data), config.split.validation_users, config.split.seed)
     with sole_user(run_dir):
         training = _started(run_dir, split, config, make, built_on, on_existing)
@@ -109,15 +115,15 @@ def run_training(
             write_folder(run_dir / STATE, training.to_files(), **origin)
 
         with end_recorded(run_dir):
-            _run(training, run_dir, title, save)
+            _run(training, run_dir, title, save, command)
     if report is not None:
-        _report(report, training, title)
-    click.echo(
+        _report(report, training, title, command)
+    print(
         f"{title} after {training.step:,} steps ({training.elapsed_s / 60:.1f} min): {_best(training)}; "
         f"{run_dir / model_folder}"
     )
     if training.step < training.few_steps:
-        click.echo(_too_few(training.step, training.few_steps), err=True)
+        print(_too_few(training.step, training.few_steps), file=sys.stderr)
     return run_dir / model_folder
 
 
@@ -125,10 +131,10 @@ def require_budget(config: TrainingConfig) -> None:
     """Refuse a training that would go on until its patience ends, perhaps for days.
 
     Raises:
-        UsageError: neither time nor steps are limited.
+        InputError: neither time nor steps are limited.
     """
     if config.max_minutes is None and config.max_steps is None:
-        raise click.UsageError("say how long to train: --max-minutes or --max-steps")
+        raise InputError("say how long to train: --max-minutes or --max-steps")
 
 
 def _best(training: Training[Any]) -> str:
@@ -151,15 +157,9 @@ def _started(
     config: TrainingConfig,
     make: Callable[[Split, bool], Training[Any]],
     built_on: Callable[[bool], Mapping[str, str]],
-    on_existing: str,
+    on_existing: OnExisting,
 ) -> Training[Any]:
     """Make a training, or resume one, and claim its folder, which is as it was when anything is wrong."""
-    import torch
-
-    from gptrec_rl.config_files import write_config
-    from gptrec_rl.runs.inputs import inputs_of_split, record_inputs, recorded_inputs
-    from gptrec_rl.runs.run_folder import CONFIG, claim_folder
-
     saved = _saved_state(run_dir) if on_existing == "resume" else None
     inputs = {**inputs_of_split(split), **built_on(saved is None)}
     if saved is not None:
@@ -169,7 +169,7 @@ def _started(
     training = make(split, saved is None)
     if saved is not None:
         training.resume(saved[1])
-    claim_folder(run_dir, on_existing)  # type: ignore[arg-type]
+    claim_folder(run_dir, on_existing)
     record_inputs(run_dir, inputs)
     write_config(config, run_dir / CONFIG)
     return training
@@ -177,19 +177,12 @@ def _started(
 
 def _saved_state(run_dir: Path) -> tuple[Entry, Mapping[str, bytes]] | None:
     """Read what an earlier training saved; None when there is nothing."""
-    from gptrec_rl.store.manifest import MANIFEST, read_folder
-
     folder = run_dir / STATE
     return read_folder(folder) if (folder / MANIFEST).exists() else None
 
 
 def _require_same(run_dir: Path, state: Entry, config: TrainingConfig, inputs: Mapping[str, str]) -> None:
     """Refuse to go on with other data, other models to learn from, or settings whose losses don't compare."""
-    from gptrec_rl.config_files import changed_settings, read_config
-    from gptrec_rl.errors import InputError
-    from gptrec_rl.runs.inputs import DATA, recorded_inputs, require_same_inputs
-    from gptrec_rl.runs.run_folder import CONFIG
-
     if state.split_hash != inputs[DATA]:
         raise InputError(
             f"{run_dir} was trained on other data or another split ({state.split_hash[:12]}, now "
@@ -208,25 +201,16 @@ def _require_same(run_dir: Path, state: Entry, config: TrainingConfig, inputs: M
 
 def _is_moved(place: Any, identity: str | None) -> bool:
     """Tell whether a setting names a model that only lies elsewhere now."""
-    from gptrec_rl.store.trained_models import fingerprint
-
     is_model = identity is not None and isinstance(place, str) and Path(place).is_dir()
     return is_model and fingerprint(Path(place)) == identity
 
 
-def _run(training: Training[Any], run_dir: Path, title: str, save: Callable[[], None]) -> None:
+def _run(training: Training[Any], run_dir: Path, title: str, save: Callable[[], None], command: str) -> None:
     """Train, show progress, log it, and save, between steps alone: what an error interrupts isn't whole.
 
     Raises:
         Stopped: a signal came; all that was done until the end of its step is saved.
     """
-    import json
-    import time
-    from dataclasses import asdict
-
-    from gptrec_rl.reporting.progress import ProgressBar
-    from gptrec_rl.stops import stop_wanted
-
     bar = ProgressBar(title)
     saved_at = time.monotonic()
     first_step = training.step + 1
@@ -236,7 +220,7 @@ def _run(training: Training[Any], run_dir: Path, title: str, save: Callable[[], 
         if stop.is_wanted:
             save()
             bar.close()
-            click.echo(f"{title} is saved after {progress.step:,} steps; go on with: {_again()}", err=True)
+            print(f"{title} is saved after {progress.step:,} steps; go on with: {_again(command)}", file=sys.stderr)
             stop.obey()
         rate = f"{progress.examples_per_s:.0f} examples/s"
         text = f"step {progress.step:,}, loss {progress.loss:.3f}, best: {_best(training)}, {rate}"
@@ -244,7 +228,7 @@ def _run(training: Training[Any], run_dir: Path, title: str, save: Callable[[], 
         if progress.step == first_step + 2 and progress.fraction and not training.is_done:
             n_steps = round(progress.step / progress.fraction)
             if n_steps < training.few_steps:
-                click.echo(_too_few(n_steps, training.few_steps), err=True)
+                print(_too_few(n_steps, training.few_steps), file=sys.stderr)
         if progress.validation_loss is not None:
             with (run_dir / "metrics.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(asdict(progress)) + "\n")
@@ -260,21 +244,19 @@ def _run(training: Training[Any], run_dir: Path, title: str, save: Callable[[], 
         save()
 
 
-def _again() -> str:
+def _again(command: str) -> str:
     """Return the command that goes on."""
-    from gptrec_rl.cli.options import typed_command
+    if not command:
+        return "the same call, with on_existing='resume'"
+    goes_on_by_itself = "--on-existing" in command or command.startswith("gptrec-rl experiment")
+    return command if goes_on_by_itself else f"{command} --on-existing resume"
 
-    command = typed_command()
-    return command if "--on-existing" in command else f"{command} --on-existing resume"
 
-
-def _report(path: Path, training: Training[Any], title: str) -> None:
-    from gptrec_rl.cli.options import typed_command
-    from gptrec_rl.reporting.documents import Section, write_section
+def _report(path: Path, training: Training[Any], title: str, command: str) -> None:
 
     examples = training.step * training.examples_per_step
     note = (
         f"{training.step:,} steps of {training.examples_per_step:,} examples ({examples:,} examples); "
         f"{_best(training)}."
     )
-    write_section(path, "Results", Section(title, typed_command(), training.elapsed_s, notes=[note]))
+    write_section(path, "Results", Section(title, command, training.elapsed_s, notes=[note]))

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-import click
-
 from gptrec_rl.stops import exit_code_of
 from gptrec_rl.store.files import LocalStorage
 from gptrec_rl.store.manifest import parse_json
@@ -91,9 +89,7 @@ def read_end(folder: Path) -> End | None:
 
 def _how(error: BaseException) -> tuple[How, str]:
     code: object = None
-    if isinstance(error, click.exceptions.Exit):
-        code = error.exit_code
-    elif isinstance(error, SystemExit):
+    if isinstance(error, SystemExit):
         code = error.code
     if isinstance(error, KeyboardInterrupt):
         code = exit_code_of(error)

@@ -115,7 +115,7 @@ def test_a_recommender_that_breaks_the_rules_gets_no_figures(run: Run, monkeypat
 
     monkeypatch.setattr(MarkovChain, "recommend", always_the_same)
     result = run("evaluate", "markov")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "markov recommended" in result.stderr
     assert result.stdout == ""
 

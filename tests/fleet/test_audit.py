@@ -23,7 +23,7 @@ from gptrec_rl.telemetry import names
 from gptrec_rl.transport.messages import MessageError, RolloutBatch
 
 if TYPE_CHECKING:
-    from tests.fleet.conftest import Fleet, MakeFleet
+    from tests.fixtures.fleet import Fleet, MakeFleet
 
 MakeConfig = Callable[..., TuneConfig]
 MakePolicy = Callable[..., GPTRec]

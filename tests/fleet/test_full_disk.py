@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gptrec_rl.fleet import service
+from gptrec_rl.fleet.orders import Orders
 from gptrec_rl.fleet.processes import StopEvent
-from gptrec_rl.fleet.service import Orders
 from gptrec_rl.store.manifest import DiskFullError
 from gptrec_rl.telemetry import names
 
 if TYPE_CHECKING:
-    from tests.fleet.conftest import MakeFleet
+    from tests.fixtures.fleet import MakeFleet
 
 
 def fill(patch: pytest.MonkeyPatch) -> None:
@@ -60,7 +59,7 @@ def test_a_validator_marks_its_best_when_there_is_room(make_fleet: MakeFleet, mo
 def test_a_process_waits_for_room_and_says_so_unless_it_is_to_stop(
     make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service, "STORAGE_S", 0.01)
+    monkeypatch.setattr("gptrec_rl.fleet.orders.STORAGE_S", 0.01)
     fleet, stop = make_fleet(), StopEvent()
     generator, orders = fleet.generator(), Orders(stop, fleet.transport.control)
     for _ in range(2):

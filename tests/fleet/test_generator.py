@@ -18,7 +18,7 @@ from gptrec_rl.transport.control import MAX_GENERATORS
 from gptrec_rl.transport.messages import RolloutBatch
 
 if TYPE_CHECKING:
-    from tests.fleet.conftest import MakeFleet
+    from tests.fixtures.fleet import MakeFleet
 
 
 def test_it_waits_for_a_policy_and_for_room_in_the_cache(make_fleet: MakeFleet) -> None:

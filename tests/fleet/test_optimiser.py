@@ -21,7 +21,7 @@ from gptrec_rl.telemetry import names
 from gptrec_rl.transport.lease import LeaseHeldError, LeaseLostError
 
 if TYPE_CHECKING:
-    from tests.fleet.conftest import Fleet, MakeFleet
+    from tests.fixtures.fleet import Fleet, MakeFleet
 
 
 def steps_published(fleet: Fleet) -> list[tuple[int, int]]:

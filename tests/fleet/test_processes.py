@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,17 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
 
 from gptrec_rl.fleet import processes, tether
 from gptrec_rl.fleet.cores import Share
+from gptrec_rl.fleet.launcher import LOCALLY, Child, Process
 from gptrec_rl.fleet.processes import (
     MAX_FAILURES,
     STOP_GRACE_S,
     TERMINATED,
-    Child,
     ChildFailedError,
     ProcessGroup,
     RunTakenOverError,
@@ -52,7 +54,7 @@ def python(script: str, role: str = "generator", index: int = 0) -> Child:
 
 @contextmanager
 def group_of(folder: Path, *children: Child, clock: Callable[[], float] = time.monotonic) -> Iterator[ProcessGroup]:
-    group = ProcessGroup(children, folder / "logs", os.environ, clock)
+    group = ProcessGroup(children, folder / "logs", clock)
     try:
         yield group
     finally:
@@ -210,14 +212,17 @@ def test_a_child_that_ends_well_is_done_and_stays_ended(tmp_path: Path) -> None:
         assert not group.is_done("generator")
 
 
-def test_a_child_gets_its_share_of_the_machine_and_its_environment(tmp_path: Path) -> None:
+def test_a_child_gets_its_share_of_the_machine_and_its_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = (
         "import json, os; print(json.dumps([list(os.sched_getaffinity(0)), os.nice(0), os.getsid(0) == os.getpid(),"
         "*(os.environ[name] for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'BASE', 'SECRET'))]));"
         "print(open('/proc/self/autogroup').read().strip() if os.path.exists('/proc/self/autogroup') else '')"
     )
     child = Child("validator", 0, (sys.executable, "-c", script), Share((CORE,), 3, 2), {"SECRET": "s"})
-    group = ProcessGroup([child], tmp_path / "logs", {**os.environ, "BASE": "b"})
+    monkeypatch.setenv("BASE", "b")
+    group = ProcessGroup([child], tmp_path / "logs")
     with group:
         group.start()
         wait_until(polled(group, lambda: group.is_done("validator")))
@@ -225,6 +230,29 @@ def test_a_child_gets_its_share_of_the_machine_and_its_environment(tmp_path: Pat
     niceness = min(os.nice(0) + 2, 19)
     assert json.loads(reported) == [[CORE], niceness, True, "3", "3", "b", "s"]
     assert not session or session.endswith(f"nice {niceness}")
+
+
+def test_a_child_that_cannot_be_started_now_is_started_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Short:
+        """Starts what it is asked to at the third time."""
+
+        n_calls = 0
+
+        def start(self, child: Child, log: IO[bytes]) -> Process:
+            self.n_calls += 1
+            if self.n_calls < 3:
+                raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+            return LOCALLY.start(child, log)
+
+    clock = Clock()
+    with ProcessGroup([shell("exit 0")], tmp_path / "logs", clock, launcher=Short()) as group:
+        group.start()
+        assert not group.running()
+        for _ in range(2):
+            clock.now += 1
+            group.poll()
+        wait_until(polled(group, lambda: group.is_done("generator")))
+    assert caplog.text.count("generator-0 can't be started: [Errno 11] Resource temporarily unavailable") == 2
 
 
 def test_logs_are_appended_to(tmp_path: Path) -> None:
@@ -293,9 +321,10 @@ def test_sigkill_of_the_parent_leaves_no_process_behind(tmp_path: Path) -> None:
 import os, time
 from pathlib import Path
 from gptrec_rl.fleet.cores import Share
-from gptrec_rl.fleet.processes import Child, ProcessGroup
+from gptrec_rl.fleet.launcher import Child
+from gptrec_rl.fleet.processes import ProcessGroup
 children = [Child("generator", index, ("sleep", "100"), Share(({CORE},), 1)) for index in range(2)]
-group = ProcessGroup(children, Path({str(tmp_path)!r}), os.environ)
+group = ProcessGroup(children, Path({str(tmp_path)!r}))
 group.start()
 print(*(running.pid for running in group.running()), flush=True)
 time.sleep(100)

@@ -25,7 +25,7 @@ from gptrec_rl.telemetry import names
 from gptrec_rl.telemetry.stream import MetricRecord
 
 if TYPE_CHECKING:
-    from tests.fleet.conftest import Fleet, MakeFleet
+    from tests.fixtures.fleet import Fleet, MakeFleet
 
 Files = dict[str, bytes]
 

@@ -15,7 +15,7 @@ from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.telemetry import names
 
 if TYPE_CHECKING:
-    from tests.fleet.conftest import Fleet, MakeFleet
+    from tests.fixtures.fleet import Fleet, MakeFleet
 
 MakePolicy = Callable[..., GPTRec]
 

@@ -18,13 +18,14 @@ from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.fleet.processes import StopEvent
 from gptrec_rl.fleet.serial import SerialFleet
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.runs.report import _stop_latecomers, _wait_for_the_end
 from gptrec_rl.runs.run_folder import Run, prepare_run
 from gptrec_rl.telemetry.records import RunRecords
 from gptrec_rl.telemetry.stream import MetricRecord
 from gptrec_rl.transport.connection import connect
 from gptrec_rl.transport.control import MemoryControl, RedisControl
 from gptrec_rl.transport.embedded import EmbeddedRedis
-from services.report import _stop_latecomers, _wait_for_the_end, main
+from services.report import main
 
 pytestmark = pytest.mark.integration
 

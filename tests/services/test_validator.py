@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gptrec_rl.fleet import service
+from gptrec_rl.fleet import orders
 from gptrec_rl.store.manifest import DiskFullError
 from gptrec_rl.telemetry.reporter import Reporter
 from gptrec_rl.telemetry.stream import MemoryMetrics
@@ -30,14 +30,14 @@ class CrampedValidator:
 
 
 def test_the_last_policy_is_scored_once_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "STORAGE_S", 0.01)
+    monkeypatch.setattr(orders, "STORAGE_S", 0.01)
     cramped = CrampedValidator(3)
     _score_the_last(cramped, MemoryControl())  # type: ignore[arg-type]
     assert cramped.n_scored == 1
 
 
 def test_room_for_the_last_score_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "STORAGE_S", 0.01)
+    monkeypatch.setattr(orders, "STORAGE_S", 0.01)
     monkeypatch.setattr(validator, "LAST_ROOM_S", 0.1)
     with pytest.raises(DiskFullError):
         _score_the_last(CrampedValidator(float("inf")), MemoryControl())  # type: ignore[arg-type]

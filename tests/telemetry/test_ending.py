@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import click
 import pytest
 
 from gptrec_rl.errors import InputError
@@ -30,7 +29,7 @@ def test_while_it_goes_on_there_is_no_end(tmp_path: Path) -> None:
         (InputError("reward x failed"), ("failed", "reward x failed")),
         (ZeroDivisionError(), ("failed", "ZeroDivisionError")),
         (KeyboardInterrupt(), ("stopped", "SIGINT")),
-        (click.exceptions.Exit(143), ("stopped", "SIGTERM")),
+        (SystemExit(143), ("stopped", "SIGTERM")),
         (SystemExit(130), ("stopped", "SIGINT")),
         (SystemExit(0), ("finished", "")),
         (SystemExit(2), ("failed", "2")),

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from gptrec_rl.cli.service import start_service
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import write_config
-from gptrec_rl.fleet import service
+from gptrec_rl.fleet.orders import Orders
 from gptrec_rl.fleet.processes import TERMINATED, StopEvent
-from gptrec_rl.fleet.service import Orders, start_service
 from gptrec_rl.telemetry import names
 from gptrec_rl.telemetry.ending import read_end
 from gptrec_rl.telemetry.reporter import Reporter
@@ -72,7 +72,7 @@ def test_a_stop_before_its_start_is_not_meant(control: MemoryControl) -> None:
 def test_a_paused_process_waits_and_reports_that_it_does(
     control: MemoryControl, monkeypatch: pytest.MonkeyPatch, ends_by: str
 ) -> None:
-    monkeypatch.setattr(service, "PAUSED_S", 0.01)
+    monkeypatch.setattr("gptrec_rl.fleet.orders.PAUSED_S", 0.01)
     stop, worker, went_on = StopEvent(), Worker(), list[bool]()
     orders = Orders(stop, control)
     control.pause()

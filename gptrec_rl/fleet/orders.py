@@ -1,25 +1,17 @@
-"""What the service processes of a fleet have in common: options, logging, orders, and how bad input ends them."""
+"""What a process of a fleet is told: to stop, and to pause; and that it waits for storage that fails."""
 
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Protocol
 
-import click
-
-from gptrec_rl.cli.redis_option import redis_options
-from gptrec_rl.errors import InputError, StorageError
+from gptrec_rl.errors import StorageError
 from gptrec_rl.fleet.processes import TERMINATED, StopEvent
 from gptrec_rl.telemetry import names
 from gptrec_rl.telemetry.reporter import Reporter
 from gptrec_rl.transport.control import Control
-
-if TYPE_CHECKING:
-    from gptrec_rl.runs.run_folder import Run
 
 STORAGE_S = 2.0
 """Pause of a process whose storage is full or fails, in seconds."""
@@ -29,37 +21,6 @@ PAUSED_S = 0.25
 """How often a process of a paused run looks whether it may go on, in seconds."""
 
 logger = logging.getLogger(__name__)
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def service_options(command: F) -> F:
-    """Add the options that every service has."""
-    for option in (
-        redis_options(required=True),
-        click.option("--data", type=click.Path(path_type=Path), help="Data file; left out: the configured one."),
-        click.option("--run-dir", type=click.Path(path_type=Path), required=True, help="Made by `gptrec-rl tune`."),
-    ):
-        command = option(command)
-    return command
-
-
-@contextmanager
-def start_service(run_dir: Path, data: Path | None) -> Iterator[Run]:
-    """Open a run for a service; what can't get better by a restart ends the process with the code that says so."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
-    from gptrec_rl.models.precision import keep_memory
-    from gptrec_rl.runs.run_folder import Run
-    from gptrec_rl.telemetry.ending import record_failure
-
-    keep_memory()
-    try:
-        yield Run.open(run_dir, data)
-    except InputError as error:
-        logger.error("%s", error)
-        if error.exit_code == InputError.exit_code:  # the others are passing, or another Optimiser's business
-            record_failure(run_dir, str(error))  # where no Supervisor runs, its log is elsewhere
-        sys.exit(error.exit_code)
 
 
 class Worker(Protocol):

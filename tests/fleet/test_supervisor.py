@@ -18,13 +18,15 @@ import redis
 from click.testing import CliRunner
 
 from gptrec_rl.config import TuneConfig
+from gptrec_rl.fleet import supervisor
 from gptrec_rl.fleet.cores import Share
-from gptrec_rl.fleet.processes import Child, ChildFailedError
+from gptrec_rl.fleet.launcher import Child
+from gptrec_rl.fleet.processes import ChildFailedError
+from gptrec_rl.fleet.supervisor import Supervisor, fleet_children
 from gptrec_rl.telemetry.records import RunRecords
 from gptrec_rl.telemetry.stream import MemoryMetrics, MetricRecord
 from gptrec_rl.transport.control import MemoryControl
-from services import supervisor
-from services.supervisor import Supervisor, fleet_children
+from services.supervisor import main
 
 pytestmark = pytest.mark.integration
 
@@ -315,7 +317,7 @@ RedisMetrics(client, "mine").append(MetricRecord("optimiser", 0, 1, step, 12.5, 
 
 
 def test_a_folder_without_a_configuration_is_bad_input(tmp_path: Path) -> None:
-    result = CliRunner().invoke(supervisor.main, ["--run-dir", str(tmp_path)])
+    result = CliRunner().invoke(main, ["--run-dir", str(tmp_path)])
     assert result.exit_code == 2
     assert "is not a run folder: it has no config.toml; it is empty" in result.output
 
@@ -326,9 +328,10 @@ def start_supervisor(run_dir: Path, generator: str) -> tuple[subprocess.Popen[by
 import sys
 from pathlib import Path
 from gptrec_rl.fleet.cores import Share
-from gptrec_rl.fleet.processes import Child
+from gptrec_rl.fleet.launcher import Child
+
 from gptrec_rl.telemetry.stream import MemoryMetrics
-from services import supervisor
+from gptrec_rl.fleet import supervisor
 supervisor.STOP_GRACE_S = 1000.0
 scripts = dict(optimiser={WAITS_FOR_SIGTERM!r}, validator={WAITS_FOR_SIGTERM!r}, generator={generator!r})
 children = [Child(role, 0, (sys.executable, "-c", script), {SHARE!r}) for role, script in scripts.items()]
