@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from gptrec_rl.errors import InputError, nearest
+from gptrec_rl.errors import InputError, StorageError, may_pass, nearest
 
 M = TypeVar("M", bound=BaseModel)
 Table = Mapping[str, Any]
@@ -101,7 +101,8 @@ def _read_toml(file: Path) -> dict[str, Any]:
             raise ValueError(f"it has more than {MAX_FILE_BYTES} bytes")
         return tomllib.loads(content.decode())
     except OSError as error:
-        raise InputError(f"the configuration {file} can't be read: {error.strerror}") from error
+        kind = StorageError if may_pass(error) else InputError
+        raise kind(f"the configuration {file} can't be read: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"the configuration {file} isn't valid TOML: {error}") from error
 

@@ -6,6 +6,7 @@ A command or service ends with 0 when it is done, with 128 and its number after 
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -34,6 +35,18 @@ class LeaseError(InputError):
 
 class DivergedError(InputError):
     """Losses are not finite any more: the last saved state is good, and other settings are needed from there."""
+
+
+_ABSENCES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.ENAMETOOLONG)
+
+
+def may_pass(error: OSError) -> bool:
+    """Tell whether what can't be read may be read later: storage fails, which says nothing of what it holds.
+
+    Otherwise what is asked for isn't there, is something else, or this user may not read it.
+    """
+    is_absence = error.errno in _ABSENCES or isinstance(error, FileNotFoundError)  # an object store's has no number
+    return not is_absence and not isinstance(error, PermissionError)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

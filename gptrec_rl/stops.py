@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -44,11 +46,18 @@ class Stop:
         if self._number is not None:
             raise Stopped(number)
         self._number = number
+        with suppress(OSError, ValueError):  # there is no such stream; a `print` could interrupt another one
+            os.write(sys.stderr.fileno(), b"Stopping when what is being done is whole; once more stops at once.\n")
 
     @property
     def is_wanted(self) -> bool:
         """Whether a signal came."""
         return self._number is not None
+
+    @property
+    def exit_code(self) -> int:
+        """128 and the signal's number; 0 if none came."""
+        return 0 if self._number is None else 128 + self._number
 
     def obey(self) -> NoReturn:
         """Stop, at a place that is whole.

@@ -21,16 +21,17 @@ def main(run_dir: Path, data: Path | None, redis_url: str, index: int | None) ->
     with start_service(run_dir, data) as run:
         from gptrec_rl.fleet.generator import Generator
 
-        transport = run.redis_transport(redis_url)
+        transport = run.redis_transport(redis_url, stop.is_set)
         orders = Orders(stop, transport.control)
         generator = Generator(run.split, run.config, transport, index)
-        while orders.go_on(generator):
-            with orders.storage_waited_for(generator):
-                if not generator.step():
-                    stop.wait(IDLE_S)
-                    generator.waited(IDLE_S)
-            if generator.reporter.is_due:
-                generator.report()
+        with generator.reporter.kept_alive():
+            while orders.go_on(generator):
+                with orders.storage_waited_for(generator):
+                    if not generator.step():
+                        stop.wait(IDLE_S)
+                        generator.waited(IDLE_S)
+                if generator.reporter.is_due:
+                    generator.report()
         generator.report()
     sys.exit(orders.exit_code)
 

@@ -37,26 +37,31 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
         holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         student = run.student().to(best_device())
         recorder = Recorder(run.folder, run.config, run.split, student) if run.config.fleet.record else None
-        transport = run.redis_transport(redis_url)
+        transport = run.redis_transport(redis_url, stop.is_set)
         orders = Orders(stop, transport.control)
         optimiser = Optimiser(student, run.split, run.config, transport, holder, recorder)
-        _start(optimiser, 1.5 * run.config.fleet.lease_s, stop, orders)
-        with optimiser.lease_kept():
-            while not optimiser.is_done and orders.go_on(optimiser):
-                with orders.storage_waited_for(optimiser):
-                    if optimiser.is_save_due:
-                        optimiser.save()
-                    waits_since = time.monotonic()
-                    if optimiser.step() is None:
-                        stop.wait(IDLE_S)
-                        optimiser.waited(time.monotonic() - waits_since)
-                if optimiser.reporter.is_due:
-                    optimiser.report()
-            while not optimiser.has_finished:
-                with orders.storage_waited_for(optimiser):
-                    optimiser.finish()
+        with optimiser.reporter.kept_alive():
+            _start(optimiser, 1.5 * run.config.fleet.lease_s, stop, orders)
+            with optimiser.lease_kept(), optimiser.saved_at_the_latest():
+                _learn(optimiser, orders, stop)
     if not optimiser.is_done:
         sys.exit(orders.exit_code)  # before the end, to be resumed
+
+
+def _learn(optimiser: Optimiser, orders: Orders, stop: StopEvent) -> None:
+    while not optimiser.is_done and orders.go_on(optimiser):
+        with orders.storage_waited_for(optimiser):
+            if optimiser.is_save_due:
+                optimiser.save()
+            waits_since = time.monotonic()
+            if optimiser.step() is None:
+                stop.wait(IDLE_S)
+                optimiser.waited(time.monotonic() - waits_since)
+        if optimiser.reporter.is_due:
+            optimiser.report()
+    while not optimiser.has_finished:
+        with orders.storage_waited_for(optimiser):
+            optimiser.finish()
 
 
 def _start(optimiser: Optimiser, patience_s: float, stop: StopEvent, orders: Orders) -> None:

@@ -29,7 +29,7 @@ def main(run_dir: Path, redis_url: str) -> None:
     stop = stop_event()
     with shown_errors(format="%(message)s"):
         run = Run.open(run_dir / TUNED)
-        control = RedisControl(connect_patiently(redis_url), run.config.run_id)
+        control = RedisControl(connect_patiently(redis_url, stop.is_set), run.config.run_id)
         text = report(run, control, stop, run_dir / "trade-off.png")
     if text is None:
         sys.exit(TERMINATED)

@@ -31,27 +31,32 @@ def main(run_dir: Path, data: Path | None, redis_url: str) -> None:
     with start_service(run_dir, data) as run:
         from gptrec_rl.fleet.validator import Validator
 
-        transport = run.redis_transport(redis_url)
+        transport = run.redis_transport(redis_url, stop.is_set)
         orders = Orders(stop, transport.control)
         validator = Validator(run.split, run.config, transport)
         share = run.config.fleet.validator_share
-        rests_until = time.monotonic()
-        while orders.go_on(validator):
-            if time.monotonic() < rests_until:
-                stop.wait(IDLE_S)
-                validator.reporter.waited(IDLE_S, names.WAIT_TURN)
-            else:
-                with orders.storage_waited_for(validator):
-                    seconds = validator.step()
-                    if seconds is None:
-                        stop.wait(IDLE_S)
-                        validator.reporter.waited(IDLE_S, names.WAIT_POLICY)
-                    else:
-                        rests_until = time.monotonic() + seconds * (1 / share - 1)
-            if validator.reporter.is_due:
-                validator.report()
-        _score_the_last(validator, transport.control)
+        with validator.reporter.kept_alive():
+            _validate(validator, orders, stop, share)
+            _score_the_last(validator, transport.control)
     sys.exit(orders.exit_code)
+
+
+def _validate(validator: Validator, orders: Orders, stop: StopEvent, share: float) -> None:
+    rests_until = time.monotonic()
+    while orders.go_on(validator):
+        if time.monotonic() < rests_until:
+            stop.wait(IDLE_S)
+            validator.reporter.waited(IDLE_S, names.WAIT_TURN)
+        else:
+            with orders.storage_waited_for(validator):
+                seconds = validator.step()
+                if seconds is None:
+                    stop.wait(IDLE_S)
+                    validator.reporter.waited(IDLE_S, names.WAIT_POLICY)
+                else:
+                    rests_until = time.monotonic() + seconds * (1 / share - 1)
+        if validator.reporter.is_due:
+            validator.report()
 
 
 def _score_the_last(validator: Validator, control: Control) -> None:

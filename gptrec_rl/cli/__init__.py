@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 from gptrec_rl import __version__
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError
 from gptrec_rl.stops import exit_code_of, signals_raise
 
 # Name -> where the command lives, and its line in the list of commands.
@@ -38,6 +40,24 @@ class BadInput(click.ClickException):
     def __init__(self, error: InputError, remedy: str = "") -> None:
         super().__init__(f"{error}{remedy}")
         vars(self)["exit_code"] = error.exit_code
+
+
+@contextmanager
+def plain_errors(remedy: str = "") -> Iterator[None]:
+    """Show bad input, and a Redis that can't be used now, as a plain message that ends the process with its code.
+
+    Args:
+        remedy: behind the message.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise BadInput(error, remedy) from error
+    except Exception as error:
+        redis = sys.modules.get("redis")  # not imported for an error that can't be its
+        if redis is None or not isinstance(error, redis.RedisError):
+            raise
+        raise BadInput(StorageError(f"Redis can't be used now: {error}; try again when it works")) from error
 
 
 class LazyGroup(click.Group):
@@ -66,10 +86,8 @@ class LazyGroup(click.Group):
             if isinstance(stream, io.TextIOWrapper):  # what a terminal can't show is no reason to lose what was done
                 stream.reconfigure(errors="replace")
         try:
-            with signals_raise():
+            with signals_raise(), plain_errors():
                 return super().invoke(ctx)
-        except InputError as error:
-            raise BadInput(error) from error
         except KeyboardInterrupt as error:
             _stop(ctx, error)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gptrec_rl.cli import BadInput
+from gptrec_rl.cli import plain_errors
 from gptrec_rl.cli.redis_option import redis_options
 from gptrec_rl.errors import InputError
 
@@ -43,10 +43,8 @@ def shown_errors(remedy: str = "", format: str = "%(asctime)s %(name)s %(message
         format: of a line of the log.
     """
     logging.basicConfig(level=logging.INFO, format=format, stream=sys.stderr)
-    try:
+    with plain_errors(remedy):
         yield
-    except InputError as error:
-        raise BadInput(error, remedy) from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from gptrec_rl.data.catalogue import Catalogue, content_hash
 from gptrec_rl.data.format_1 import from_format_1
 from gptrec_rl.data.histories import Histories, item_numbers
 from gptrec_rl.data.texts import as_texts, examples, is_text, packed, text_array, unpacked
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError, may_pass
 
 FORMAT_VERSION = 2
 COLUMN, UTF8, ENDS = "column:", "utf8:", "offsets:"
@@ -117,6 +117,10 @@ class Interactions:
             raise
         except FileNotFoundError:
             raise InputError(f"data file {path} is not there; make it with `gptrec-rl data prepare`") from None
+        except OSError as error:
+            if may_pass(error):
+                raise StorageError(f"data file {path} can't be read now: {error}; see that its storage works") from None
+            raise InputError(f"data file {path} can't be read ({error}); give another, or prepare it again") from None
         except Exception as error:  # zip, zlib and numpy each have their own for a damaged file
             raise InputError(f"data file {path} can't be read ({error}); prepare it again") from None
         try:

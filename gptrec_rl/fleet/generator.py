@@ -120,8 +120,8 @@ class Generator:
         newest = self._transport.store.latest_policy()
         if newest is None or newest == self._newest:
             return
-        self._newest = newest
         read = self._transport.store.read_latest_policy()
+        self._newest = newest  # now that it could be read: a failure is tried again
         if read is None:
             return
         entry, files = read

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
 
 import numpy as np
 
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError
 from gptrec_rl.fleet.audit import Auditor
 from gptrec_rl.fleet.recorder import Recorder
 from gptrec_rl.fleet.shared import Transport
@@ -121,6 +121,17 @@ class Optimiser:
     def lease_kept(self) -> AbstractContextManager[None]:
         """Keep the lease while a step or a checkpoint takes longer than it lasts."""
         return self._transport.lease.kept(self._holder, self.token)
+
+    @contextmanager
+    def saved_at_the_latest(self) -> Iterator[None]:
+        """Save what was learned when something that this process needs fails for good: Redis is away, and it ends."""
+        try:
+            yield
+        except StorageError:
+            if not self.has_finished:
+                with suppress(InputError):  # storage fails: what was saved before stays
+                    self.save()
+            raise
 
     @property
     def fraction(self) -> float:

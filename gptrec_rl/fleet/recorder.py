@@ -60,11 +60,16 @@ class Recorder:
 
     def start(self, token: int, step: int) -> None:
         """Begin the file of the optimiser with this token; what others did after this step is undone."""
-        self._folder.mkdir(exist_ok=True)
-        path = self._folder / f"{token:08d}.draws"
         if self._file is not None:  # a start that failed is tried again
             os.close(self._file)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            self._file = None
+        try:
+            self._folder.mkdir(exist_ok=True)
+            path = self._folder / f"{token:08d}.draws"
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        except OSError as error:
+            self._end(None, error)
+            return
         self._room = float("inf")  # a header there always is
         self._write({"kind": HEADER, "token": token, "step": step, **self._header})
         self._room = 1e9 * self._limit_gb - sum(file.stat().st_size for file in self._folder.iterdir())
@@ -103,9 +108,10 @@ class Recorder:
         except OSError as error:
             self._end(self._file, error)
 
-    def _end(self, file: int, error: OSError) -> None:
+    def _end(self, file: int | None, error: OSError) -> None:
         logger.warning("the recording in %s ends: %s; the run goes on", self._folder, error)
-        os.close(file)
+        if file is not None:
+            os.close(file)
         self._file = None
 
 

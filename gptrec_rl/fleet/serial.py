@@ -97,7 +97,8 @@ class SerialFleet:
             self.optimiser.finish()
             raise
         self.optimiser.finish()
-        self.validator.step()
+        if self.optimiser.is_done:  # who has stopped it goes on some day
+            self.validator.step()
         show_new(self.transport.metrics, cursor, on_record)
 
     def _stuck(self) -> InputError:

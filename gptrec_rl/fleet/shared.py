@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gptrec_rl.store.checkpoints import CheckpointStore
@@ -65,13 +66,13 @@ def redis_transport(
     catalogue_hash: str,
     split_hash: str,
     lease_s: float = DEFAULT_TTL_S,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> Transport:
     """Connect to the transport of a fleet of processes; a Redis that is away is waited for.
 
-    Raises:
-        InputError: Redis refuses the password.
+    Errors as in `connect_patiently`.
     """
-    client = connect_patiently(url)
+    client = connect_patiently(url, is_stopped)
     return Transport(
         cache=RedisCache(client, run_id, limits, catalogue_hash, split_hash),
         store=_store(store_root, limits),

@@ -15,7 +15,7 @@ import psutil
 import redis
 
 from gptrec_rl.config import TuneConfig
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError
 from gptrec_rl.fleet.cores import share_cores
 from gptrec_rl.fleet.launcher import LOCALLY, Child, Launcher
 from gptrec_rl.fleet.processes import STOP_GRACE_S, ProcessGroup
@@ -132,7 +132,10 @@ class Supervisor:
     def _step(self, show: Callable[[MetricRecord], None]) -> None:
         time.sleep(POLL_S)
         if self._embedded_redis:
-            self._embedded_redis.revive()
+            try:
+                self._embedded_redis.revive()
+            except OSError as error:  # a full disk, or too many processes
+                self._wait_for("its Redis to start again", error)
         for _ in range(CAPACITY // PAGE_SIZE):  # all that has come while this process was paused
             if not self._drain(show):
                 break
@@ -210,7 +213,7 @@ class Supervisor:
         Raises:
             InputError: waiting doesn't help.
         """
-        if isinstance(error, InputError):
+        if isinstance(error, InputError) and not isinstance(error, StorageError):
             raise error
         if what != self._trouble:
             _log.warning("the Supervisor waits for %s: %s", what, error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -86,16 +85,6 @@ class Validator:
         entry = self._scored
         self.reporter.report(entry.token if entry else 0, entry.step if entry else 0)
 
-    def _say_alive(self) -> None:
-        """Report in the midst of a pass, so that a long one isn't taken for one that hangs."""
-        if self.reporter.is_due:
-            self.report()
-
-    def _batches(self) -> Iterator[np.ndarray]:
-        for rows in batches(len(self._split.validation.users), self._split.catalogue.n_items):
-            self._say_alive()
-            yield rows
-
     def _rewards_of(self, items: np.ndarray, cases: Cases) -> np.ndarray:
         """Return the goal's total of each list, [B]."""
         rewards = compute_rewards(
@@ -107,8 +96,9 @@ class Validator:
         cases = self._split.validation
         k = policy.slate_length
         writer = NextK(policy, self._config.precision)
-        items = lists_of(writer, cases.histories, self._split, "policy", k, lambda done, total: self._say_alive())
-        totals = np.concatenate([self._rewards_of(items[rows], cases.take(rows)) for rows in self._batches()])
+        items = lists_of(writer, cases.histories, self._split, "policy", k)
+        parts = batches(len(cases.users), self._split.catalogue.n_items)
+        totals = np.concatenate([self._rewards_of(items[rows], cases.take(rows)) for rows in parts])
         table = measure(items, cases, self._split, name="policy")
         errors = table.standard_errors()
         values = {f"val/{name.lower()}": value for name, value in table.summary().items() if np.isfinite(value)}

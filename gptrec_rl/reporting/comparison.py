@@ -10,7 +10,7 @@ from pathlib import Path
 from gptrec_rl.data import Split
 from gptrec_rl.evaluation import evaluate
 from gptrec_rl.recommender import Recommender
-from gptrec_rl.reporting.figures import trade_off
+from gptrec_rl.reporting.figures import drawn, trade_off
 from gptrec_rl.reporting.tables import Row, text_table
 
 ACCURACY = "NDCG@10"
@@ -26,9 +26,9 @@ class Compared:
     recommender: Recommender
 
 
-def compare(models: Sequence[Compared], split: Split, picture: Path, title: str) -> str:
-    """Evaluate models on the test users, draw what they trade for accuracy, and return the table."""
+def compare(models: Sequence[Compared], split: Split, picture: Path, title: str) -> tuple[str, bool]:
+    """Evaluate models on the test users and draw what they trade for accuracy; return the table, and whether it is."""
     rows = [Row.of(evaluate(model.recommender, split.test, split, name=model.name), model.group) for model in models]
     across = [name for name in TRADED if math.isfinite(rows[0].values.get(name, math.nan))]  # ILD needs genres
-    trade_off(rows, picture, across=across, up=ACCURACY, title=title)
-    return text_table(rows, (ACCURACY, *across))
+    is_drawn = drawn("The picture", lambda: trade_off(rows, picture, across=across, up=ACCURACY, title=title))
+    return text_table(rows, (ACCURACY, *across)), is_drawn

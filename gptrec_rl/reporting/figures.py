@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -167,6 +168,21 @@ def validation_path(
     _draw_path(figure, panels[2], records, metrics)
     figure.suptitle(title, fontweight="bold")
     save(figure, path)
+
+
+def drawn(what: str, draw: Callable[[], object]) -> bool:
+    """Draw, and tell whether it could be done; a picture that can't be drawn is said to be so, and loses nothing else.
+
+    Args:
+        what: of the picture, in words.
+        draw: draws it.
+    """
+    try:
+        draw()
+    except Exception as error:  # of fonts, colours or the disk
+        print(f"{what} can't be drawn ({type(error).__name__}: {error})", file=sys.stderr)
+        return False
+    return True
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 
 from tqdm import tqdm
 
@@ -30,7 +31,10 @@ class ProgressBar:
 
     def show(self, fraction: float, text: str) -> None:
         """Move the bar to a fraction (0..1) of the job; one beyond is the end."""
-        fraction = min(1.0, max(0.0, fraction))
+        with suppress(OSError):  # a full disk, or a terminal that is gone: the job goes on
+            self._show(min(1.0, max(0.0, fraction)), text)
+
+    def _show(self, fraction: float, text: str) -> None:
         if not self._bar.disable:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(100.0 * fraction - self._bar.n)
@@ -42,4 +46,5 @@ class ProgressBar:
 
     def close(self) -> None:
         """End the bar's line."""
-        self._bar.close()
+        with suppress(OSError):
+            self._bar.close()

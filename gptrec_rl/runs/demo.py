@@ -64,7 +64,8 @@ def demo(
         models.append(Compared(f"tuned: {name}", "tuned", NextK(load_policy(folder, split.catalogue))))
 
     picture = run_dir / "trade-off.png"
-    table = compare(models, split, picture, "Built-in data, all test users")
+    table, is_drawn = compare(models, split, picture, "Built-in data, all test users")
     print(f"\n{table}\n")
     print(f"Arrows point to better. All {users:,} test users; {(time.monotonic() - started) / 60:.1f} minutes.")
-    print(f"Picture: {picture}")
+    if is_drawn:
+        print(f"Picture: {picture}")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError, may_pass
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.store.files import LocalStorage
-from gptrec_rl.store.manifest import parse_json
+from gptrec_rl.store.manifest import parse_json, refused_writes
 from gptrec_rl.store.trained_models import fingerprint
 
 INPUTS = "inputs.json"
@@ -65,6 +65,8 @@ def recorded_inputs(folder: Path) -> dict[str, str]:
         if not isinstance(inputs, dict) or not all(isinstance(value, str) for value in inputs.values()):
             raise ValueError("it is not a table of texts")
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and may_pass(error):
+            raise StorageError(f"{path} can't be read now: {error}; see that its storage works") from None
         raise InputError(
             f"{path} is damaged ({error}); remove it to go on without knowing whether data and models are the same"
         ) from None
@@ -73,7 +75,8 @@ def recorded_inputs(folder: Path) -> dict[str, str]:
 
 def record_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
     """Write down what a run depends on, in place of what was recorded before."""
-    LocalStorage(folder).replace(INPUTS, (json.dumps(inputs, indent=1) + "\n").encode())
+    with refused_writes(str(folder / INPUTS)):
+        LocalStorage(folder).replace(INPUTS, (json.dumps(inputs, indent=1) + "\n").encode())
 
 
 def require_same_inputs(folder: Path, inputs: Mapping[str, str]) -> None:

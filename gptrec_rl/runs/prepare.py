@@ -18,7 +18,7 @@ from gptrec_rl.fleet.rewards import rewards_of
 from gptrec_rl.runs.demo import MODEL, TUNING
 from gptrec_rl.runs.inputs import LOG, file_hash, record_inputs, recorded_inputs, require_same_inputs
 from gptrec_rl.runs.pretrain import pretrain
-from gptrec_rl.runs.run_folder import CONFIG, Run, prepare_run, stored_settings
+from gptrec_rl.runs.run_folder import CONFIG, PREPARED, Run, prepare_run, stored_settings
 from gptrec_rl.store.files import LocalStorage
 from gptrec_rl.transport.access import acl_file
 
@@ -73,7 +73,11 @@ def prepare(
         _say_what_is_not_taken_up(run_dir / STUDENT, stage_1)
     else:
         student = pretrain(data, run_dir / STUDENT, stage_1, on_existing="resume")
-    return prepare_run(run_dir / TUNED, config, student, "resume")
+    run = prepare_run(run_dir / TUNED, config, student, "resume")
+    # What optimisers up to this one have said is about an earlier budget.
+    token = run.memory_transport().store.highest_token()
+    LocalStorage(run.folder).replace(PREPARED, str(token).encode())
+    return run
 
 
 def _data(run_dir: Path, log: Path | None, name: str | None) -> Path:

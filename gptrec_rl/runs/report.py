@@ -10,7 +10,7 @@ from gptrec_rl.fleet.processes import StopEvent
 from gptrec_rl.models.markov import MarkovChain
 from gptrec_rl.reporting.comparison import Compared, compare
 from gptrec_rl.reporting.progress import ProgressBar
-from gptrec_rl.runs.run_folder import CONFIG, Run
+from gptrec_rl.runs.run_folder import PREPARED, Run
 from gptrec_rl.store.trained_models import STUDENT, load_policy
 from gptrec_rl.telemetry.history import RunFollower, RunHistory
 from gptrec_rl.telemetry.stream import MetricRecord
@@ -33,27 +33,29 @@ def report(run: Run, control: Control, stop: StopEvent, picture: Path) -> str | 
     if stop.is_set():
         return None
     control.stop()
-    table = _table(run, picture)
+    table, is_drawn = _table(run, picture)
     _stop_latecomers(run, control, stop)
     return (
         f"\n{table}\n\nArrows point to better. All {len(run.split.test.users):,} test users. {history.step:,} steps in "
-        f"{history.seconds / 60:.1f} minutes, {len(history.validations)} policies validated.\nPicture: {picture}"
+        f"{history.seconds / 60:.1f} minutes, {len(history.validations)} policies validated."
+        + (f"\nPicture: {picture}" if is_drawn else "")
     )
 
 
 def _wait_for_the_end(run: Run, control: Control, stop: StopEvent) -> RunHistory:
     """Follow the records until the budget is used and the last policy is scored, or somebody stops the run.
 
-    What the optimiser said before the run was last prepared was about an earlier budget.
+    What an optimiser said before the run was last prepared was about an earlier budget.
     """
-    prepared_at = (run.folder / CONFIG).stat().st_mtime
+    before = run.folder / PREPARED
+    earlier = int(before.read_text(encoding="utf-8")) if before.exists() else 0
     n_stops = control.wishes().n_stops
     follower, bar = RunFollower(run.folder), ProgressBar(f"tuning {run.config.goal}")
     try:
         while True:
             history = follower.refresh()
             said = history.recent["optimiser", 0]
-            is_of_now = bool(said) and said[-1].time >= prepared_at
+            is_of_now = bool(said) and said[-1].token > earlier
             if (history.is_finished and is_of_now) or control.wishes().n_stops > n_stops or stop.wait(POLL_S):
                 return history
             bar.show(history.progress if is_of_now else 0.0, f"step {history.step:,}")
@@ -75,7 +77,7 @@ def _last_words(history: RunHistory) -> Mapping[tuple[str, int], MetricRecord]:
     return {who: said[-1] for who, said in history.recent.items() if said}
 
 
-def _table(run: Run, picture: Path) -> str:
+def _table(run: Run, picture: Path) -> tuple[str, bool]:
     catalogue, split = run.split.catalogue, run.split
     models = [
         Compared("Markov chain", "teacher", MarkovChain(split)),

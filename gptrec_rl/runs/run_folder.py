@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +33,16 @@ from gptrec_rl.runs.inputs import (
     sources_of_rewards,
     warn_of_changed_sources,
 )
+from gptrec_rl.store.manifest import refused_writes
 from gptrec_rl.store.trained_models import STORE, STUDENT, fingerprint, load_policy, read_model, save_policy
 from gptrec_rl.telemetry.ending import END
 from gptrec_rl.telemetry.folders import CONFIG as CONFIG
 from gptrec_rl.telemetry.folders import read_tuning_config
 from gptrec_rl.transport.cache import CacheLimits
 from gptrec_rl.transport.messages import MAX_MESSAGE_BYTES, largest_message
+
+PREPARED = "prepared.token"
+"""The largest token of any optimiser before a fleet of containers was last prepared."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +86,7 @@ class Run:
             self.config.run_id, self._limits, self.split.catalogue.hash, self.split.hash, self._store_root
         )
 
-    def redis_transport(self, url: str) -> Transport:
+    def redis_transport(self, url: str, is_stopped: Callable[[], bool] = lambda: False) -> Transport:
         """Connect to the transport of a fleet of processes; errors as in `transport.hub.redis_transport`."""
         return redis_transport(
             url,
@@ -92,6 +96,7 @@ class Run:
             self.split.catalogue.hash,
             self.split.hash,
             self.config.fleet.lease_s,
+            is_stopped,
         )
 
     @property
@@ -220,7 +225,8 @@ def prepare_run(
         save_policy(folder / STUDENT, files, step=entry.step, config=dict(entry.config), **hashes)
     (folder / END).unlink(missing_ok=True)
     record_inputs(folder, {**inputs, **sources})
-    write_config(config, folder / CONFIG)
+    with refused_writes(str(folder / CONFIG)):
+        write_config(config, folder / CONFIG)
     return Run(folder, config, split)
 
 

@@ -24,8 +24,9 @@ from gptrec_rl.reporting.progress import ProgressBar
 from gptrec_rl.runs.inputs import DATA, inputs_of_split, record_inputs, recorded_inputs, require_same_inputs
 from gptrec_rl.runs.run_folder import CONFIG, OnExisting, claim_folder, sole_user
 from gptrec_rl.stops import stop_wanted
-from gptrec_rl.store.manifest import MANIFEST, Entry, read_folder, write_folder
-from gptrec_rl.store.trained_models import fingerprint
+from gptrec_rl.store.files import recover
+from gptrec_rl.store.manifest import MANIFEST, Entry, read_folder, refused_writes, write_folder
+from gptrec_rl.store.trained_models import MODEL, STUDENT, fingerprint
 from gptrec_rl.telemetry.ending import end_recorded
 from gptrec_rl.telemetry.folders import require_training
 
@@ -171,12 +172,15 @@ def _started(
         training.resume(saved[1])
     claim_folder(run_dir, on_existing)
     record_inputs(run_dir, inputs)
-    write_config(config, run_dir / CONFIG)
+    with refused_writes(str(run_dir / CONFIG)):
+        write_config(config, run_dir / CONFIG)
     return training
 
 
 def _saved_state(run_dir: Path) -> tuple[Entry, Mapping[str, bytes]] | None:
     """Read what an earlier training saved; None when there is nothing."""
+    for name in (STATE, MODEL, STUDENT):
+        recover(run_dir / name)
     folder = run_dir / STATE
     return read_folder(folder) if (folder / MANIFEST).exists() else None
 
@@ -230,8 +234,11 @@ def _run(training: Training[Any], run_dir: Path, title: str, save: Callable[[], 
             if n_steps < training.few_steps:
                 print(_too_few(n_steps, training.few_steps), file=sys.stderr)
         if progress.validation_loss is not None:
-            with (run_dir / "metrics.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps(asdict(progress)) + "\n")
+            try:
+                with (run_dir / "metrics.jsonl").open("a", encoding="utf-8") as log:
+                    log.write(json.dumps(asdict(progress)) + "\n")
+            except OSError as error:  # a full disk: what was learned is what matters
+                print(f"{run_dir / 'metrics.jsonl'} can't be written: {error}", file=sys.stderr)
         if time.monotonic() - saved_at > training.config.checkpoint_every_s:
             save()
             saved_at = time.monotonic()

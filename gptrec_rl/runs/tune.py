@@ -24,17 +24,17 @@ from gptrec_rl.fleet.supervisor import supervise
 from gptrec_rl.goals import parse_goal, parse_sweep
 from gptrec_rl.models.precision import product_dtype
 from gptrec_rl.reporting.documents import Section, write_section
-from gptrec_rl.reporting.figures import trade_off
+from gptrec_rl.reporting.figures import drawn, trade_off
 from gptrec_rl.reporting.progress import ProgressBar
 from gptrec_rl.reporting.tables import Row, text_table
 from gptrec_rl.runs.replay import config_of_replay, replay
 from gptrec_rl.runs.run_folder import CONFIG, OnExisting, Run, prepare_run, sole_user, stored_settings
-from gptrec_rl.stops import Stopped, handled_by
+from gptrec_rl.stops import Stopped, stop_wanted
 from gptrec_rl.store.trained_models import STUDENT
 from gptrec_rl.telemetry import names
 from gptrec_rl.telemetry.ending import end_recorded
 from gptrec_rl.telemetry.history import RunHistory
-from gptrec_rl.telemetry.pictures import draw_path, traded_metrics
+from gptrec_rl.telemetry.pictures import PATH_PICTURE, draw_path, traded_metrics
 from gptrec_rl.telemetry.records import RunRecords
 from gptrec_rl.telemetry.stream import MetricRecord
 from gptrec_rl.transport.connection import connect
@@ -220,12 +220,12 @@ def _kept(run: Run, show: Callable[[MetricRecord], None]) -> Callable[[MetricRec
 
 
 def _run_serial(run: Run, show: Callable[[MetricRecord], None]) -> int:
-    student, signals = run.student(), []
+    student = run.student()
     recorder = Recorder(run.folder, run.config, run.split, student) if run.config.fleet.record else None
     fleet = SerialFleet.of(student, run.split, run.config, run.memory_transport(), recorder)
-    with handled_by(lambda number, _: signals.append(number)):
-        fleet.run(_kept(run, show), is_stopped=lambda: bool(signals))
-    return 128 + signals[0] if signals else 0
+    with stop_wanted() as stop:
+        fleet.run(_kept(run, show), is_stopped=lambda: stop.is_wanted)
+        return stop.exit_code
 
 
 def _run_processes(run: Run, redis_url: str | None, show: Callable[[MetricRecord], None]) -> int:
@@ -245,12 +245,11 @@ def _finish(run: Run, report: Path | None, command: str) -> None:
         f"Best of {len(history.validations)} validated policies: version {best.version} after {best.step:,} of "
         f"{history.step:,} steps, mean reward {best.reward:.4f}, {accuracy} {best.values[accuracy]:.4f}; {run.folder}"
     )
-    try:
-        picture = draw_path(run.folder, run.config.goal, history)
+    picture: Path | None = run.folder / PATH_PICTURE
+    if drawn("The validator's path", lambda: draw_path(run.folder, run.config.goal, history)):
         print(f"The validator's path: {picture}")
-    except Exception as error:  # of fonts, colours or the disk: the run is what matters
+    else:
         picture = None
-        print(f"The validator's path can't be drawn ({type(error).__name__}: {error})", file=sys.stderr)
     if history.best_is_the_student:
         print(NO_BETTER)
     if report is not None:
@@ -287,13 +286,14 @@ def _draw_front(runs: Mapping[str, Path], run_dir: Path) -> None:
     rows: list[Row] = []
     for goal, folder in runs.items():
         history = RunHistory.read(folder)
-        first = history.validations[0]
-        if not rows and first.step == 0:
+        first = next(iter(history.validations), None)
+        if not rows and first is not None and first.step == 0:
             rows.append(Row("student", first.values, first.errors, "student"))
         if history.best is not None:
             rows.append(Row(goal, history.best.values, history.best.errors, "tuned"))
     picture = run_dir / "front.png"
     accuracy, others = traded_metrics(rows[0].values)
-    trade_off(rows, picture, across=others, up=accuracy, title="Sweep, validation users")
     print(text_table(rows, (accuracy, *others), with_errors=True))
-    print(f"Picture: {picture}")
+    title = "Sweep, validation users"
+    if drawn("The front", lambda: trade_off(rows, picture, across=others, up=accuracy, title=title)):
+        print(f"Picture: {picture}")

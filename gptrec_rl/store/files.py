@@ -6,12 +6,14 @@ manifest, which readers ask for first, is written last.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import re
 import secrets
 import shutil
 import stat
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +23,8 @@ import fsspec
 
 Check = Callable[[], None]
 
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
 _BESIDE = re.compile(r"\.unfinished-(.+)-[0-9a-f]{8}")
 
 
@@ -102,19 +106,15 @@ class LocalStorage(Storage):
         """Write a folder beside its place, sync it, and rename it; an older one goes when the new one is there."""
         target = self._root / folder
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished, replaced = _beside(target), _beside(target)
+        unfinished = _beside(target)
         try:
             unfinished.mkdir()
             for name, content in files.items():
                 _write_synced(unfinished / name, content)
             _sync_folder(unfinished)
             check()
-            if target.exists():
-                target.rename(replaced)
-            unfinished.rename(target)
+            _take_place(unfinished, target)
         except BaseException:
-            if replaced.exists() and not target.exists():
-                replaced.rename(target)
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         _sync_folder(target.parent)
@@ -220,6 +220,41 @@ def _beside(target: Path) -> Path:
     """Return a new name beside a place; of what lies beside its place already, beside that same place."""
     beside = _BESIDE.fullmatch(target.name)
     return target.with_name(f".unfinished-{beside[1] if beside else target.name}-{secrets.token_hex(4)}")
+
+
+def _take_place(new: Path, target: Path) -> None:
+    """Give a folder the name of another, if that is there, in one step: nobody finds neither, whoever is killed when.
+
+    Where the file system can't exchange two names (NFS), there is a moment between two renames.
+    """
+    if not target.exists():
+        new.rename(target)
+        return
+    places = os.fsencode(new), os.fsencode(target)
+    if _renameat2 is not None and _renameat2(_AT_FDCWD, places[0], _AT_FDCWD, places[1], _RENAME_EXCHANGE) == 0:
+        return
+    replaced = _beside(target)
+    target.rename(replaced)
+    try:
+        new.rename(target)
+    except BaseException:
+        if not target.exists():
+            replaced.rename(target)
+        raise
+
+
+def recover(folder: Path) -> None:
+    """Give a folder its name again that a writer, killed between two renames, has left without; the newest of several.
+
+    To be called where its absence means that there is nothing, and by nobody while somebody may write it.
+    """
+    if folder.exists() or not folder.parent.is_dir():
+        return
+    left = [
+        path for path in folder.parent.iterdir() if (named := _BESIDE.fullmatch(path.name)) and named[1] == folder.name
+    ]
+    if left:
+        max(left, key=lambda path: path.stat().st_mtime).rename(folder)
 
 
 def _clear_beside(target: Path) -> None:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gptrec_rl.errors import InputError, LeaseError, StorageError
+from gptrec_rl.errors import InputError, LeaseError, StorageError, may_pass
 from gptrec_rl.store.files import LocalStorage
 
 MANIFEST = "manifest.json"
@@ -169,15 +169,14 @@ def verify(entry: Entry, read: Callable[[str, int], bytes]) -> dict[str, bytes]:
 
 def unread(path: str, error: OSError) -> CheckpointError | StorageError:
     """Return what a file that could not be read means: it is not there or not one of ours, or storage fails."""
-    is_damage = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EFBIG)
-    if is_damage or isinstance(error, FileNotFoundError):  # an object store's has no number
-        return CheckpointError(f"{path} can't be read: {error}")
-    return StorageError(f"storage fails at {path}: {error}; see that it can be reached and read")
+    if may_pass(error) or isinstance(error, PermissionError):  # who may not read a store doesn't know what it holds
+        return StorageError(f"storage fails at {path}: {error}; see that it can be reached and read")
+    return CheckpointError(f"{path} can't be read: {error}")
 
 
 @contextmanager
 def refused_writes(path: str) -> Iterator[None]:
-    """Tell of a checkpoint that could not be written within the context as an `InputError`.
+    """Tell of what could not be written within the context as an `InputError`.
 
     Raises:
         DiskFullError: there is no room for it.
@@ -188,7 +187,7 @@ def refused_writes(path: str) -> Iterator[None]:
     except OSError as error:
         kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
         raise kind(
-            f"checkpoint {path} can't be written: {error.strerror or error}; free some space, allow writing there, "
+            f"{path} can't be written: {error.strerror or error}; free some space, allow writing there, "
             "and see that nobody else writes it; then resume"
         ) from None
 

@@ -16,7 +16,7 @@ from gptrec_rl.stops import exit_code_of
 from gptrec_rl.store.files import LocalStorage
 from gptrec_rl.store.manifest import parse_json
 from gptrec_rl.telemetry.folders import CONFIG
-from gptrec_rl.telemetry.history import LONGEST_PAUSE_S, RunHistory
+from gptrec_rl.telemetry.history import LONGEST_PAUSE_S, RunHistory, last_heard
 
 END = "end.json"
 MAX_BYTES = 2**16
@@ -33,11 +33,13 @@ class End:
         how: finished: all was done; stopped: somebody wanted it, and it can go on; failed: an error ended it.
         message: by what it was stopped, or the error; empty for a finished one.
         time: when, in seconds since the epoch.
+        heard_at: time of the run's last record then, by the clock of records; 0 without one.
     """
 
     how: How
     message: str
     time: float
+    heard_at: float = 0.0
 
     @property
     def cause(self) -> str:
@@ -72,7 +74,7 @@ def record_failure(folder: Path, message: str) -> None:
 def end_of(folder: Path, history: RunHistory) -> End | None:
     """Return how the last attempt at a tuning run ended; None also when steps were done since."""
     end = read_end(folder)
-    went_on = end is not None and history.stepped_at is not None and history.stepped_at > end.time + LONGEST_PAUSE_S
+    went_on = end is not None and history.stepped_at is not None and history.stepped_at > end.heard_at + LONGEST_PAUSE_S
     return None if went_on else end
 
 
@@ -84,7 +86,8 @@ def read_end(folder: Path) -> End | None:
     except (OSError, ValueError, TypeError):
         return None
     is_sound = end.how in get_args(How) and isinstance(end.message, str)
-    return end if is_sound and type(end.time) is float and math.isfinite(end.time) else None
+    are_times = all(type(time) is float and math.isfinite(time) for time in (end.time, end.heard_at))
+    return end if is_sound and are_times else None
 
 
 def _how(error: BaseException) -> tuple[How, str]:
@@ -99,6 +102,6 @@ def _how(error: BaseException) -> tuple[How, str]:
 
 
 def _write(folder: Path, how: How, message: str) -> None:
-    content = json.dumps(asdict(End(how, message[-MAX_MESSAGE:], time.time()))) + "\n"
     with suppress(OSError):  # a full disk: that it ended is known without
+        content = json.dumps(asdict(End(how, message[-MAX_MESSAGE:], time.time(), last_heard(folder)))) + "\n"
         LocalStorage(folder).replace(END, content.encode())

@@ -38,18 +38,21 @@ class FleetPage(Collector):
         clock: seconds since the epoch, as in the records.
     """
 
-    def __init__(self, forget_after_s: float = FORGET_AFTER_S, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, forget_after_s: float = FORGET_AFTER_S, clock: Callable[[], float] = time.monotonic) -> None:
         self.is_connected = False
         """Whether Redis answered when it was last asked."""
         self._forget_after_s = forget_after_s
         self._clock = clock
         self._lock = threading.Lock()
         self._latest: dict[tuple[str, int], MetricRecord] = {}
+        self._newest, self._newest_came_at = 0.0, clock()
 
     def take(self, record: MetricRecord) -> None:
         """Show a record; what its process said before and this one leaves out holds, but for rates."""
         process = record.role, record.id
         with self._lock:
+            if record.time >= self._newest:
+                self._newest, self._newest_came_at = record.time, self._clock()
             before = self._latest.get(process)
             if before is not None and record.role == "optimiser" and record.token < before.token:
                 return  # of one that has lost its lease
@@ -59,7 +62,8 @@ class FleetPage(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return all families of metrics with their samples."""
         with self._lock:
-            oldest = self._clock() - self._forget_after_s
+            now = self._newest + self._clock() - self._newest_came_at  # by the clock of records, which is Redis'
+            oldest = now - self._forget_after_s
             self._latest = {
                 process: record
                 for process, record in self._latest.items()

@@ -8,7 +8,7 @@ from typing import Literal
 
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import MAX_FILE_BYTES, read_config
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError, may_pass
 from gptrec_rl.store.files import LocalStorage
 from gptrec_rl.store.manifest import MANIFEST
 
@@ -32,7 +32,8 @@ def made_by(folder: Path) -> Command:
             "`pretrain` or `train`"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"the configuration {folder / CONFIG} can't be read: {error}") from None
+        kind = StorageError if isinstance(error, OSError) and may_pass(error) else InputError
+        raise kind(f"the configuration {folder / CONFIG} can't be read: {error}") from None
     if "fleet" in config:
         return "tune"
     return "pretrain" if "teacher" in config else "train"

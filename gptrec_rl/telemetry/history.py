@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict, deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from gptrec_rl.transport.messages import MessageError
 METRICS_FILE = "metrics.jsonl"
 LONGEST_PAUSE_S = 60.0
 """Silence beyond this between two records is a run that had stopped, and is not counted as time spent."""
+LONGEST_LINE = 2**16
 N_RECENT = 12
 """So many records of a process are recent: about the last minute."""
 
@@ -177,6 +179,17 @@ class RunFollower:
                 f"{self._path}, line {self._n_lines} is not a metrics record ({error}); "
                 "remove that line to read the others"
             ) from None
+
+
+def last_heard(run_dir: Path) -> float:
+    """Return the time of the last whole record in a run folder, by the clock of records; 0 if there is none."""
+    try:
+        with (run_dir / METRICS_FILE).open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - LONGEST_LINE))
+            *lines, _ = stream.read().split(b"\n")
+        return parse_record(lines[-1]).time
+    except (OSError, IndexError, MessageError):  # a training's log has other lines
+        return 0.0
 
 
 T = TypeVar("T", ScoredPolicy, TrainingReward)

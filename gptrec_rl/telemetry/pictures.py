@@ -15,6 +15,7 @@ from gptrec_rl.reporting.figures import validation_path
 from gptrec_rl.telemetry.event_files import FOLDER, EventFiles
 from gptrec_rl.telemetry.history import RunFollower, RunHistory
 
+PATH_PICTURE = "report/validator-path.png"
 PATH_NAME = "validator/path"
 DRAW_EVERY_S = 60.0
 
@@ -29,7 +30,7 @@ def draw_path(run_dir: Path, goal: str, history: RunHistory) -> Path:
     """Draw the path of a run that has at least one scored policy, and return the file."""
     accuracy, others = traded_metrics(history.validations[-1].values)
     second = others[0] if "pcount" in goal else others[-1]
-    picture = run_dir / "report" / "validator-path.png"
+    picture = run_dir / PATH_PICTURE
     validation_path(history.validations, picture, (accuracy, second), title=goal)
     EventFiles(run_dir / FOLDER).add_picture(PATH_NAME, picture.read_bytes(), history.step)
     return picture

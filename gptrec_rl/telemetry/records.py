@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gptrec_rl.errors import InputError
-from gptrec_rl.store.manifest import parse_json
+from gptrec_rl.store.manifest import parse_json, refused_writes
 from gptrec_rl.telemetry.event_files import FOLDER, EventFiles
 from gptrec_rl.telemetry.pictures import PathPicture
 from gptrec_rl.telemetry.stream import START, MetricRecord
@@ -34,6 +34,7 @@ class RunRecords:
 
     Raises:
         InputError: `metrics.cursor` is damaged.
+        StorageError: the folder can't be written now.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -42,11 +43,12 @@ class RunRecords:
         self._path = PathPicture(run_dir)
         self._state = run_dir / "metrics.cursor"
         self._not_made: set[str] = set()
-        for file in self._files.values():
-            file.touch()
-        if not self._state.exists():
-            self._keep_place(START)
-        self.cursor = self._go_back()
+        with refused_writes(str(run_dir)):
+            for file in self._files.values():
+                file.touch()
+            if not self._state.exists():
+                self._keep_place(START)
+            self.cursor = self._go_back()
         """The place in the stream after the last record on disk."""
 
     def append(self, records: Sequence[MetricRecord], cursor: str) -> None:

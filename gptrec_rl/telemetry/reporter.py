@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import psutil
 
@@ -12,7 +15,11 @@ from gptrec_rl.telemetry import names
 from gptrec_rl.telemetry.stream import MetricRecord, MetricsStream
 
 REPORT_EVERY_S = 5.0
+LONGEST_WORK_S = 3600.0
+"""What of a process' work takes longer hangs: a batch, a step, the reading and writing of a state."""
 BYTES_A_MB = 1e6
+
+logger = logging.getLogger(__name__)
 
 
 class Reporter:
@@ -39,6 +46,8 @@ class Reporter:
         self._index = index
         self._clock = clock
         self._every_s = every_s
+        self._place: tuple[int, int] | None = None
+        self._moved_at = clock()
         self._start_again()
 
     def _start_again(self) -> None:
@@ -69,13 +78,41 @@ class Reporter:
         for name, value in values.items():
             self._values[name].append(value)
 
+    @contextmanager
+    def kept_alive(self) -> Iterator[None]:
+        """Say from a thread that this process works, while what it does within the context takes long.
+
+        That is from its first report on; who has just been started may be silent for longer. It asks `is_due` between
+        one work and the next, and one that takes more than `LONGEST_WORK_S` counts as hanging.
+        """
+        is_over = threading.Event()
+
+        def beat() -> None:
+            while not is_over.wait(self._every_s):
+                now = self._clock()
+                is_needed = now - self._since >= self._every_s and now - self._moved_at <= LONGEST_WORK_S
+                if self._place is None or not is_needed:
+                    continue
+                try:
+                    self._stream.append(MetricRecord(self._role, self._index, *self._place, time.time(), {}))
+                except Exception as error:  # of Redis, mostly: what the process does itself tells of it
+                    logger.warning("not said to be alive: %s", error)
+
+        threading.Thread(target=beat, name="heartbeat", daemon=True).start()
+        try:
+            yield
+        finally:
+            is_over.set()
+
     @property
     def is_due(self) -> bool:
         """Whether it is time for the next record."""
+        self._moved_at = self._clock()
         return self._clock() - self._since >= self._every_s
 
     def report(self, token: int, step: int, extra: Mapping[str, float] | None = None) -> None:
         """Append what was noted since the last report, and `extra` as it is."""
+        self._place = (token, step)
         elapsed_s = max(self._clock() - self._since, 1e-9)
         shares = {names.WAIT_SHARE: 0.0, **self._shares_s}
         values = {

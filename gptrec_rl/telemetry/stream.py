@@ -175,7 +175,13 @@ class RedisMetrics(MetricsStream):
         block_ms = round(min(block_s, LONGEST_BLOCK_S) * 1000) or None  # for Redis 0 means for ever
         replies: Any = self._client.xread({self._stream: after}, count=PAGE_SIZE, block=block_ms)
         entries = replies[0][1] if replies else []
+        if not entries and after != START and self._ends_before(after):
+            return self.read(START)  # Redis has lost its data, or is another one: what it has is new
         return _records(entries), entries[-1][0].decode() if entries else after
+
+    def _ends_before(self, cursor: str) -> bool:
+        newest: Any = self._client.xrevrange(self._stream, count=1)
+        return bool(newest) and _place(newest[0][0].decode()) < _place(cursor)
 
     def last(self, n: int) -> list[MetricRecord]:
         """Return the last n records; what is not a record is logged and left out."""
@@ -186,6 +192,11 @@ class RedisMetrics(MetricsStream):
         """Return the time by the clock of Redis."""
         seconds, microseconds = self._client.time()
         return int(seconds) + int(microseconds) / 1e6
+
+
+def _place(cursor: str) -> tuple[int, int]:
+    milliseconds, _, number = cursor.partition("-")
+    return int(milliseconds), int(number or 0)
 
 
 def _records(entries: list[tuple[bytes, dict[bytes, bytes]]]) -> list[MetricRecord]:

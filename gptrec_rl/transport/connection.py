@@ -31,7 +31,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError
 
 CONNECT_TIMEOUT_S = 3.0
 REPLY_TIMEOUT_S = 10.0
@@ -78,18 +78,23 @@ def connect(url: str) -> redis.Redis:
     return client
 
 
-def connect_patiently(url: str) -> redis.Redis:
+def connect_patiently(url: str, is_stopped: Callable[[], bool] = lambda: False) -> redis.Redis:
     """Connect to a Redis that may be away, now and at any later time, for as long as it takes.
 
     Calls wait until it is back, reads its data again, may write (after a failover, with its replicas), or has room to
     write, in memory and on its disk: nothing that depends on it ends when it does. A call whose reply was lost is sent
     again, so it has to be one that may be repeated.
 
+    Args:
+        url: where.
+        is_stopped: whether this process is to end; a Redis that is away isn't waited for any more.
+
     Raises:
+        StorageError: Redis is away, and this process is to end; later calls as well.
         InputError: what is at this URL is no Redis, refuses the password, can't serve a fleet (see `_examine`), or
             there is no password and it is another machine. Later calls raise it, too (`RedisRefusedError`).
     """
-    patience = _Patience(ExponentialBackoff(cap=LONGEST_PAUSE_S, base=0.05), FOR_EVER, redact(url))
+    patience = _Patience(ExponentialBackoff(cap=LONGEST_PAUSE_S, base=0.05), FOR_EVER, redact(url), is_stopped)
     client = _client(url, patience)
     patience.call_with_retry(lambda: _examine(client, url), lambda error: None)
     return client
@@ -221,7 +226,15 @@ class _Sorted(Retry):
 
 
 class _Patience(_Sorted):
-    """Tries again until it succeeds, but for what waiting can't mend. Says once why it waits."""
+    """Tries again until it succeeds, but for what waiting can't mend, and who is to stop. Says once why it waits."""
+
+    def __init__(self, backoff: Any, retries: int, place: str, is_stopped: Callable[[], bool]) -> None:
+        super().__init__(backoff, retries, place)
+        self._is_stopped = is_stopped
+
+    def __deepcopy__(self, memo: Any) -> _Patience:
+        """Be the same for every connection of a client, which copies its policy of retrying."""
+        return self
 
     def call_with_retry(self, do: Callable[[], T], *args: Any, **options: Any) -> T:
         """Call until it succeeds."""
@@ -232,6 +245,8 @@ class _Patience(_Sorted):
             try:
                 reply = self._sorted(do)
             except (ConnectionError, TimeoutError) as error:
+                if self._is_stopped():
+                    raise StorageError(f"Redis is away, and this process is to end: {error}") from None
                 if away_since is None:
                     away_since = time.monotonic()
                     logger.warning("waiting for Redis: %s", error)

@@ -22,7 +22,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
@@ -87,6 +87,7 @@ class EmbeddedRedis:
 
         Raises:
             InputError: there is no server program, or it doesn't come up; with the last lines of its log.
+            StorageError: there is no room for it.
         """
         self._server = find_server()
         try:
@@ -98,13 +99,20 @@ class EmbeddedRedis:
         self._socket_folder = _short_folder()
         self._socket = f"{self._socket_folder}/{_SOCKET}"
         self._password = secrets.token_hex(16)
+        url = f"unix://:{self._password}@{quote(self._socket)}"
         try:
             self._start()
+            try:
+                self._make_known(url)
+            except BaseException:
+                self._end()
+                raise
+        except OSError as error:
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
+            raise StorageError(f"the embedded Redis in {self._folder} can't be started: {error}") from None
         except BaseException:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
             raise
-        url = f"unix://:{self._password}@{quote(self._socket)}"
-        self._make_known(url)
         return url
 
     def __exit__(

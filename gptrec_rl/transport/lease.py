@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import redis
 
-from gptrec_rl.errors import LeaseError
+from gptrec_rl.errors import LeaseError, StorageError
 from gptrec_rl.transport.keys import key
 
 DEFAULT_TTL_S = 10.0
@@ -75,7 +75,7 @@ class LearnerLease(ABC):
             while not is_over.wait(self.ttl_s / 3):
                 try:
                     self.extend(holder, token)
-                except redis.RedisError as error:
+                except (redis.RedisError, StorageError) as error:
                     logger.warning("lease not extended: %s", error)
 
         threading.Thread(target=keep, name="lease", daemon=True).start()

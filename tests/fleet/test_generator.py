@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -8,11 +10,12 @@ import pytest
 
 from gptrec_rl.config import PpoConfig
 from gptrec_rl.data import Split
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError
 from gptrec_rl.fleet.generator import Generator
 from gptrec_rl.goals import build_rewards, parse_goal
 from gptrec_rl.learning.learner import Learner
 from gptrec_rl.models.gptrec import GPTRec
+from gptrec_rl.store.files import LocalStorage
 from gptrec_rl.telemetry import names
 from gptrec_rl.transport.control import MAX_GENERATORS
 from gptrec_rl.transport.messages import RolloutBatch
@@ -229,3 +232,20 @@ def test_a_generator_that_nobody_numbers_is_told_apart_from_the_supervisors(make
     for index in (0, 1, None, None):
         Generator(fleet.world, fleet.config, fleet.transport, index).report()
     assert [record.id for record in fleet.transport.metrics.read()[0]] == [0, 1, MAX_GENERATORS + 3, MAX_GENERATORS + 4]
+
+
+def test_a_policy_that_could_not_be_read_is_read_later(make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = make_fleet()
+    generator = fleet.generator()
+    fleet.publish()
+    calls, read = itertools.count(), LocalStorage.read
+
+    def fails_at_the_weights(self: LocalStorage, path: str, at_most: int) -> bytes:
+        if path.endswith(".safetensors") and next(calls) == 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(self, path, at_most)
+
+    monkeypatch.setattr(LocalStorage, "read", fails_at_the_weights)
+    with pytest.raises(StorageError):
+        generator.step()
+    assert generator.step()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
@@ -13,13 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from gptrec_rl.config import TuneConfig
-from gptrec_rl.config_files import write_config
 from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.fleet.processes import StopEvent
 from gptrec_rl.fleet.serial import SerialFleet
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.runs.report import _stop_latecomers, _wait_for_the_end
-from gptrec_rl.runs.run_folder import Run, prepare_run
+from gptrec_rl.runs.run_folder import PREPARED, Run, prepare_run
 from gptrec_rl.telemetry.records import RunRecords
 from gptrec_rl.telemetry.stream import MetricRecord
 from gptrec_rl.transport.connection import connect
@@ -64,9 +62,7 @@ def test_it_shows_the_table_draws_the_picture_and_ends_the_others(run: Run, tmp_
 
 
 def test_the_end_of_an_earlier_budget_is_not_the_end(run: Run) -> None:
-    write_config(run.config, run.folder / "config.toml")
-    later = run.folder.joinpath("config.toml").stat().st_mtime + 60
-    os.utime(run.folder / "config.toml", (later, later))
+    (run.folder / PREPARED).write_text(str(run.memory_transport().store.highest_token()))
     control, waited = MemoryControl(), threading.Event()
 
     def wait() -> None:

@@ -461,7 +461,7 @@ def test_a_full_disk_leaves_what_was_there(
     with monkeypatch.context() as patch:
         patch.setattr(os, call, full)
         written = "LATEST" if call == "replace" else "policies/v00000002-token_1"
-        with pytest.raises(InputError, match=f"checkpoint {tmp_path}/{written} can't be written: No space left"):
+        with pytest.raises(InputError, match=f"{tmp_path}/{written} can't be written: No space left"):
             publish(local, version=2)
         if call != "replace":  # which only pointers need
             with pytest.raises(InputError, match=r"learner/step_00000002\S* can't be written: No space left.*resume"):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from gptrec_rl.store.files import LocalStorage, ObjectStorage, Storage, open_storage
+from gptrec_rl.store.files import LocalStorage, ObjectStorage, Storage, open_storage, recover
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -79,6 +80,7 @@ def test_a_folder_whose_successor_cannot_be_renamed_is_put_back(
 ) -> None:
     storage = LocalStorage(tmp_path)
     storage.write_folder("entry", {"a": b"old"})
+    monkeypatch.setattr("gptrec_rl.store.files._renameat2", None)  # as on a file system that can't exchange
     rename, renamed = os.rename, []
 
     def second_fails(source: Path, target: Path) -> None:
@@ -92,6 +94,30 @@ def test_a_folder_whose_successor_cannot_be_renamed_is_put_back(
         storage.write_folder("entry", {"a": b"new"})
     assert storage.read("entry/a", 100) == b"old"
     assert storage.list(".") == ["entry"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems can't exchange names")
+def test_a_folder_takes_the_place_of_another_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write_folder("entry", {"a": b"1"})
+    monkeypatch.setattr(os, "rename", None)
+    storage.write_folder("entry", {"a": b"2"})
+    assert storage.read("entry/a", 9) == b"2"
+    assert os.listdir(tmp_path) == ["entry"]
+
+
+def test_what_a_killed_writer_left_without_its_name_gets_it_again(tmp_path: Path) -> None:
+    for name, content, age in (("0" * 8, "new", 0), ("1" * 8, "old", 60)):
+        folder = tmp_path / f".unfinished-state-{name}"
+        folder.mkdir()
+        (folder / "a").write_text(content)
+        os.utime(folder, (1e9 - age, 1e9 - age))
+    recover(tmp_path / "state")
+    assert (tmp_path / "state" / "a").read_text() == "new"
+    recover(tmp_path / "state")
+    recover(tmp_path / "nothing")
+    assert (tmp_path / "state" / "a").read_text() == "new"
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_an_object_store_gets_the_last_file_last(monkeypatch: pytest.MonkeyPatch) -> None:

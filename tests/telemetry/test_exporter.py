@@ -89,9 +89,10 @@ def test_what_a_record_leaves_out_holds_but_a_speed_is_nought(page: FleetPage) -
 
 
 def test_a_process_that_was_silent_for_long_is_dropped() -> None:
-    page = FleetPage(forget_after_s=60, clock=lambda: NOW)
+    page = FleetPage(forget_after_s=60, clock=lambda: NOW + 1e6)  # whose clock is another
     page.take(record("generator", {"wait/share": 0.5}, index=0, time=NOW - 60))
     page.take(record("generator", {"wait/share": 0.5}, index=1, time=NOW - 61))
+    page.take(record("optimiser", {}, time=NOW))
     registry = shown(page)
     assert registry.get_sample_value("gptrec_wait_ratio", {"role": "generator", "id": "0"}) == 0.5
     assert registry.get_sample_value("gptrec_wait_ratio", GENERATOR) is None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import psutil
@@ -98,3 +99,34 @@ def test_a_report_has_the_memory_of_the_process_and_the_cores_that_it_used() -> 
     # Whenever others have the cores: at least 0.2 s of a processor in all of this time, at most all in the busy part.
     least, most = 0.2 / (time.monotonic() - wall), (time.process_time() - processor) / busy_s
     assert least <= values[names.PROCESS_CORES] <= most
+
+
+def test_long_work_is_said_to_be_alive_and_endless_work_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = MemoryMetrics()
+    reporter = Reporter(stream, "optimiser", 0, every_s=0.01)
+
+    def n_heard() -> int:
+        return len(stream.last(10**6))
+
+    with reporter.kept_alive():
+        time.sleep(0.1)
+        assert n_heard() == 0  # before its first report it is being started
+        reporter.report(3, 7)
+        wait_until(lambda: n_heard() >= 5)
+        alive = stream.last(1)[0]
+        assert (alive.token, alive.step, alive.values) == (3, 7, {})
+        monkeypatch.setattr("gptrec_rl.telemetry.reporter.LONGEST_WORK_S", 0.0)
+        time.sleep(0.1)
+        before = n_heard()
+        time.sleep(0.1)
+        assert n_heard() == before
+        monkeypatch.setattr("gptrec_rl.telemetry.reporter.LONGEST_WORK_S", 300.0)
+        assert reporter.is_due
+        wait_until(lambda: n_heard() > before)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

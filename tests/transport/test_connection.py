@@ -17,9 +17,9 @@ import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError
 from gptrec_rl.transport.connection import RedisRefusedError, connect, connect_patiently, redact, with_password
-from gptrec_rl.transport.embedded import find_server
+from gptrec_rl.transport.embedded import EmbeddedRedis, find_server
 from gptrec_rl.transport.ids import RedisIds
 
 
@@ -304,3 +304,23 @@ def test_calls_wait_for_a_redis_that_restarts(tmp_path: Path, tmp_path_factory: 
     server.terminate()
     server.wait()
     assert replies == [2]
+
+
+def test_who_is_to_stop_does_not_wait_for_a_redis_that_is_away(tmp_path: Path) -> None:
+    wishes = threading.Event()
+    with EmbeddedRedis(tmp_path / "redis") as url:
+        client = connect_patiently(url, wishes.is_set)
+        assert client.ping()
+    ended = threading.Event()
+
+    def ask() -> None:
+        with pytest.raises(StorageError, match="Redis is away, and this process is to end"):
+            client.ping()
+        ended.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    assert not ended.wait(0.5)
+    wishes.set()
+    assert ended.wait(300)
+    with pytest.raises(StorageError, match="Redis is away"):
+        connect_patiently(url, wishes.is_set)
