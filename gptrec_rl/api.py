@@ -9,21 +9,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pandas as pd
 
+from gptrec_rl.config import Precision
 from gptrec_rl.data import Histories, Interactions, Split
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable
 from gptrec_rl.evaluation import evaluate as evaluate_recommender
+from gptrec_rl.recommender import Strategy
 from gptrec_rl.runs.lists import Lists
 from gptrec_rl.runs.models import ModelChoice
 
 if TYPE_CHECKING:
-    from gptrec_rl.config import Precision
-    from gptrec_rl.recommender import Recommender, Strategy
+    from gptrec_rl.recommender import Recommender
 
 Id = str | int
 """An id of the user's file, which is a text; a whole number stands for its text."""
@@ -60,6 +61,7 @@ class Model:
         Raises:
             InputError: an id is unknown, or none.
         """
+        _require_count("k", k)
         numbers = Histories.of([self._numbers(history) for history in histories])
         return self._lists(numbers, np.arange(len(numbers)), k, allowed).rename(columns={"user": "history"})
 
@@ -69,6 +71,7 @@ class Model:
         Returns:
             As `recommend`, with `user` (id) in the place of `history`.
         """
+        _require_count("k", k)
         interactions = self.split.interactions
         rows = np.array([interactions.row(_text(user)) for user in users], dtype=np.int64)
         return self._lists(interactions.histories.take(rows), interactions.user_ids[rows], k, allowed)
@@ -80,15 +83,23 @@ class Model:
             k: items a list; users with fewer left are left out.
             n_users: measure a sample of so many users; None: all.
             seed: of the sample.
+
+        Raises:
+            InputError: an argument is out of range, or nobody has so many items left.
         """
+        _require_count("k", k)
         cases = self.split.test.with_room(k, self.split.catalogue.n_items)
+        if not len(cases.users):
+            raise InputError(f"a list of k = {k} items can't be made for any user: fewer are left; give a smaller one")
         if n_users is not None:
+            _require_count("n_users", n_users)
+            _require_count("seed", seed, least=0)
             cases = cases.sample(n_users, seed)
         return evaluate_recommender(self.recommender, cases, self.split, name=self.name, k=k)
 
     def _numbers(self, ids: Iterable[Id]) -> np.ndarray:
-        if isinstance(ids, str):
-            raise InputError(f"{ids!r} is one text; give a sequence of item ids, like [{ids!r}]")
+        if isinstance(ids, str) or not isinstance(ids, Iterable):
+            raise InputError(f"{ids!r} is one id; give a sequence of item ids, like [{ids!r}]")
         return np.array([self.split.catalogue.internal(_text(item)) for item in ids], dtype=np.int32)
 
     def _lists(self, histories: Histories, names: np.ndarray, k: int, allowed: Iterable[Id] | None) -> pd.DataFrame:
@@ -122,9 +133,20 @@ def load(
     Raises:
         InputError: there is no such model or data, or the model is of another catalogue.
     """
+    for name, given, known in (
+        ("strategy", strategy, (None, *get_args(Strategy))),
+        ("precision", precision, get_args(Precision)),
+    ):
+        if given not in known:
+            raise InputError(f"{name} is {given!r}; give one of {', '.join(map(repr, known))}")
     split = Split.leave_one_out(Interactions.load(Path(data)))
     choice = ModelChoice.parse(str(model))
     return Model(choice.name, split, choice.open(split, strategy, precision))
+
+
+def _require_count(name: str, value: object, least: int = 1) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} is {value!r}; give a whole number, {least} or more")
 
 
 def _text(value: object) -> str:

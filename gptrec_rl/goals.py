@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SHIPPED = ("ndcg", "ild", "pcount", "calibration", "expected_ndcg")
 FROM_GENRES = ("ild", "calibration")
+LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,11 @@ def parse_sweep(text: str, goal: Goal) -> list[Goal]:
     name, equals, values = (piece.strip() for piece in text.partition("="))
     if not equals:
         raise InputError(f"sweep {text!r} is not name=weight,weight,...; write it like ild=0,0.2,1,3")
-    return [goal.with_weight(_known(name), _weight(name, value.strip())) for value in values.split(",")]
+    goals = [goal.with_weight(_known(name), _weight(name, value.strip())) for value in values.split(",")]
+    named = [str(each) for each in goals]
+    if twice := [each for place, each in enumerate(named) if each in named[:place]]:
+        raise InputError(f"sweep {text!r} has {twice[0]} twice; give each weight once")
+    return goals
 
 
 def _known(name: str) -> str:
@@ -89,8 +94,10 @@ def _weight(name: str, value: str) -> float:
         weight = float(value)
     except ValueError:
         weight = math.nan
-    if not math.isfinite(weight):
-        raise InputError(f"weight {value!r} of reward {name} is not a finite number; give one, like {name}=0.5")
+    if not abs(weight) <= LARGEST_WEIGHT:
+        raise InputError(
+            f"weight {value!r} of reward {name} is not a finite number (of 32 bits); give one, like {name}=0.5"
+        )
     return weight
 
 

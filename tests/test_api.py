@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,8 +57,38 @@ def test_a_number_stands_for_its_text_and_never_for_a_place(data: Path) -> None:
 
 @pytest.mark.parametrize("history", [[50.0], [True], [None], [b"50"], "50"])
 def test_what_is_no_id_is_refused(history: object, data: Path) -> None:
-    with pytest.raises(InputError, match=r"is no id|is one text"):
+    with pytest.raises(InputError, match=r"is no id|is one id"):
         gptrec_rl.load("markov", data).recommend([history], k=1)  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda model: model.recommend([["50"]], k=-1), "k is -1; give a whole number, 1 or more"),
+        (lambda model: model.recommend([["50"]], k=1.5), "k is 1.5"),
+        (lambda model: model.recommend_users(["u"], k="3"), "k is '3'"),
+        (lambda model: model.recommend([1, 2]), "1 is one id; give a sequence of item ids"),
+        (lambda model: model.evaluate(k=0), "k is 0"),
+        (lambda model: model.evaluate(k=100), "a list of k = 100 items can't be made for any user"),
+        (lambda model: model.evaluate(k=1, n_users=-1), "n_users is -1"),
+        (lambda model: model.evaluate(k=1, n_users=3, seed=-1), "seed is -1; give a whole number, 0 or more"),
+    ],
+)
+def test_an_argument_out_of_range_is_named(ask: Callable[[Any], object], message: str, data: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        ask(gptrec_rl.load("markov", data))
+
+
+@pytest.mark.parametrize("settings", [{"strategy": "nextk"}, {"precision": "fp16"}])
+def test_a_way_that_there_is_not_is_named(settings: dict[str, Any], data: Path) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(settings.values()))!r}; give one of"):
+        gptrec_rl.load("markov", data, **settings)
+
+
+def test_an_item_that_stands_in_a_history_more_than_once_is_one(data: Path) -> None:
+    model = gptrec_rl.load("popularity", data)
+    once = model.recommend([["50"]], k=3)
+    assert model.recommend([["50"] * 40], k=3).equals(once)
 
 
 def test_users_are_named_by_their_ids_and_their_whole_histories_are_read(data: Path) -> None:

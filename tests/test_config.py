@@ -75,3 +75,10 @@ def test_sizes_have_bounds(fleet: dict[str, int]) -> None:
 def test_a_run_id_that_is_no_plain_name_is_refused(run_id: str) -> None:
     with pytest.raises(ValidationError, match="run_id"):
         TuneConfig(run_id=run_id)
+
+
+@pytest.mark.parametrize("setting", [{"max_steps": True}, {"learning_rate": True}, {"model": {"width": False}}])
+def test_a_boolean_is_no_number(setting: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="which is no number and no text"):
+        PretrainConfig.model_validate(setting)
+    assert PpoConfig.model_validate({"normalise_advantages": False}).normalise_advantages is False

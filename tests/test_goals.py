@@ -49,7 +49,9 @@ def test_goal_keeps_the_order_and_reads_negative_and_scientific_weights() -> Non
     assert str(goal) == "ndcg=1,pcount=-20,my.module:novelty=0.3"
 
 
-@given(st.dictionaries(st.sampled_from(SHIPPED), st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+@given(
+    st.dictionaries(st.sampled_from(SHIPPED), st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1)
+)
 def test_a_goal_survives_being_written_and_read(weights: dict[str, float]) -> None:
     assert parse_goal(str(Goal(weights))) == Goal(weights)
 
@@ -80,6 +82,11 @@ def test_a_sweep_is_the_goal_with_each_weight_in_turn() -> None:
     goals = parse_sweep("ild=0,0.2,3", parse_goal("ndcg=1,ild=9"))
     assert [str(goal) for goal in goals] == ["ndcg=1,ild=0", "ndcg=1,ild=0.2", "ndcg=1,ild=3"]
     assert [str(goal) for goal in parse_sweep("pcount=6", parse_goal("ndcg=1"))] == ["ndcg=1,pcount=6"]
+
+
+def test_a_weight_that_a_sweep_has_twice_is_named() -> None:
+    with pytest.raises(InputError, match="has ndcg=1,ild=1 twice"):
+        parse_sweep("ild=1,0.5,1.0", parse_goal("ndcg=1"))
 
 
 @pytest.mark.parametrize("text", ["ild", "illd=1,2", "ild=1,,2", "ild=1,x"])

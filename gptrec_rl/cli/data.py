@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gptrec_rl.cli.options import SEED, report_option, typed_command
+from gptrec_rl.cli.options import SEED, report_option, require_writable, typed_command
 
 if TYPE_CHECKING:
     from gptrec_rl.data import Interactions
@@ -18,7 +18,19 @@ if TYPE_CHECKING:
     from gptrec_rl.data.sources.table import PreparationReport
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-OUT = click.option("--out", type=FILE, required=True, help="Data file to write (.npz).")
+
+
+def _replaceable(context: click.Context, parameter: click.Parameter, out: Path) -> Path:
+    """Refuse, before anything is read, a place that can't be written, or where something else lies."""
+    from gptrec_rl.data.interactions import is_data_file
+
+    require_writable(out, "--out")
+    if out.exists() and not is_data_file(out):
+        raise click.BadParameter(f"{out} exists and is no prepared data file; give another place, or remove it")
+    return out
+
+
+OUT = click.option("--out", type=FILE, required=True, callback=_replaceable, help="Data file to write (.npz).")
 DROP_UNGENRED = click.option("--drop-ungenred", is_flag=True, help="Leave out items without genres.")
 
 

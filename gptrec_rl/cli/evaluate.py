@@ -19,6 +19,7 @@ from gptrec_rl.cli.options import (
     let_threads_sleep,
     open_split,
     precision_option,
+    report_option,
     require_table,
     require_writable,
     split_options,
@@ -75,7 +76,7 @@ def _users(context: click.Context, parameter: click.Parameter, users: str) -> st
     "--per-user", type=click.Path(path_type=Path), help="File (.csv, .parquet), or folder for several models."
 )
 @click.option("--json", "json_file", type=FILE, help="File to write means, errors and differences into.")
-@click.option("--report", type=FILE, help="Markdown document to write a section into.")
+@report_option
 @click.option("--title", help="Heading of that section; left out, it names the data and the models.")
 def evaluate(
     models: Sequence[str],
@@ -103,10 +104,10 @@ def evaluate(
     let_threads_sleep()
     use_threads(threads)
     from gptrec_rl.reporting.table_files import write_per_user
+    from gptrec_rl.store.files import LocalStorage
 
-    for option, file in (("--json", json_file), ("--report", report)):
-        if file is not None:
-            require_writable(file, option)
+    if json_file is not None:
+        require_writable(json_file, "--json")
     split = open_split(data, validation_users, split_seed)
     choices = [ModelChoice.parse(model) for model in models]
     _check_training(choices, split, users)
@@ -120,7 +121,7 @@ def evaluate(
     for table, file in zip(tables, files, strict=False):
         write_per_user(table, file)
     if json_file is not None:
-        json_file.write_text(json.dumps(result.facts(), indent=2) + "\n", encoding="utf-8")
+        LocalStorage(json_file.parent).replace(json_file.name, (json.dumps(result.facts(), indent=2) + "\n").encode())
     if report is not None:
         result.write_section(report, title)
     click.echo(result.text())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gptrec_rl.cli.options import FILE, FOLDER, SEED, threads_option, typed_command, use_threads
+from gptrec_rl.cli.options import FILE, FOLDER, SEED, report_option, threads_option, typed_command, use_threads
 
 if TYPE_CHECKING:
     from gptrec_rl.experiments.study import Study
@@ -100,7 +100,7 @@ def run(
     type=click.Choice(["text", "markdown", "latex", "csv"]),
     help="LaTeX and CSV are the table alone.",
 )
-@click.option("--report", type=FILE, help="Markdown document to write sections into.")
+@report_option
 def table(folder: Path, budget: str, runs: Path, results: Path, style: Format, report: Path | None) -> None:
     """Print Table 3 with the published values beside ours, tests of significance, and what the paper doesn't have."""
     from gptrec_rl.experiments.evidence import Evidence

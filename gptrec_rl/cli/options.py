@@ -149,7 +149,25 @@ def require_writable(path: Path, option: str) -> None:
         raise InputError(f"{option} {path} can't be written there; give another place")
 
 
-report_option = click.option("--report", type=FILE, help="Markdown document to write command, time and figures into.")
+def _readable_report(context: click.Context, parameter: click.Parameter, report: Path | None) -> Path | None:
+    """Refuse, before any work is done, a document that can't be written, or isn't text."""
+    if report is None:
+        return None
+    require_writable(report, "--report")
+    try:
+        if report.exists():
+            report.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{report} is no document in UTF-8 ({error}); give another place") from None
+    return report
+
+
+report_option = click.option(
+    "--report",
+    type=FILE,
+    callback=_readable_report,
+    help="Markdown document to write command, time and figures into.",
+)
 
 
 def config_options(command: F) -> F:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -76,6 +77,8 @@ def recommend(
         require_table(out, "--out")
     let_threads_sleep()
     use_threads(threads)
+    import numpy as np
+
     split = open_split(data, validation_users, split_seed)
     interactions, catalogue = split.interactions, split.catalogue
     may = _read_allowed(allowed, catalogue) if allowed is not None else None
@@ -86,13 +89,30 @@ def recommend(
     if user is not None:
         name, items = f"user {user}", interactions.histories[interactions.row(user)].tolist()
     else:
-        name, items = "this history", [catalogue.internal(item.strip()) for item in _split_ids(history or "")]
-    made = Recommendation.make(recommender, items, k, may, catalogue)
+        name, items = "this history", [_item(text, catalogue) for text in _split_ids(history or "")]
+    left = np.ones(catalogue.n_items, dtype=bool) if may is None else may.copy()
+    left[np.array(items, dtype=np.int64) - 1] = False
+    if not left.any():
+        raise InputError(f"nothing is left to recommend to {name}; allow more items")
+    if left.sum() < k:
+        click.echo(f"note: only {left.sum()} items are left for {name}, so the list is shorter", err=True)
+    made = Recommendation.make(recommender, items, min(k, int(left.sum())), may, catalogue)
     click.echo(json.dumps(made.facts(user), indent=2) if as_json else made.text(name))
 
 
 def _split_ids(text: str) -> list[str]:
-    return text.split(",") if text.strip() else []
+    """Split at commas, but for those within quotation marks, as CSV does."""
+    return next(csv.reader([text]), []) if text.strip() else []
+
+
+def _item(text: str, catalogue: Catalogue) -> int:
+    """Return the number of an item, by its id as it stands, or without the blanks around it."""
+    try:
+        return catalogue.internal(text)
+    except InputError:
+        if text == text.strip():
+            raise
+        return catalogue.internal(text.strip())
 
 
 @dataclass(frozen=True)
@@ -180,16 +200,18 @@ def _read_allowed(file: Path, catalogue: Catalogue) -> np.ndarray:
     """Return which items a file lists, [I] bool."""
     import numpy as np
 
+    from gptrec_rl.data.sources.files import LINE_END
+
     allowed = np.zeros(catalogue.n_items, dtype=bool)
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = LINE_END.split(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--allowed {file} can't be read: {error}") from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            allowed[catalogue.internal(line.strip()) - 1] = True
+            allowed[_item(line, catalogue) - 1] = True
         except InputError as error:
             raise InputError(f"{file}, line {number}: {error}") from None
     return allowed

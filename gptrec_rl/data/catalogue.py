@@ -27,6 +27,10 @@ def content_hash(named_arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+MOST_GENRE_CELLS = 2**29
+"""Items x genres, a byte each."""
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """The I items, whose arrays can't be changed. Internal ids are 1..I; 0 is padding and I + 1 the separator.
@@ -126,6 +130,11 @@ class Catalogue:
 def genre_matrix(genres_of_items: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], np.ndarray]:
     """Turn the genre names of each item into sorted names and a matrix, [I, n_genres] bool."""
     names = tuple(sorted({name for genres in genres_of_items for name in genres}))
+    if len(names) * len(genres_of_items) > MOST_GENRE_CELLS:
+        raise InputError(
+            f"{len(names):,} genres among {len(genres_of_items):,} items are more than can be held, and hardly genres "
+            f"(such as {names[0]!r}); name a column of fewer ones, or leave it out"
+        )
     column = {name: place for place, name in enumerate(names)}
     matrix = np.zeros((len(genres_of_items), len(names)), dtype=bool)
     for row, genres in enumerate(genres_of_items):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,15 @@ from gptrec_rl.errors import InputError, StorageError, may_pass
 FORMAT_VERSION = 2
 COLUMN, UTF8, ENDS = "column:", "utf8:", "offsets:"
 """What stands before the name of a further column, and before the two arrays that a column of text is kept as."""
+
+
+def is_data_file(path: Path) -> bool:
+    """Tell whether a file is one that `Interactions.save` wrote, of whatever format."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "format_version.npy" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 @dataclass(frozen=True)

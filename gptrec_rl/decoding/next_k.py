@@ -13,7 +13,7 @@ from torch.nn import functional
 from gptrec_rl.config import Precision
 from gptrec_rl.data import Histories
 from gptrec_rl.decoding.guessing import GUESSES, Guesser
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.models.backbone import Branches, Encoded
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.models.grain import grain_of
@@ -233,6 +233,11 @@ def _sample(probabilities: torch.Tensor, n: int, generator: torch.Generator) -> 
     """
     blocks = probabilities.unflatten(-1, (-1, BLOCK))
     until = blocks.sum(dim=-1).cumsum(dim=-1, dtype=torch.float64)  # [S, blocks]
+    if not bool((until[:, -1] > 0).all()):  # nor is NaN
+        raise DivergedError(
+            "the policy gives items no probabilities (they are not finite): it has diverged; go on from an earlier one "
+            "with a smaller ppo.policy_learning_rate"
+        )
     uniform = torch.rand(len(until), n, dtype=torch.float64, generator=generator, device=until.device)
     level = uniform * until[:, -1:]
     block = _first_above(until, level)

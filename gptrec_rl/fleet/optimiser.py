@@ -243,6 +243,7 @@ class Optimiser:
             self._publish()
 
     def _publish(self) -> None:
+        self.learner.require_finite()
         version = self._version + 1  # counts when it is published: a repeated try has the same number
         entry = self._transport.store.publish_policy(self.learner.policy.to_files(), self._origin(version))
         self._transport.cache.advance(self.token, version, self.learner.step)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gptrec_rl.config import PpoConfig, Precision
+from gptrec_rl.data import Histories
 from gptrec_rl.decoding.masking import chosen_log_probs, slate_log_probs
 from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.goals import Goal, weighted_sum
@@ -171,10 +172,16 @@ class Learner:
         """Refuse to keep what nobody can go on from.
 
         Raises:
-            DivergedError: a weight of the policy or the value model isn't finite, or so large that no loss will be.
+            DivergedError: a weight of the policy or the value model isn't finite, or so large that no loss will be; or
+                what the policy says of a new user isn't.
         """
         if not (state.is_finite(self.policy) and (self._value is None or state.is_finite(self._value))):
             raise self._diverged("weights are not finite")
+        with torch.inference_mode():
+            list_of_first = torch.arange(1, min(self.policy.slate_length, self.policy.n_items) + 1)[None, None]
+            logits = self.policy.slate_logits(Histories.of([[]]), list_of_first, self._dtype)
+        if not bool(logits.isfinite().all()):
+            raise self._diverged("the policy's logits are not finite")
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(

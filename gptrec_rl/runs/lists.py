@@ -45,8 +45,8 @@ class Lists:
 
     def of(self, histories: Histories, user_ids: np.ndarray) -> pd.DataFrame:
         """Return the table of some users' lists, in their order."""
-        rows = np.repeat(np.arange(len(histories)), histories.lengths)
-        n_left = self._allowed.sum() - np.bincount(rows[self._allowed[histories.values - 1]], minlength=len(histories))
+        rows, items = np.divmod(histories.pairs(len(self._allowed)), len(self._allowed) + 1)  # each item once
+        n_left = self._allowed.sum() - np.bincount(rows[self._allowed[items - 1]], minlength=len(histories))
         lengths = np.minimum(n_left, self._k)
         self.n_shorter += int((lengths < self._k).sum())
         parts = [

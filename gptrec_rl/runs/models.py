@@ -31,7 +31,7 @@ class ModelChoice:
     def parse(cls, text: str) -> ModelChoice:
         """Read `name=place`, or a place alone, which is then called by its last part."""
         name, equals, place = text.partition("=")
-        if equals and name and "/" not in name:
+        if equals and name and not Path(text).is_dir() and "/" not in name:
             return cls(name, place)
         return cls(text if text in BUILT_IN else Path(text).resolve().name, text)
 

@@ -167,13 +167,16 @@ def tune_all(
     Returns:
         The run folders by their goals.
     """
-    runs = {}
-    for each in parse_sweep(sweep, parse_goal(_swept_goal(run_dir, on_existing, file, changes))):
-        folder = run_dir / str(each).replace(":", "_")
-        config = configuration(folder, on_existing, paper, file, [*changes, {"goal": str(each)}])
-        runs[str(each)] = tune(folder, config, student, on_existing=on_existing, **how)
-    _draw_front(runs, run_dir)
-    return runs
+    goals = [str(each) for each in parse_sweep(sweep, parse_goal(_swept_goal(run_dir, on_existing, file, changes)))]
+    folders = {goal: run_dir / goal.replace(":", "_") for goal in goals}
+    configs = {
+        goal: configuration(folder, on_existing, paper, file, [*changes, {"goal": goal}])
+        for goal, folder in folders.items()
+    }
+    for goal, folder in folders.items():
+        tune(folder, configs[goal], student, on_existing=on_existing, **how)
+    _draw_front(folders, run_dir)
+    return folders
 
 
 def _require_room_for_fleet(config: TuneConfig, redis_url: str | None) -> None:

@@ -48,6 +48,7 @@ class Reporter:
         self._every_s = every_s
         self._place: tuple[int, int] | None = None
         self._moved_at = clock()
+        self._lock = threading.Lock()
         self._start_again()
 
     def _start_again(self) -> None:
@@ -94,7 +95,8 @@ class Reporter:
                 if self._place is None or not is_needed:
                     continue
                 try:
-                    self._stream.append(MetricRecord(self._role, self._index, *self._place, time.time(), {}))
+                    with self._lock:
+                        self._stream.append(MetricRecord(self._role, self._index, *self._place, time.time(), {}))
                 except Exception as error:  # of Redis, mostly: what the process does itself tells of it
                     logger.warning("not said to be alive: %s", error)
 
@@ -112,7 +114,6 @@ class Reporter:
 
     def report(self, token: int, step: int, extra: Mapping[str, float] | None = None) -> None:
         """Append what was noted since the last report, and `extra` as it is."""
-        self._place = (token, step)
         elapsed_s = max(self._clock() - self._since, 1e-9)
         shares = {names.WAIT_SHARE: 0.0, **self._shares_s}
         values = {
@@ -123,5 +124,7 @@ class Reporter:
             names.PROCESS_MEMORY: psutil.Process().memory_info().rss / BYTES_A_MB,
             **(extra or {}),
         }
-        self._stream.append(MetricRecord(self._role, self._index, token, step, time.time(), values))
+        with self._lock:  # the thread's place is never behind that of a record in front of it
+            self._place = (token, step)
+            self._stream.append(MetricRecord(self._role, self._index, token, step, time.time(), values))
         self._start_again()

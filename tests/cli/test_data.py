@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from gptrec_rl.cli.data import data
 from gptrec_rl.data import Interactions
+from gptrec_rl.errors import InputError
 
 
 def run(*arguments: object) -> Result:
@@ -59,3 +60,28 @@ def test_importing_the_command_imports_nothing_heavy() -> None:
     code = "import sys, gptrec_rl.cli.data; print({'numpy', 'pyarrow', 'torch', 'tqdm'} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
+
+
+def test_what_is_no_data_file_is_never_written_over(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("user,item,timestamp\n1,x,1\n1,y,2\n1,z,3\n")
+    refused = run("prepare", "table", log, "--out", log)
+    assert refused.exit_code == 2
+    assert "exists and is no prepared data file" in refused.output
+    assert log.read_text().startswith("user,item")
+    for _ in range(2):  # an earlier one is replaced
+        assert run("prepare", "table", log, "--out", tmp_path / "log.npz").exit_code == 0
+
+
+@pytest.mark.parametrize("place", ["log.csv/x.npz", "nothing/../log.csv/y/z.npz"])
+def test_a_place_that_cannot_be_written_is_named_before_anything_is_read(tmp_path: Path, place: str) -> None:
+    (tmp_path / "log.csv").write_text("nothing that could be read")
+    with pytest.raises(InputError, match="--out .* can't be written"):
+        run("prepare", "table", tmp_path / "log.csv", "--out", tmp_path / place)
+
+
+def test_a_report_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    document = tmp_path / "notes.md"
+    document.write_bytes("für mich".encode("latin-1"))
+    refused = run("stats", "--data", tmp_path / "missing.npz", "--report", document)
+    assert "is no document in UTF-8" in " ".join(refused.output.split())

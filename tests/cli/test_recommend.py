@@ -11,6 +11,9 @@ import pytest
 from click.testing import Result
 
 from gptrec_rl import metrics
+from gptrec_rl.cli.recommend import _item, _split_ids
+from gptrec_rl.data import Catalogue
+from gptrec_rl.data.texts import text_array
 from gptrec_rl.decoding import NextK, TopK
 from gptrec_rl.models.markov import MarkovChain, PopularityRecommender
 
@@ -98,7 +101,6 @@ def test_everybody_into_a_file(run: Run, world: Any, tmp_path: Path, suffix: str
         (["--user", "nobody"], "unknown user 'nobody'"),
         (["--history", "1,999"], "unknown item '999'"),
         (["--history", "1,,2"], "unknown item ''"),
-        (["--history", "1", "--k", "60"], "a list of K = 60 items can't be made"),
         (["--all", "--out", "lists.txt"], "has suffix '.txt'; name it .csv or .parquet"),
         (["--all", "--out", "/dev/null/lists.csv"], "can't be written"),
         (["--user", "1", "--allowed", "missing.txt"], "--allowed missing.txt can't be read"),
@@ -172,3 +174,21 @@ def test_an_unknown_allowed_item_is_named_with_its_line(run: Run, tmp_path: Path
 
 def test_no_such_model(run: Run) -> None:
     assert "there is no model 'marcov'" in run("recommend", "--model", "marcov", "--user", "1").stderr
+
+
+def test_who_has_few_items_left_gets_a_shorter_list_by_name(run: Run, tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed.txt"
+    allowed.write_text("\ufeff7\r\n9\r\n", encoding="utf-8")
+    result = run("recommend", "--model", "markov", "--history", "9", "--k", 2, "--allowed", allowed, "--json")
+    assert ids(result) == ["7"]
+    assert "only 1 items are left for this history" in result.stderr
+    nothing = run("recommend", "--model", "markov", "--history", "7,9,9", "--allowed", allowed)
+    assert nothing.exit_code == 2
+    assert "nothing is left to recommend to this history" in nothing.stderr
+
+
+def test_ids_are_read_as_they_stand() -> None:
+    ids_of_items = text_array(["x, y", "b ", "b", "p\u2028q"])
+    catalogue = Catalogue(ids_of_items, ids_of_items, (), np.zeros((4, 0), dtype=bool))
+    assert [_item(text, catalogue) for text in _split_ids('"x, y",b ,b, b')] == [1, 2, 3, 3]
+    assert _item("p\u2028q", catalogue) == 4

@@ -121,3 +121,10 @@ def test_genre_names_are_sorted_and_rows_follow_the_items() -> None:
     names, matrix = genre_matrix([["War", "Comedy"], [], ["War"]])
     assert names == ("Comedy", "War")
     assert matrix.tolist() == [[True, True], [False, False], [False, True]]
+
+
+def test_more_genres_than_can_be_held_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptrec_rl.data.catalogue.MOST_GENRE_CELLS", 5)
+    assert genre_matrix([["a"], ["b"]])[0] == ("a", "b")
+    with pytest.raises(InputError, match="3 genres among 2 items are more than can be held"):
+        genre_matrix([["a"], ["b", "c"]])

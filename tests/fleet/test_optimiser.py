@@ -256,7 +256,7 @@ def test_a_state_is_due_as_often_as_configured(make_fleet: MakeFleet, monkeypatc
 
 
 def test_divergence_stops_it_with_the_last_state_intact(make_fleet: MakeFleet) -> None:
-    fleet = make_fleet(ppo={"max_skipped_steps": 3, "passes": 2}, steps=10)
+    fleet = make_fleet({"publish_every": 100}, ppo={"max_skipped_steps": 3, "passes": 2}, steps=10)
     generator, optimiser = fleet.generator(), fleet.start_optimiser()
     generator.step()
     optimiser.step()
@@ -275,6 +275,17 @@ def test_divergence_stops_it_with_the_last_state_intact(make_fleet: MakeFleet) -
     weights = next(fresh.learner.policy.parameters()).detach().numpy()
     assert np.isfinite(weights).all()
     assert fresh.learner.step == 1
+
+
+def test_a_policy_that_says_nothing_is_never_published(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet({"publish_every": 1})
+    generator, optimiser = fleet.generator(), fleet.start_optimiser()
+    generator.step()
+    for weights in optimiser.learner.policy.parameters():  # finite, and their products aren't
+        weights.data.fill_(1e15)
+    with pytest.raises(DivergedError, match="logits are not finite at step 1"):
+        optimiser.step()
+    assert steps_published(fleet) == [(0, 0)]
 
 
 def test_weights_that_are_not_finite_are_saved_over_nothing_before_any_loss_is(make_fleet: MakeFleet) -> None:

@@ -142,7 +142,7 @@ def end(run: MadeUpRun, error: BaseException, after_s: float = 0.0) -> None:
         raise error
     file = run.folder / "end.json"
     at = STARTED + EVERY_S * (len(run.rewards) - 1) + after_s
-    file.write_text(json.dumps({**json.loads(file.read_text()), "time": at}))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "time": at, "heard_at": at}))
 
 
 def test_an_error_after_which_steps_were_done_ended_no_run(run: MadeUpRun) -> None:

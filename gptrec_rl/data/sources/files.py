@@ -20,6 +20,8 @@ GZIP, XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
 NO_GENRES = "(no genres listed)"
 LARGEST_FIELD = 2**31 - 1
 LINE_END = re.compile(r"\r\n|\r|\n")
+ODD_QUOTATION_MARK = re.compile(rb'[^,\n\r"]"[^,\n\r"]')
+"""One with text on both of its sides."""
 WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
 PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 WRITTEN = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?")
@@ -111,16 +113,14 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     A cell may be as long as it likes, and of several lines if its quotation marks enclose all of it.
 
     Raises:
-        InputError: the file can't be read, or a field of several lines doesn't end where its quotation mark does.
+        InputError: the file can't be read, or a field doesn't end where its quotation mark does.
     """
     csv.field_size_limit(LARGEST_FIELD)
     lines = list(io.StringIO(read_text(path, "utf-8-sig"), newline=""))
-    reader = csv.reader(lines)
+    reader = csv.reader(lines, strict=True)
     line = 1
     try:
         for fields in reader:
-            if any(map(LINE_END.search, fields)):
-                next(csv.reader(lines[line - 1 : reader.line_num], strict=True))
             if fields:
                 yield line, fields
             line = reader.line_num + 1

@@ -70,7 +70,9 @@ def read_table(
     for option, name in (("user", columns.user), ("item", columns.item), ("timestamp", columns.timestamp)):
         if name not in file.names:
             raise InputError(f"{path}, line 1: no column {name!r} among {file.names}; name it with --{option}-column")
-    file.require_whole_rows(columns.timestamp)
+    file.require_whole_rows(
+        columns.timestamp, {name: file.distinct_texts(name) for name in (columns.user, columns.item)}
+    )
     users, user_ids = file.codes(columns.user)
     items, item_ids = file.codes(columns.item)
     log = Log(user_ids, item_ids, users, items, file.times(columns.timestamp))
@@ -119,7 +121,7 @@ def _described_by_log(file: TableFile, log: Log, columns: Columns) -> Catalogue:
 
 
 def _described(items_path: Path, file: TableFile, log: Log, columns: Columns) -> Catalogue:
-    catalogue = read_catalogue(items_path, columns.item, columns.title, columns.genres)
+    catalogue = read_catalogue(items_path, columns.item, columns.title, columns.genres, log.item_ids.tolist())
     is_unknown = ~np.isin(log.item_ids, catalogue.item_ids)
     if is_unknown.any():
         raise file.bad_row(int(is_unknown[log.items].argmax()), f"about an item of {items_path}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from gptrec_rl.data.sources.files import (
     DAMAGED,
     LINE_END,
+    ODD_QUOTATION_MARK,
     bad_line,
     csv_rows,
     decode,
@@ -39,6 +40,8 @@ ZIP = b"PK\x03\x04"
 BLOCK_BYTES = 1 << 24
 LARGEST_EXACT = 2**53
 """The whole numbers that a float tells from their neighbours are smaller than this."""
+EXACT_BITS = {"halffloat": 11, "float": 24}
+"""Of Arrow's smaller floats."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,10 @@ class TableFile:
             InputError: a row has no id there, one of several lines, or a float that is not the number that it was.
         """
         codes, values = self._distinct(name)
+        n_bits = EXACT_BITS.get(str(self._column(name).type), 53)
         texts_of_values = [_text(value) for value in values]
         for place, (value, text) in enumerate(zip(values, texts_of_values, strict=True)):
-            if (expected := _expected_of_id(value, text)) is not None:
+            if (expected := _expected_of_id(value, text, n_bits)) is not None:
                 raise self.bad_row(int((codes == place).argmax()), expected.format(column=repr(name)))
         texts, places = np.unique(text_array(texts_of_values), return_inverse=True)
         return places[codes], texts
@@ -149,27 +153,54 @@ class TableFile:
         numbers = None if self.is_parquet else numbers_of(pyarrow.compute.unique(column).to_pylist(), texts)
         return text_array(texts) if numbers is None else numbers
 
-    def require_whole_rows(self, timestamp: str) -> None:
+    def require_whole_rows(self, timestamp: str | None, known: Mapping[str, Container[str]]) -> None:
         """Refuse a CSV in which a pair of stray quotation marks made one cell of several rows.
 
-        Such a row is one in which two lines or more are rows by themselves: as many fields, and a time where it is.
+        Such a row is one of which a line is a row by itself: as many fields, and in some columns what can't stand there
+        by chance. Of the last line that is also true where a cell of several lines is in the first column.
+
+        Args:
+            timestamp: the column of times; None: there is none.
+            known: ids by the column that has them.
 
         Raises:
             InputError: names the line where the row starts.
         """
         if self.is_parquet or not _has_line_ends(self.table):
             return
-        place, n_fields = self.names.index(timestamp), len(self.names)
-        parse = None
+        ids = {self.names.index(name): those for name, those in known.items()}
+        is_time: Callable[[str], bool] | None = None
         for line, fields in csv_rows(self.path):
-            if parse is None and line > 1:
-                parse = reader_of(fields[place])[0]
-            if parse is None or not any(map(LINE_END.search, fields)):
+            broken = [place for place, field in enumerate(fields) if LINE_END.search(field)]
+            if timestamp is not None and is_time is None and line > 1:
+                is_time = _readable(reader_of(fields[self.names.index(timestamp)])[0])
+            if not broken or line == 1:
                 continue
-            if sum(_is_row(row, place, n_fields, parse) for row in line_rows(fields)) > 1:
+            rows = line_rows(fields)
+            are_rows = [self._is_row(row, timestamp, is_time, ids) for row in rows]
+            own = {place: those for place, those in ids.items() if place <= broken[-1]}  # not of what follows the cell
+            is_known = bool(own) and broken[-1] > 0 and all(rows[-1][place] in those for place, those in own.items())
+            if any(are_rows[1:-1]) or (are_rows[-1] and (are_rows[0] or is_known)):
                 raise bad_line(
                     self.path, line, ",".join(fields), "one row: whole rows stand between its quotation marks"
                 )
+
+    def _is_row(
+        self,
+        fields: list[str],
+        timestamp: str | None,
+        is_time: Callable[[str], bool] | None,
+        ids: Mapping[int, Container[str]],
+    ) -> bool:
+        if len(fields) != len(self.names):
+            return False
+        if timestamp is not None and is_time is not None:
+            return is_time(fields[self.names.index(timestamp)])
+        return all(fields[place] in those for place, those in ids.items())
+
+    def distinct_texts(self, name: str) -> set[str]:
+        """Return the different cells of a column, as text."""
+        return {_text(value) for value in self._distinct(name)[1]}
 
     def bad_row(self, row: int, expected: str) -> InputError:
         """Return the error for a row, by the line where it starts."""
@@ -218,27 +249,28 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _expected_of_id(value: Any, text: str) -> str | None:
+def _expected_of_id(value: Any, text: str, n_bits: int) -> str | None:
     """Return what a row has to be whose id is no id; None where it is one."""
     if not text:
         return "a row with a value in column {column}"
     if LINE_END.search(text):
         return "a row whose column {column} is one line; is a quotation mark too many?"
-    if isinstance(value, float) and not abs(value) < LARGEST_EXACT:
-        return "a row whose column {column} is below 2^53, as floats have to be that are ids"
+    if isinstance(value, float) and not abs(value) < 2**n_bits:
+        return f"a row whose column {{column}} is below 2^{n_bits}, as such floats have to be that are ids"
     if isinstance(value, float | Decimal) and value != int(value):
         return "a row with a whole number in column {column}, as ids have to be"
     return None
 
 
-def _is_row(fields: list[str], place: int, n_fields: int, parse: Callable[[str], object]) -> bool:
-    if len(fields) != n_fields:
-        return False
-    try:
-        parse(fields[place])
-    except ValueError:
-        return False
-    return True
+def _readable(parse: Callable[[str], object]) -> Callable[[str], bool]:
+    def is_readable(text: str) -> bool:
+        try:
+            parse(text)
+        except ValueError:
+            return False
+        return True
+
+    return is_readable
 
 
 def _magic(path: Path) -> bytes:
@@ -289,11 +321,9 @@ def _read_csv(path: Path) -> pyarrow.Table:
                     path, line, ",".join(fields), f"a row of {len(header)} fields ({','.join(header)})"
                 ) from None
         raise InputError(f"{path} can't be read as CSV ({error}); give a comma-separated file with a header") from None
-    if _has_line_ends(table):
-        for _ in csv_rows(
-            path
-        ):  # refuses what Arrow lets pass: text behind a closing quotation mark, and one without end
-            pass
+    if _has_line_ends(table) or ODD_QUOTATION_MARK.search(content):
+        for _ in csv_rows(path):
+            pass  # refuses what Arrow lets pass: text behind a closing quotation mark, and one without end
     return table
 
 

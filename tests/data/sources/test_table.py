@@ -382,6 +382,9 @@ def test_a_column_of_csv_is_numbers_only_if_the_rows_of_no_item_say_otherwise(tm
         (['1,b,2,"Heroes', "1,c,3,Gamma"], 3),  # never closed
         (['"1,b,2,Heroes', '1",c,3,Gamma'], 3),
         (['1,b,"2,Heroes', '1,c,3",Gamma'], 3),
+        (['1,b,1,"Foo, The', '1,c,2,Bar"', "2,b,3,Foo", "2,c,4,Bar"], 3),  # commas of its own hide the first row
+        (['1,b,1,"Foo" The', "2,b,3,Foo"], 3),  # text behind a closing mark would become part of the cell
+        (['1,"b" x,1,Foo', "2,b x,3,Foo"], 3),
     ],
 )
 def test_quotation_marks_that_swallow_rows_are_refused(tmp_path: Path, lines: list[str], line: int) -> None:
@@ -469,3 +472,28 @@ def test_tomorrows_log_with_another_user_has_the_same_catalogue(tmp_path: Path) 
     tuesday, _ = read_table(write(tmp_path / "tuesday.csv", header + "0,a,8,1\n0,b,9,2\n1,b,1,5\n1,a,2,3\n"))
     assert monday.catalogue.hash == tuesday.catalogue.hash
     assert monday.hash != tuesday.hash
+
+
+def test_a_title_of_several_lines_is_no_row(tmp_path: Path) -> None:
+    text = 'user,title,item,timestamp\n1,"Two, three\nand, four",b,2\n2,Foo,and,3\n2,Bar,b,4\n1,Foo,and,5\n'
+    interactions, _ = read_table(write(tmp_path / "log.csv", text))
+    assert histories_by_id(interactions) == {"1": ["b", "and"], "2": ["and", "b"]}
+
+
+def test_rows_of_items_that_quotation_marks_swallow_are_refused(tmp_path: Path) -> None:
+    items = write(tmp_path / "items.csv", 'item,title\ni1,"Foo\ni2,Bar\ni3,Baz"\ni4,Low\n')
+    log = write(tmp_path / "log.csv", "user,item,timestamp\n1,i1,1\n1,i2,2\n")
+    with pytest.raises(InputError, match=r"items\.csv, line 2:.*quotation mark"):
+        read_table(log, items)
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("float", 24), ("halffloat", 11)])
+def test_ids_of_small_floats_are_refused_where_they_merge(tmp_path: Path, kind: str, bits: int) -> None:
+    def table_of(users: list[float]) -> Path:
+        column = pa.array(np.array(users, dtype={"float": np.float32, "halffloat": np.float16}[kind]))
+        pq.write_table(pa.table({"user": column, "item": ["a", "b"], "timestamp": [1, 2]}), tmp_path / "log.parquet")
+        return tmp_path / "log.parquet"
+
+    assert list(read_table(table_of([2.0**bits - 1] * 2))[0].user_ids) == [str(2**bits - 1)]
+    with pytest.raises(InputError, match=rf"row 1: .*below 2.{bits}"):
+        read_table(table_of([2.0**bits] * 2))
