@@ -76,7 +76,7 @@ def test_what_is_no_data_file_is_never_written_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["log.csv/x.npz", "nothing/../log.csv/y/z.npz"])
 def test_a_place_that_cannot_be_written_is_named_before_anything_is_read(tmp_path: Path, place: str) -> None:
     (tmp_path / "log.csv").write_text("nothing that could be read")
-    with pytest.raises(InputError, match="--out .* can't be written"):
+    with pytest.raises(InputError, match=r"--out .* can't be written"):
         run("prepare", "table", tmp_path / "log.csv", "--out", tmp_path / place)
 
 
