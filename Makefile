@@ -25,7 +25,7 @@ run: $(INSTALLED)
 	$(BIN)/gptrec-rl demo --run-dir runs/demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical
 
 experiments: RESULTS := --results runs/experiments/results
 experiments: $(INSTALLED)

@@ -62,8 +62,82 @@ def test_imports_sees_every_form():
     assert without_main_block("import sys\nif __name__ == '__main__':\n    print(sys.argv)") == "import sys"
 
 
-def test_library_imports_neither_services_nor_cli():
-    assert list(violations(BELOW_CLI, "services", "gptrec_rl.cli")) == []
+ROOMS = (
+    ("errors", "stops"),
+    ("config_files",),
+    ("data",),
+    ("recommender", "metrics"),
+    ("rewards", "rerank"),
+    ("goals",),
+    ("config",),
+    ("models",),
+    ("decoding",),
+    ("evaluation",),
+    ("significance",),
+    ("reporting",),
+    ("learning",),
+    ("kinds",),
+    ("store",),
+    ("checkpoint",),
+    ("transport",),
+    ("telemetry",),
+    ("fleet",),
+    ("experiments",),
+    ("runs",),
+    ("api",),
+    ("cli",),
+    ("services",),
+    ("benchmarks",),
+    ("chaos",),
+    ("fuzzing",),
+)
+"""From the ground up: a room imports only what stands above it here."""
+FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+OUTSIDE = ("services", "benchmarks", "chaos", "fuzzing")
+
+
+def room_of(module: str) -> str:
+    """Return the room of a module: what follows the library's name, or the package beside it."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "gptrec_rl" and len(parts) > 1 else parts[0]
+
+
+def modules() -> dict[str, set[str]]:
+    """Return which modules of this repository each of them imports."""
+    paths = [*LIBRARY, *(path for place in OUTSIDE for path in sorted((ROOT / place).rglob("*.py")))]
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+    found = {}
+    for name, path in names.items():
+        taken = {each for each in imports(path.read_text()) if belongs_to(each, "gptrec_rl", *OUTSIDE)}
+        found[name] = {next(m for m in (each, each.rpartition(".")[0]) if m in names) for each in taken} - {name}
+    return found
+
+
+GRAPH = modules()
+
+
+def test_every_room_has_a_floor_and_imports_only_from_below():
+    up = [
+        f"{name} imports {other}"
+        for name, others in GRAPH.items()
+        for other in others
+        if (mine := room_of(name)) not in ("gptrec_rl", "__main__")
+        and (theirs := room_of(other)) not in ("gptrec_rl", mine)
+        and FLOOR[theirs] >= FLOOR[mine]
+    ]
+    assert up == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {name: others - {"gptrec_rl"} for name, others in GRAPH.items()}
+    while leaves := {name for name, others in graph.items() if not others & graph.keys()}:
+        graph = {name: others for name, others in graph.items() if name not in leaves}
+    assert graph == {}
+
+
+def test_nothing_in_the_library_imports_what_is_beside_it():
+    assert list(violations(LIBRARY, *OUTSIDE)) == []
+    assert list(violations(BELOW_CLI, "click")) == []
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.stem)

@@ -187,3 +187,16 @@ def _embedded_url(run_dir: Path) -> str:
             "meets elsewhere, or start one with `gptrec-rl tune --on-existing resume`"
         ) from None
     return str(url)
+
+
+@fleet.command()
+@click.argument("run_id")
+@click.option("--password-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
+def acl(run_id: str, password_file: Path) -> None:
+    """Print a Redis' ACL line of the user `fleet`, for whom the keys of one run are open.
+
+    RUN_ID stands in the config.toml of the run's folder.
+    """
+    from gptrec_rl.transport.access import read_password, user_line
+
+    click.echo(user_line(run_id, read_password(password_file)))

@@ -1,6 +1,6 @@
 """What a fleet may do in Redis: the ACL user whose password can't touch anything but the keys of one run.
 
-`python -m gptrec_rl.transport.access RUN_ID --password-file FILE` prints the user's line for an ACL file;
+`gptrec-rl fleet acl RUN_ID --password-file FILE` prints the user's line for an ACL file;
 `services/prepare.py` writes the file of a fleet of containers.
 """
 
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-
-import click
 
 from gptrec_rl.errors import InputError
 
@@ -67,18 +65,3 @@ def acl_file(run_id: str, password: str) -> str:
     again, and what it had no right to would be lost.
     """
     return f"user default off ~* &* +@all\n{user_line(run_id, password)}\n"
-
-
-@click.command()
-@click.argument("run_id")
-@click.option("--password-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
-def main(run_id: str, password_file: Path) -> None:
-    """Print the line of the user `fleet` for the ACL file of a Redis."""
-    try:
-        click.echo(user_line(run_id, read_password(password_file)))
-    except InputError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-if __name__ == "__main__":
-    main()

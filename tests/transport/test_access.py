@@ -13,12 +13,12 @@ import pytest
 import redis
 from click.testing import CliRunner
 
+from gptrec_rl.cli import main
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.data import Split
 from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.fleet.shared import redis_transport
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.transport import access
 from gptrec_rl.transport.access import acl_file, user_line
 from gptrec_rl.transport.cache import CacheLimits
 from gptrec_rl.transport.connection import RedisRefusedError, connect, connect_patiently
@@ -161,7 +161,7 @@ def test_nobody_enters_without_the_password(url: str) -> None:
 def test_the_line_that_is_printed_makes_the_user_without_showing_the_password(tmp_path: Path) -> None:
     file, socket = tmp_path / "password", tmp_path / "r.sock"
     file.write_text(f"{PASSWORD}\n")
-    command = [sys.executable, "-m", "gptrec_rl.transport.access", "mine", "--password-file", file]
+    command = [sys.executable, "-m", "gptrec_rl", "fleet", "acl", "mine", "--password-file", file]
     line = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert line == user_line("mine", PASSWORD) + "\n"
     assert PASSWORD not in line + acl_file("mine", PASSWORD)
@@ -181,6 +181,6 @@ def test_the_line_that_is_printed_makes_the_user_without_showing_the_password(tm
 def test_an_empty_password_file_makes_no_user(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("\n")
-    refused = CliRunner().invoke(access.main, ["mine", "--password-file", str(file)])
+    refused = CliRunner().invoke(main, ["fleet", "acl", "mine", "--password-file", str(file)])
     assert refused.exit_code == 2
     assert "is empty; write the password" in refused.output
