@@ -14,7 +14,7 @@ from transformers import GPT2LMHeadModel
 
 from benchmarks import plain, work
 from gptrec_rl.config import ModelConfig, PpoConfig, PretrainConfig
-from gptrec_rl.data import Histories, Interactions, Split
+from gptrec_rl.data import Histories, Interactions, Split, SplitConfig
 from gptrec_rl.decoding import NextK
 from gptrec_rl.decoding.next_k import Writer
 from gptrec_rl.evaluation import evaluate
@@ -167,7 +167,7 @@ def stage_1(data: Path | None) -> Callable[[], float]:
 
 def _with_few_validation_users(split: Split) -> Split:
     """The validation that ends a run of stage 1 is not what is measured."""
-    return Split.leave_one_out(split.interactions, 1)
+    return Split.of(split.interactions, SplitConfig(validation_users=1))
 
 
 def plain_stage_1(data: Path | None) -> Callable[[], float]:
@@ -204,7 +204,7 @@ def teacher_lists(data: Path | None) -> Callable[[], float]:
 def evaluation(data: Path) -> Callable[[], float]:
     """Evaluate a policy on all test users with all metrics; the unit is a user."""
     keep_memory()
-    split = Split.leave_one_out(Interactions.load(data))
+    split = Split.of(Interactions.load(data))
     recommender = NextK(work.policy(split.catalogue.n_items))
 
     def run() -> float:

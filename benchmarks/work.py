@@ -55,8 +55,8 @@ def _random_histories(lengths: np.ndarray, n_items: int, seed: int) -> Histories
 def open_data(path: Path | None) -> Split:
     """Split the data file; None: a made-up world of the size of MovieLens-1M."""
     if path is not None:
-        return Split.leave_one_out(Interactions.load(path))
-    return Split.leave_one_out(synthetic.generate(n_users=6040, n_items=N_ITEMS, mean_length=165.0))
+        return Split.of(Interactions.load(path))
+    return Split.of(synthetic.generate(n_users=6040, n_items=N_ITEMS, mean_length=165.0))
 
 
 def policy(n_items: int = N_ITEMS, model: ModelConfig = MODEL) -> GPTRec:

@@ -136,7 +136,7 @@ class Fleet:
         data, student = self._folder / "data.npz", self._folder / "student"
         interactions = synthetic.generate(n_users=60, n_items=48, mean_length=12)
         interactions.save(data)
-        split = Split.leave_one_out(interactions)
+        split = Split.of(interactions)
         files = GPTRec.create(split.catalogue.n_items, SIZES).to_files()
         origin = {"catalogue_hash": split.catalogue.hash, "split_hash": split.hash}
         save_policy(student, files, step=0, config={}, **origin)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gptrec_rl.config import FleetConfig, ModelConfig, TuneConfig
-from gptrec_rl.data import Split
+from gptrec_rl.data import Split, SplitConfig
 from gptrec_rl.data.sources import synthetic
 from gptrec_rl.fleet.generator import SAMPLER_FILE
 from gptrec_rl.fleet.generator import STATE_FILE as GENERATOR_FILE
@@ -68,7 +68,7 @@ def learner_state_readers(root: str) -> list[tuple[str, bytes, Callable[[bytes],
 
 def _fleet_with_state(root: str) -> tuple[SerialFleet, Files]:
     """Return a fleet of one step with a batch in its cache, and the files of its learner state."""
-    split = Split.leave_one_out(synthetic.generate(n_users=20, n_items=24, mean_length=6), 2)
+    split = Split.of(synthetic.generate(n_users=20, n_items=24, mean_length=6), SplitConfig(validation_users=2))
     with torch.random.fork_rng():
         sizes = ModelConfig(n_layers=1, n_heads=1, width=2, history_length=2, slate_length=2)
         student = GPTRec.create(split.catalogue.n_items, sizes)

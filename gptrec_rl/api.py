@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from gptrec_rl.config import Precision
-from gptrec_rl.data import Histories, Interactions, Split
+from gptrec_rl.data import Histories, Interactions, Split, SplitConfig
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable
 from gptrec_rl.evaluation import evaluate as evaluate_recommender
@@ -119,6 +119,7 @@ def load(
     model: str | PathLike[str],
     data: str | PathLike[str],
     *,
+    split: SplitConfig | None = None,
     strategy: Strategy | None = None,
     precision: Precision = "auto",
 ) -> Model:
@@ -127,6 +128,7 @@ def load(
     Args:
         model: markov, popularity, or the folder of a trained model, a policy or a run.
         data: a file of `gptrec-rl data prepare`.
+        split: what of the data was held out when the model was trained; None: the default.
         strategy: "next-k" writes a list item by item, "top-k" sorts by score; None: what the model is trained for.
         precision: of matrix products.
 
@@ -139,9 +141,9 @@ def load(
     ):
         if given not in known:
             raise InputError(f"{name} is {given!r}; give one of {', '.join(map(repr, known))}")
-    split = Split.leave_one_out(Interactions.load(Path(data)))
+    data_split = Split.of(Interactions.load(Path(data)), split)
     choice = ModelChoice.parse(str(model))
-    return Model(choice.name, split, choice.open(split, strategy, precision))
+    return Model(choice.name, data_split, choice.open(data_split, strategy, precision))
 
 
 def _require_count(name: str, value: object, least: int = 1) -> None:

@@ -7,27 +7,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
 
-from gptrec_rl.data.split import SPLIT_SEED
+from gptrec_rl.data import SplitConfig
+from gptrec_rl.settings import Count, Positive, Seed, Settings, Size
 
 BUILT_IN = ("markov", "popularity")
 """Models that need no training; a folder names any other."""
 
 Precision = Literal["auto", "bf16", "fp32"]
 Correction = Literal["clip", "truncated", "vtrace", "decoupled"]
-Size = Annotated[int, Field(gt=0, le=2**16)]
-"""How many of what takes memory there are."""
-Count = Annotated[int, Field(gt=0, le=2**53)]
-Positive = Annotated[float, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-"""What both NumPy and PyTorch take."""
 
 
 def _absolute(path: str) -> str:
@@ -53,19 +44,6 @@ RerankScaling = Literal["raw", "min-max", "softmax"]
 `softmax`: the model's probabilities and shares of the interactions."""
 
 
-class Settings(BaseModel):
-    """Base of all: immutable, all numbers finite, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _numbers_are_no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError(f"it is {str(value).lower()}, which is no number and no text")
-        return value
-
-
 class TransformerConfig(Settings):
     """Size of a Transformer over items (section 4.3)."""
 
@@ -88,14 +66,6 @@ class ModelConfig(TransformerConfig):
 
     slate_length: Size = 10
     """K: how many items a list has."""
-
-
-class SplitConfig(Settings):
-    """The leave-one-out split (section 4.3)."""
-
-    validation_users: Count | None = None
-    """V; None: 512, or a quarter of the users where that is less. The paper's text says 128, its code 512."""
-    seed: Seed = SPLIT_SEED
 
 
 class TrainingConfig(Settings):

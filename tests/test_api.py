@@ -32,7 +32,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def chain(data: Path) -> tuple[Split, MarkovChain]:
-    split = Split.leave_one_out(Interactions.load(data))
+    split = Split.of(Interactions.load(data))
     return split, MarkovChain(split)
 
 

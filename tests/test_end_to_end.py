@@ -41,7 +41,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, make_policy: Callable[..., 
     """Return a folder with data.npz and a student."""
     folder = tmp_path_factory.mktemp("inputs")
     synthetic.generate(n_users=60, n_items=48, mean_length=12).save(folder / "data.npz")
-    split = Split.leave_one_out(Interactions.load(folder / "data.npz"))
+    split = Split.of(Interactions.load(folder / "data.npz"))
     files = make_policy(split.catalogue.n_items, history_length=8, slate_length=10).to_files()
     hashes = {"catalogue_hash": split.catalogue.hash, "split_hash": split.hash}
     save_policy(folder / "student", files, step=0, config={}, **hashes)

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from gptrec_rl.config import NextItemConfig, RerankConfig, TransformerConfig
-from gptrec_rl.data import Split
+from gptrec_rl.data import Split, SplitConfig
 from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.evaluation import EvaluationTable, evaluate
 from gptrec_rl.experiments.config import Rerank, Train
@@ -53,7 +53,7 @@ def first_genres(of: Lists, k: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def split() -> Split:
-    return Split.leave_one_out(generate(60, 40, 8.0, 4, seed=1), n_validation_users=10)
+    return Split.of(generate(60, 40, 8.0, 4, seed=1), SplitConfig(validation_users=10))
 
 
 def evaluated(split: Split) -> EvaluationTable:

@@ -78,7 +78,7 @@ def test_no_histories_have_no_candidates() -> None:
 def test_what_is_no_item_of_the_catalogue_is_refused(
     model: Callable[[Split], ScoringRecommender], history: Sequence[Any]
 ) -> None:
-    recommender = model(Split.leave_one_out(generate(30, 40, 8.0, 3)))
+    recommender = model(Split.of(generate(30, 40, 8.0, 3)))
     for ask in (recommender.score, lambda histories: recommender.recommend(histories, 5)):
         with pytest.raises(InputError, match=r"no item number|no history"):
             ask([[1, 2], history])
@@ -95,7 +95,7 @@ def test_allowed_items_are_a_truth_value_an_item(allowed: np.ndarray) -> None:
 @pytest.mark.parametrize("allowed", [None, [True, False, True, True] * 8])
 def test_the_most_popular_items_are_those_of_a_ranking_of_all(k: int, allowed: list[bool] | None) -> None:
     histories = [[8, 1, 3, 2], [1], [5, 6, 7, 8]]
-    split = Split.leave_one_out(generate(30, 32, 8.0, 3))
+    split = Split.of(generate(30, 32, 8.0, 3))
     popularity = PopularityRecommender(split)
     may = None if allowed is None else np.array(allowed)
     slates = popularity.recommend(histories, k, may)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from gptrec_rl.data import Split
+    from gptrec_rl.data import Split, SplitConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,16 +64,16 @@ def open_split(data: Path, validation_users: int | None = None, seed: int | None
 
     Args:
         data: the data file.
-        validation_users: how many users validate; None: as `Split.leave_one_out` has it.
+        validation_users: how many users validate; None: as `SplitConfig` has it.
         seed: of the choice of validation users; None: the split's default.
 
     Raises:
         InputError: the file can't be read, or has too few interactions or users for the split.
     """
     from gptrec_rl.data import Interactions, Split
-    from gptrec_rl.data.split import SPLIT_SEED
 
-    return Split.leave_one_out(Interactions.load(data), validation_users, SPLIT_SEED if seed is None else seed)
+    config = SplitConfig(validation_users=validation_users, **({} if seed is None else {"seed": seed}))
+    return Split.of(Interactions.load(data), config)
 
 
 on_existing_option = click.option(

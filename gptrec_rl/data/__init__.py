@@ -3,6 +3,6 @@
 from gptrec_rl.data.catalogue import Catalogue
 from gptrec_rl.data.histories import Histories
 from gptrec_rl.data.interactions import Interactions, Statistics, statistics
-from gptrec_rl.data.split import Cases, Split
+from gptrec_rl.data.split import Cases, Split, SplitConfig
 
-__all__ = ["Cases", "Catalogue", "Histories", "Interactions", "Split", "Statistics", "statistics"]
+__all__ = ["Cases", "Catalogue", "Histories", "Interactions", "Split", "SplitConfig", "Statistics", "statistics"]

@@ -11,9 +11,18 @@ from gptrec_rl.data.catalogue import Catalogue, content_hash
 from gptrec_rl.data.histories import Histories, item_numbers
 from gptrec_rl.data.interactions import Interactions
 from gptrec_rl.errors import InputError
+from gptrec_rl.settings import Count, Seed, Settings
 
 VALIDATION_USERS = 512
 SPLIT_SEED = 42
+
+
+class SplitConfig(Settings):
+    """The leave-one-out split (section 4.3)."""
+
+    validation_users: Count | None = None
+    """V; None: 512, or a quarter of the users where that is less. The paper's text says 128, its code 512."""
+    seed: Seed = SPLIT_SEED
 
 
 @dataclass(frozen=True)
@@ -59,19 +68,15 @@ class Split:
     validation_users: np.ndarray
 
     @classmethod
-    def leave_one_out(
-        cls, interactions: Interactions, n_validation_users: int | None = None, seed: int = SPLIT_SEED
-    ) -> Split:
-        """Draw the validation users from those with at least 3 interactions.
+    def of(cls, interactions: Interactions, config: SplitConfig | None = None) -> Split:
+        """Split interactions as a configuration says, the default one if none is given: the only way to make a split.
 
-        Args:
-            interactions: the data.
-            n_validation_users: V; None takes 512, or a quarter of the candidates where that is less.
-            seed: of the draw.
+        The validation users are drawn from those with at least 3 interactions.
 
         Raises:
             InputError: a user has fewer than 2 interactions, or too few users have 3.
         """
+        config = config or SplitConfig()
         lengths = interactions.histories.lengths
         short = np.flatnonzero(lengths < 2)
         if len(short):
@@ -80,6 +85,7 @@ class Split:
                 f"2 of each ({len(short)} such users); prepare the data with --min-user-interactions 2 or more"
             )
         candidates = np.flatnonzero(lengths >= 3)
+        n_validation_users = config.validation_users
         if n_validation_users is None:
             n_validation_users = min(VALIDATION_USERS, len(candidates) // 4)
         if not 0 < n_validation_users < len(candidates):
@@ -88,7 +94,7 @@ class Split:
                 "interactions, leaving some to train on; set split.validation_users (--validation-users) between 1 and "
                 f"{len(candidates) - 1}"
             )
-        drawn = np.random.default_rng(seed).choice(candidates, n_validation_users, replace=False)
+        drawn = np.random.default_rng(config.seed).choice(candidates, n_validation_users, replace=False)
         return cls(interactions, np.sort(drawn).astype(np.int64))
 
     @property

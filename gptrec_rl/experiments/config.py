@@ -6,12 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gptrec_rl.config import Count, Positive, RerankMethod, RerankScaling, Seed, Settings, SplitConfig
+from gptrec_rl.config import RerankMethod, RerankScaling
 from gptrec_rl.config_files import merged
+from gptrec_rl.data import SplitConfig
 from gptrec_rl.experiments.goal_values import is_measured
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.kinds import trained_kinds
 from gptrec_rl.recommender import Strategy
+from gptrec_rl.settings import Count, Positive, Seed, Settings
 
 BuiltInModel = Literal["popularity", "markov"]
 BUILT_IN: tuple[BuiltInModel, ...] = ("popularity", "markov")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from gptrec_rl.config import Settings
 from gptrec_rl.config_files import read_config
+from gptrec_rl.settings import Settings
 
 PUBLISHED = "published.toml"
 

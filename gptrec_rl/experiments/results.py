@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, ValidationError
 
-from gptrec_rl.config import Settings
 from gptrec_rl.data.texts import text_array
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable
 from gptrec_rl.experiments.config import RowConfig
 from gptrec_rl.metrics import ndcg_of_ranks
+from gptrec_rl.settings import Settings
 
 STORED = ("ILD", "PCOUNT", "nPCOUNT", "MIUF", "Tail")
 """Metrics kept per user; recall and NDCG follow from the rank."""

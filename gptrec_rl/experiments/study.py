@@ -214,7 +214,7 @@ class Study:
                 f"{file} isn't what [synthetic] of {self.experiments.folder / DATASET} makes now; put its settings "
                 "back, or remove the file and make all rows anew in other folders (--runs, --results)"
             )
-        split = Split.leave_one_out(interactions, dataset.split.validation_users, dataset.split.seed)
+        split = Split.of(interactions, dataset.split)
         split.require_room(dataset.k)
         return split
 

@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from gptrec_rl.config import Settings, TuneConfig
+from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import changed_settings
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.recorder import DRAWN, FOLDER, LENGTH, PUBLISHED, length_checksum
+from gptrec_rl.settings import Settings
 from gptrec_rl.transport.messages import MAX_MESSAGE_BYTES, MessageError, RolloutBatch, decode, unpack
 
 LEARNED_WITH = ("goal", "ppo", "precision", "seed", "split")

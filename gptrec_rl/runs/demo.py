@@ -47,7 +47,7 @@ def demo(
     data = run_dir / "data.npz"
     print(f"Data: {users:,} users of a made-up world with {items:,} items.")
     generate(n_users=users, n_items=items, seed=seed).save(data)
-    split = Split.leave_one_out(Interactions.load(data))
+    split = Split.of(Interactions.load(data))
     models = [Compared("Markov chain", "teacher", MarkovChain(split))]
 
     print("Stage 1: the student learns to write the lists of a Markov chain.")

@@ -128,7 +128,7 @@ def _config(tuned: Path, settings: list[Change], is_built_in: bool) -> TuneConfi
     before = stored_settings(tuned)
     base = {**(TUNING if is_built_in else {}), **({"run_id": before["run_id"]} if before else {})}
     config = read_config(TuneConfig, None, settings, base)
-    split = Split.leave_one_out(Interactions.load(Path(config.data)), config.split.validation_users, config.split.seed)
+    split = Split.of(Interactions.load(Path(config.data)), config.split)
     rewards_of(config, split)
     return config
 

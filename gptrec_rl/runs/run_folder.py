@@ -71,7 +71,7 @@ class Run:
         """
         config = read_tuning_config(folder)
         interactions = Interactions.load(data or Path(config.data))
-        split = Split.leave_one_out(interactions, config.split.validation_users, config.split.seed)
+        split = Split.of(interactions, config.split)
         is_there = config.reward_model is not None and Path(config.reward_model).is_dir()  # who needs it misses it
         require_same_inputs(folder, inputs_of_tuning(split, config) if is_there else inputs_of_split(split))
         return cls(folder, config, split)
@@ -193,7 +193,7 @@ def prepare_run(
     """
     require_claimable(folder, on_existing)
     interactions = Interactions.load(Path(config.data))
-    split = Split.leave_one_out(interactions, config.split.validation_users, config.split.seed)
+    split = Split.of(interactions, config.split)
     rewards = rewards_of(config, split)
     _require_sense(config)
     resumes = on_existing == "resume" and (folder / CONFIG).exists()

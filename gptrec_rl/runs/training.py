@@ -99,7 +99,7 @@ def run_training(
     keep_memory()
     if threads is not None:
         torch.set_num_threads(threads)
-    split = Split.leave_one_out(Interactions.load(data), config.split.validation_users, config.split.seed)
+    split = Split.of(Interactions.load(data), config.split)
     with sole_user(run_dir):
         training = _started(run_dir, split, config, make, built_on, on_existing)
 

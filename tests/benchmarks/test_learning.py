@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from benchmarks.learning import ARMS, Curve, Point, first_reached, learn, main, read_curves, table
 from gptrec_rl.config import TuneConfig
-from gptrec_rl.data import Split
+from gptrec_rl.data import Split, SplitConfig
 from gptrec_rl.data.sources import synthetic
 from gptrec_rl.errors import InputError
 from gptrec_rl.models.gptrec import GPTRec
@@ -24,7 +24,7 @@ from gptrec_rl.store.trained_models import save_policy
 
 @pytest.fixture(scope="module")
 def world() -> Split:
-    return Split.leave_one_out(synthetic.generate(n_users=60, n_items=48, mean_length=12), 12)
+    return Split.of(synthetic.generate(n_users=60, n_items=48, mean_length=12), SplitConfig(validation_users=12))
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def test_what_redis_carries_follows_from_its_processor_time() -> None:
 
 @pytest.mark.integration
 def test_a_short_run_accounts_for_every_batch_and_leaves_no_key(tmp_path: Path) -> None:
-    split = Split.leave_one_out(synthetic.generate(n_users=40, n_items=60, mean_length=12.0))
+    split = Split.of(synthetic.generate(n_users=40, n_items=60, mean_length=12.0))
     with EmbeddedRedis(tmp_path) as url:
         found = run(url, split, n_generators=3, seconds=2.0, pace_s=0.0, limits=CacheLimits(4))
         assert list(connect(url).scan_iter()) == []

@@ -40,7 +40,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, make_policy: Callable[..., G
     folder = tmp_path_factory.mktemp("world")
     interactions = generate(n_users=60, n_items=60, mean_length=12)
     interactions.save(folder / "world.npz")
-    split = Split.leave_one_out(interactions)
+    split = Split.of(interactions)
     policy = make_policy(n_items=60, history_length=20, slate_length=10)
     save_policy(
         folder / "student",

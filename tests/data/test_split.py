@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gptrec_rl.data import Catalogue, Histories, Interactions, Split
+from gptrec_rl.data import Catalogue, Histories, Interactions, Split, SplitConfig
 from gptrec_rl.errors import InputError
 
 VALIDATION_MARKER, TEST_MARKER = 9, 10
@@ -20,7 +20,7 @@ def marked() -> Split:
     """20 users whose last two items are markers that occur nowhere else."""
     random = np.random.default_rng(7)
     histories = [[*random.permutation(8)[: 2 + user % 5] + 1, VALIDATION_MARKER, TEST_MARKER] for user in range(20)]
-    return Split.leave_one_out(make_interactions(histories), n_validation_users=6)
+    return Split.of(make_interactions(histories), SplitConfig(validation_users=6))
 
 
 def test_training_sees_no_test_item_of_anybody_and_no_validation_item_of_a_validation_user(marked: Split) -> None:
@@ -60,13 +60,13 @@ def test_frequencies_are_shares_of_the_training_interactions() -> None:
 
 def test_only_users_with_three_interactions_validate() -> None:
     histories = [[1, 2]] * 30 + [[1, 2, 3]] * 3
-    split = Split.leave_one_out(make_interactions(histories), n_validation_users=2)
+    split = Split.of(make_interactions(histories), SplitConfig(validation_users=2))
     assert set(split.validation_users) <= {30, 31, 32}
 
 
 def test_the_draw_depends_on_the_seed_alone() -> None:
     interactions = make_interactions([[1, 2, 3]] * 50)
-    splits = [Split.leave_one_out(interactions, 10, seed) for seed in (1, 1, 2)]
+    splits = [Split.of(interactions, SplitConfig(validation_users=10, seed=seed)) for seed in (1, 1, 2)]
     assert splits[0].hash == splits[1].hash
     assert splits[0].hash != splits[2].hash
     assert splits[0].validation_users.tolist() == sorted(set(splits[0].validation_users.tolist()))
@@ -74,18 +74,18 @@ def test_the_draw_depends_on_the_seed_alone() -> None:
 
 def test_a_user_with_one_interaction_is_named() -> None:
     with pytest.raises(InputError, match=r"user 'u1' has 1 interaction.*2 such users.*--min-user-interactions 2"):
-        Split.leave_one_out(make_interactions([[1, 2, 3], [1], [2]]), 1)
+        Split.of(make_interactions([[1, 2, 3], [1], [2]]), SplitConfig(validation_users=1))
 
 
-@pytest.mark.parametrize("n_validation_users", [0, 3, 4])
+@pytest.mark.parametrize("n_validation_users", [3, 4])
 def test_a_number_of_validation_users_that_leaves_none_to_train_or_validate_is_refused(n_validation_users: int) -> None:
     with pytest.raises(InputError, match=f"{n_validation_users} validation users.*between 1 and 2"):
-        Split.leave_one_out(make_interactions([[1, 2, 3]] * 3), n_validation_users)
+        Split.of(make_interactions([[1, 2, 3]] * 3), SplitConfig(validation_users=n_validation_users))
 
 
 def test_history_that_leaves_too_few_items_is_refused() -> None:
     # The longest history is asked for its last item after 6 others: 10 - 6 = 4 items are left to recommend.
-    split = Split.leave_one_out(make_interactions([[1, 2, 3], [1, 2, 3, 4, 5, 6, 7], [4, 5, 6]]), n_validation_users=1)
+    split = Split.of(make_interactions([[1, 2, 3], [1, 2, 3, 4, 5, 6, 7], [4, 5, 6]]), SplitConfig(validation_users=1))
     split.require_room(4)
     with pytest.raises(InputError, match="K = 5 items can't be made for user 'u1', whose history leaves 4 of 10"):
         split.require_room(5)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from gptrec_rl.data import Split
+from gptrec_rl.data import Split, SplitConfig
 from gptrec_rl.errors import InputError
 from gptrec_rl.experiments.sets import read_set
 from gptrec_rl.experiments.study import Study
@@ -118,7 +118,7 @@ def test_a_set_that_makes_its_data_needs_no_file(tmp_path: Path) -> None:
 
 def test_results_of_another_split_are_refused(study: Study, make_up) -> None:
     make_up("popularity")
-    other = Split.leave_one_out(study.split().interactions, seed=7)
+    other = Split.of(study.split().interactions, SplitConfig(seed=7))
     make_up("sasrec", users=other)
     with pytest.raises(InputError, match=r"can't stand in one table: .*split_hash is ") as raised:
         study.made()

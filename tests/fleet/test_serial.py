@@ -42,7 +42,7 @@ from gptrec_rl.transport.cache import CacheLimits
 from gptrec_rl.fleet.shared import memory_transport
 
 folder, last_turn = Path(sys.argv[1]), int(sys.argv[2])
-world = Split.leave_one_out(Interactions.load(folder / "world.npz"), 12)
+world = Split.of(Interactions.load(folder / "world.npz"), SplitConfig(validation_users=12))
 student = GPTRec.from_files({path.name: path.read_bytes() for path in (folder / "student").iterdir()})
 config = TuneConfig.model_validate_json((folder / "config.json").read_text())
 limits = CacheLimits(config.fleet.cache_batches, config.fleet.max_staleness, config.fleet.max_reuse)

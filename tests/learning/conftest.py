@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gptrec_rl.data import Catalogue, Histories, Interactions, Split
+from gptrec_rl.data import Catalogue, Histories, Interactions, Split, SplitConfig
 from gptrec_rl.decoding.next_k import generate
 from gptrec_rl.goals import build_rewards, compute_rewards
 from gptrec_rl.learning.examples import draw_cuts
@@ -39,7 +39,7 @@ def ring_of(n_items: int) -> Split:
     histories = [(start + np.arange(length)) % n_items + 1 for start, length in zip(starts, lengths, strict=True)]
     users = np.array([f"user {user}" for user in range(60)])
     catalogue = Catalogue(ids, ids, ("a", "b", "c"), genres)
-    return Split.leave_one_out(Interactions(catalogue, users, Histories.of(histories), "ring"), 10)
+    return Split.of(Interactions(catalogue, users, Histories.of(histories), "ring"), SplitConfig(validation_users=10))
 
 
 @pytest.fixture(scope="session")

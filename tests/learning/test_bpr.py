@@ -8,7 +8,7 @@ import torch
 
 from gptrec_rl import recommender
 from gptrec_rl.config import BprConfig, FactorsConfig
-from gptrec_rl.data import Catalogue, Histories, Interactions, Split
+from gptrec_rl.data import Catalogue, Histories, Interactions, Split, SplitConfig
 from gptrec_rl.errors import DivergedError
 from gptrec_rl.learning.bpr import BprTraining
 from gptrec_rl.models.bpr import MatrixFactorization
@@ -22,7 +22,7 @@ def two_tastes() -> Split:
     rng = np.random.default_rng(0)
     histories = Histories.of([rng.permutation(20)[:9] + 1 + 20 * (user % 2) for user in range(80)])
     ids, users = np.array([str(item) for item in range(40)]), np.array([str(user) for user in range(80)])
-    return Split.leave_one_out(Interactions(Catalogue(ids, ids), users, histories, "two tastes"), 20)
+    return Split.of(Interactions(Catalogue(ids, ids), users, histories, "two tastes"), SplitConfig(validation_users=20))
 
 
 def train(split: Split, **settings: object) -> BprTraining:

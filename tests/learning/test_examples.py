@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import chisquare
 
-from gptrec_rl.data import Catalogue, Histories, Interactions, Split
+from gptrec_rl.data import Catalogue, Histories, Interactions, Split, SplitConfig
 from gptrec_rl.learning.examples import draw_cuts, draw_windows
 
 
@@ -42,7 +42,7 @@ def test_held_out_items_are_never_drawn() -> None:
     ids = np.array([str(item) for item in range(1, 13)])
     histories = Histories.of([[*range(1, 3 + user % 8), 11, 12] for user in range(30)])
     users = np.array([str(user) for user in range(30)])
-    split = Split.leave_one_out(Interactions(Catalogue(ids, ids), users, histories, "marked"), 8)
+    split = Split.of(Interactions(Catalogue(ids, ids), users, histories, "marked"), SplitConfig(validation_users=8))
     cuts = draw_cuts(split, 2_000, np.random.default_rng(3))
     assert 12 not in cuts.histories.values
     assert 12 not in cuts.ground_truth

@@ -93,7 +93,7 @@ def test_lists_leave_out_the_history_and_what_is_not_allowed() -> None:
 
 
 def test_known_figures_on_movielens_1m(shared_data: Path) -> None:
-    split = Split.leave_one_out(read_sequences(shared_data / "ml-1m"))
+    split = Split.of(read_sequences(shared_data / "ml-1m"))
     summary = evaluate(MarkovChain(split), split.test, split, name="markov").summary()
     assert summary["NDCG@10"] == pytest.approx(0.1637, abs=0.002)
     assert summary["Recall@10"] == pytest.approx(0.2730, abs=0.002)

@@ -121,7 +121,7 @@ def test_lists_longer_than_the_candidates_are_refused(split: Split, chain: Marko
 
 def test_known_figures_on_movielens_1m(shared_data: Path) -> None:
     """Rerankers over the Markov chain, min-max scaled over its top 500, as measured with another implementation."""
-    split = Split.leave_one_out(read_sequences(shared_data / "ml-1m"))
+    split = Split.of(read_sequences(shared_data / "ml-1m"))
     chain, cases = MarkovChain(split), split.test
 
     def means(method: str, weight: float) -> dict[str, float]:

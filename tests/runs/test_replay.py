@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gptrec_rl.config import TuneConfig
-from gptrec_rl.data import Split
+from gptrec_rl.data import Split, SplitConfig
 from gptrec_rl.errors import InputError
 from gptrec_rl.fleet.generator import Generator
 from gptrec_rl.fleet.optimiser import Optimiser
@@ -213,7 +213,7 @@ def test_another_student_or_split_is_refused(fleet: RecordedFleet, make_policy: 
     save_policy(fleet.folder / STUDENT, other.to_files(), step=0, config={}, **hashes)
     with pytest.raises(InputError, match="the recorded run had another student"):
         fleet.replayed()
-    other_split = Split.leave_one_out(fleet.world.interactions, 11)
+    other_split = Split.of(fleet.world.interactions, SplitConfig(validation_users=11))
     with pytest.raises(InputError, match="the recorded run had another split"):
         replay(recording, Run(fleet.folder, config_of_replay(recording), other_split))
 

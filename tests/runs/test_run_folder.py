@@ -170,7 +170,7 @@ def test_a_goal_of_genres_needs_genres(run_config: MakeConfig, world: Split, stu
     catalogue = dataclasses.replace(world.catalogue, genres=genres)
     interactions = dataclasses.replace(world.interactions, catalogue=catalogue)
     interactions.save(tmp_path / "ungenred.npz")
-    folder = save_student(tmp_path / "its student", student, Split.leave_one_out(interactions))
+    folder = save_student(tmp_path / "its student", student, Split.of(interactions))
     config = run_config(data=str(tmp_path / "ungenred.npz"))
     with pytest.raises(InputError, match=r"item '7' has no genre \(1 of 48 items"):
         prepare_run(tmp_path / "run", config, folder, "fail")

@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from gptrec_rl.config import TuneConfig
-from gptrec_rl.data import Split
+from gptrec_rl.data import Split, SplitConfig
 from gptrec_rl.data.sources import synthetic
 from gptrec_rl.fleet.generator import Generator
 from gptrec_rl.fleet.optimiser import Optimiser
@@ -102,7 +102,7 @@ class Fleet:
 
 @pytest.fixture(scope="module")
 def world() -> Split:
-    return Split.leave_one_out(synthetic.generate(n_users=60, n_items=48, mean_length=12), 12)
+    return Split.of(synthetic.generate(n_users=60, n_items=48, mean_length=12), SplitConfig(validation_users=12))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from gptrec_rl.cli import main
 from gptrec_rl.config import TuneConfig
-from gptrec_rl.data import Split
+from gptrec_rl.data import Split, SplitConfig
 from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.fleet.shared import redis_transport
 from gptrec_rl.models.gptrec import GPTRec
@@ -61,7 +61,7 @@ def test_a_fleet_does_all_it_does_with_these_rights(
     from gptrec_rl.fleet.optimiser import Optimiser
     from gptrec_rl.fleet.validator import Validator
 
-    split = Split.leave_one_out(generate(n_users=60, n_items=48, mean_length=12), 12)
+    split = Split.of(generate(n_users=60, n_items=48, mean_length=12), SplitConfig(validation_users=12))
     sizes = {"n_histories": 4, "n_lists": 3, "publish_every": 1, "cache_batches": 2}
     config = TuneConfig.model_validate({"run_id": "mine", "steps": 3, "precision": "fp32", "fleet": sizes})
     limits = CacheLimits(capacity=2)

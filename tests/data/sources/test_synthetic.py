@@ -46,7 +46,7 @@ def test_popular_items_are_far_more_popular_than_the_rest(world: Interactions) -
 
 
 def test_the_last_item_predicts_the_next_far_better_than_popularity(world: Interactions) -> None:
-    split = Split.leave_one_out(world)
+    split = Split.of(world)
     followers: dict[int, Counter[int]] = {}
     for history in split.training:
         for item, following in zip(history[:-1].tolist(), history[1:].tolist(), strict=True):
