@@ -16,7 +16,9 @@ from gptrec_rl.data.histories import Histories, item_numbers
 from gptrec_rl.data.texts import as_texts, examples, is_text, packed, text_array, unpacked
 from gptrec_rl.errors import InputError, StorageError, may_pass
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+WITHOUT_TIMES = 2
+"""The version before, which has none."""
 COLUMN, UTF8, ENDS = "column:", "utf8:", "offsets:"
 """What stands before the name of a further column, and before the two arrays that a column of text is kept as."""
 
@@ -39,14 +41,24 @@ class Interactions:
         user_ids: external user ids, [U] text.
         histories: one a user, oldest item first, as item numbers.
         name: what the data is called in tables and logs.
+        times: when each interaction was, in the order of `histories.values`, [N] int64 or float64, rising within a
+            history: dates in microseconds since 1970 (UTC), numbers as the source has them. None: nobody knows.
     """
 
     catalogue: Catalogue
     user_ids: np.ndarray
     histories: Histories
     name: str
+    times: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if self.times is not None and (
+            self.times.dtype not in (np.int64, np.float64) or self.times.shape != self.histories.values.shape
+        ):
+            raise InputError(
+                f"{self.name}: times of type {self.times.dtype} and shape {self.times.shape} for "
+                f"{len(self.histories.values)} interactions; give an int64 or float64 each"
+            )
         if len(self.user_ids) != len(self.histories):
             raise InputError(f"{self.name}: {len(self.user_ids)} user ids for {len(self.histories)} histories")
         object.__setattr__(self, "user_ids", as_texts(self.user_ids))
@@ -63,7 +75,7 @@ class Interactions:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over everything but the name: values that were measured on other data don't compare."""
+        """SHA-256 over everything but name and times: values that were measured on other data don't compare."""
         return content_hash(self._arrays())
 
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -101,6 +113,8 @@ class Interactions:
                 arrays[f"{UTF8}{name}"], arrays[f"{ENDS}{name}"] = packed(array)
             else:
                 arrays[name] = array
+        if self.times is not None:
+            arrays |= {"times": self.times, "times_hash": np.array(content_hash({"times": self.times}))}
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".tmp")
         with temporary.open("wb") as stream:
@@ -144,7 +158,7 @@ class Interactions:
         former_hash = None
         if version is not None and version == 1:
             arrays, former_hash = from_format_1(arrays, path)
-        elif version is None or version != FORMAT_VERSION:
+        elif version is None or version not in (FORMAT_VERSION, WITHOUT_TIMES):
             raise InputError(f"data file {path} has format {version}, not {FORMAT_VERSION}; prepare it again")
         else:
             try:
@@ -157,8 +171,10 @@ class Interactions:
         columns = {name.removeprefix(COLUMN): array for name, array in arrays.items() if name.startswith(COLUMN)}
         catalogue = Catalogue(arrays["item_ids"], arrays["titles"], genre_names, genres, columns, former_hash)
         histories = Histories(arrays["values"], arrays["offsets"])
-        interactions = cls(catalogue, arrays["user_ids"], histories, str(arrays["name"]))
-        if former_hash is None and interactions.hash != str(arrays["hash"]):
+        times = arrays.get("times")
+        interactions = cls(catalogue, arrays["user_ids"], histories, str(arrays["name"]), times)
+        is_other = former_hash is None and interactions.hash != str(arrays["hash"])
+        if is_other or (times is not None and content_hash({"times": times}) != str(arrays["times_hash"])):
             raise InputError(f"data file {path} was altered: its content is not what its hash says; prepare it again")
         return interactions
 

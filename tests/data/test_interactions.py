@@ -73,8 +73,8 @@ def test_an_altered_file_is_refused(interactions: Interactions, tmp_path: Path, 
 
 def test_another_format_version_is_refused(interactions: Interactions, tmp_path: Path) -> None:
     interactions.save(tmp_path / "data.npz")
-    with pytest.raises(InputError, match="has format 3, not 2"):
-        Interactions.load(altered(tmp_path / "data.npz", format_version=np.array(3)))
+    with pytest.raises(InputError, match="has format 4, not 3"):
+        Interactions.load(altered(tmp_path / "data.npz", format_version=np.array(4)))
 
 
 @pytest.mark.parametrize("name", ["hash", "name", "utf8:titles", "offsets"])
@@ -202,3 +202,22 @@ def test_data_of_other_genres_or_columns_are_other_data(interactions: Interactio
         other = replace(interactions, catalogue=changed)
         assert other.hash != interactions.hash
         assert other.catalogue.hash == catalogue.hash
+
+
+def test_times_are_kept_and_are_no_part_of_the_hash(interactions: Interactions, tmp_path: Path) -> None:
+    times = np.arange(6, dtype=np.int64) + 1_700_000_000
+    timed = replace(interactions, times=times)
+    assert timed.hash == interactions.hash
+    timed.save(tmp_path / "timed.npz")
+    assert np.array_equal(Interactions.load(tmp_path / "timed.npz").times, times)
+    with pytest.raises(InputError, match=r"timed\.npz was altered"):
+        Interactions.load(altered(tmp_path / "timed.npz", times=times + 1))
+    with pytest.raises(InputError, match="times of type int32"):
+        replace(interactions, times=times.astype(np.int32))
+
+
+def test_a_file_of_format_2_has_no_times(interactions: Interactions, tmp_path: Path) -> None:
+    interactions.save(tmp_path / "data.npz")
+    read = Interactions.load(altered(tmp_path / "data.npz", format_version=np.array(2)))
+    assert read.times is None
+    assert read.hash == interactions.hash

@@ -25,6 +25,7 @@ class Log:
         users: place in `user_ids`, [N] integer.
         items: place in `item_ids`, [N] integer.
         times: anything that sorts, [N].
+        stamps: when it was, [N], as in `Interactions.times`; None: nobody knows.
     """
 
     user_ids: np.ndarray
@@ -32,6 +33,7 @@ class Log:
     users: np.ndarray
     items: np.ndarray
     times: np.ndarray
+    stamps: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -56,11 +58,13 @@ class Log:
             raise InputError(f"none of the {len(self)} interactions is left; ask for fewer interactions a user or item")
         kept_users, users = np.unique(self.users[keep], return_inverse=True)
         kept_items, items = np.unique(self.items[keep], return_inverse=True)
-        return Log(self.user_ids[kept_users], self.item_ids[kept_items], users, items, self.times[keep])
+        stamps = None if self.stamps is None else self.stamps[keep]
+        return Log(self.user_ids[kept_users], self.item_ids[kept_items], users, items, self.times[keep], stamps)
 
     def in_order(self, order: np.ndarray) -> Log:
         """Put the rows in another order, [N] int64."""
-        return replace(self, users=self.users[order], items=self.items[order], times=self.times[order])
+        stamps = None if self.stamps is None else self.stamps[order]
+        return replace(self, users=self.users[order], items=self.items[order], times=self.times[order], stamps=stamps)
 
     def without_repeats(self, keep: Keep) -> Log:
         """Keep the first or the last row in time of each user and item."""
@@ -72,16 +76,22 @@ class Log:
         kept[order[is_kept]] = True
         return self.where(kept)
 
+    @property
+    def _order(self) -> np.ndarray:
+        """Rows by user, then time, [N] int64."""
+        return np.lexsort((self.times, self.users))
+
     def histories(self) -> Histories:
         """Return each user's items in order of time, as item numbers: place in `item_ids` + 1."""
-        order = np.lexsort((self.times, self.users))
+        order = self._order
         offsets = np.zeros(len(self.user_ids) + 1, dtype=np.int64)
         np.cumsum(self.user_counts, out=offsets[1:])
         return Histories((self.items[order] + 1).astype(np.int32), offsets)
 
     def interactions(self, items: Catalogue, name: str) -> Interactions:
         """Describe the log's items by a catalogue that has them all, and maybe more."""
-        return Interactions(described(self.item_ids, items), self.user_ids, self.histories(), name)
+        times = None if self.stamps is None else self.stamps[self._order]
+        return Interactions(described(self.item_ids, items), self.user_ids, self.histories(), name, times)
 
 
 def described(item_ids: np.ndarray, items: Catalogue) -> Catalogue:

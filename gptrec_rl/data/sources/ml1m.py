@@ -74,7 +74,7 @@ def read_zip(path: Path) -> Interactions:
     rows = integer_rows(decode(ratings, inside, "latin-1"), inside, "::", ("user", "movie", "rating", "timestamp"))
     user_ids, users = np.unique(rows[:, 0], return_inverse=True)
     item_ids, items = np.unique(rows[:, 1], return_inverse=True)
-    log = Log(_as_ids(user_ids), _as_ids(item_ids), users, items, rows[:, 3])
+    log = Log(_as_ids(user_ids), _as_ids(item_ids), users, items, rows[:, 3], stamps=rows[:, 3])
     log = log.where((log.item_counts >= MIN_ITEM_INTERACTIONS)[log.items])
     return log.interactions(catalogue, "ml-1m-grouplens")
 

@@ -20,6 +20,7 @@ from gptrec_rl.data.texts import text_array
 from gptrec_rl.errors import InputError
 
 N_ITEMS = 1000
+MICROSECONDS_A_DAY = 86_400_000_000
 MIN_USER_INTERACTIONS = 5
 
 
@@ -80,12 +81,14 @@ def read_reviews(path: Path) -> Log:
         items.append(item_codes.setdefault(item, len(item_codes)))
     if not days:
         raise InputError(f"{path} has no reviews; give the complete file")
+    dates = np.frombuffer(days, dtype=np.int64)
     return Log(
         text_array(user_codes),
         text_array(item_codes),
         np.frombuffer(users, dtype=np.int64),
         np.frombuffer(items, dtype=np.int64),
-        np.frombuffer(days, dtype=np.int64),
+        dates,
+        stamps=(dates - date(1970, 1, 1).toordinal()) * MICROSECONDS_A_DAY,
     )
 
 

@@ -75,7 +75,7 @@ def read_table(
     )
     users, user_ids = file.codes(columns.user)
     items, item_ids = file.codes(columns.item)
-    log = Log(user_ids, item_ids, users, items, file.times(columns.timestamp))
+    log = Log(user_ids, item_ids, users, items, *file.times(columns.timestamp))
     catalogue = (
         _described_by_log(file, log, columns) if items_path is None else _described(items_path, file, log, columns)
     )

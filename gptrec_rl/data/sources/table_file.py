@@ -28,7 +28,7 @@ from gptrec_rl.data.sources.files import (
     open_packed,
     read_bytes,
 )
-from gptrec_rl.data.sources.times import reader_of
+from gptrec_rl.data.sources.times import reader_of, stamps_of
 from gptrec_rl.data.texts import text_array
 from gptrec_rl.errors import InputError
 
@@ -88,10 +88,12 @@ class TableFile:
         texts, places = np.unique(text_array(texts_of_values), return_inverse=True)
         return places[codes], texts
 
-    def times(self, name: str) -> np.ndarray:
-        """Return a column of numbers, or of dates in ISO 8601 (UTC where they don't say), as numbers that sort, [N].
+    def times(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return a column of numbers, or of dates in ISO 8601 (UTC where they don't say), twice.
 
-        Their order is exact: integers, dates and Parquet's timestamps stay whole, others become ranks.
+        Returns:
+            numbers that sort exactly, [N]: integers, dates and Parquet's timestamps stay whole, others become ranks;
+            and when it was, [N], as in `Interactions.times`.
 
         Raises:
             InputError: a row has neither.
@@ -105,12 +107,17 @@ class TableFile:
         if types.is_floating(kind):
             floats = column.to_numpy().astype(np.float64)
             self._refuse(~np.isfinite(floats), "a row whose time is a number")
-            return np.asarray(floats)
+            return floats, floats
         if not (types.is_boolean(kind) or types.is_time(kind)):
             try:
-                return np.asarray(column.cast(pyarrow.int64()).to_numpy())  # timestamps too, in their own unit
+                whole = np.asarray(column.cast(pyarrow.int64()).to_numpy())  # timestamps too, in their own unit
             except pyarrow.ArrowException:
                 pass
+            else:
+                if not types.is_temporal(kind):
+                    return whole, whole
+                microseconds = column.cast(pyarrow.timestamp("us"), safe=False).cast(pyarrow.int64())
+                return whole, np.asarray(microseconds.to_numpy())
         codes, values = self._distinct(name)
         texts = [_text(value) for value in values]
         parse, expected = reader_of(texts[codes[0]])
@@ -121,7 +128,7 @@ class TableFile:
             except ValueError:
                 raise self.bad_row(int((codes == place).argmax()), expected) from None
         rank = {key: place for place, key in enumerate(sorted(set(keys)))}
-        return np.array([rank[key] for key in keys])[codes]
+        return np.array([rank[key] for key in keys])[codes], stamps_of(keys)[codes]
 
     def texts(self, name: str, rows: np.ndarray) -> list[str]:
         """Return a column at some rows as text, empty where there is nothing."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+
+import numpy as np
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 FRACTION = re.compile(r"(.*[T ](?:\d\d:\d\d:\d\d|\d{6}))[.,](\d+)(.*)", re.ASCII)
@@ -46,3 +48,11 @@ def reader_of(first: str) -> tuple[Callable[[str], Key], str]:
     if NUMBER.fullmatch(first.strip()) is not None:
         return number_key, "a row whose time is a number"
     return iso_key, "a row with an ISO 8601 date"
+
+
+def stamps_of(keys: Sequence[Key]) -> np.ndarray:
+    """Return the numbers of keys, [N] int64 where all are whole and fit, else float64; digits beyond are cut off."""
+    numbers = [number for number, _ in keys]
+    if all(number == int(number) and -(2**63) <= number < 2**63 for number in numbers):
+        return np.array([int(number) for number in numbers], dtype=np.int64)
+    return np.array([float(number) for number in numbers])

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -497,3 +498,28 @@ def test_ids_of_small_floats_are_refused_where_they_merge(tmp_path: Path, kind: 
     assert list(read_table(table_of([2.0**bits - 1] * 2))[0].user_ids) == [str(2**bits - 1)]
     with pytest.raises(InputError, match=rf"row 1: .*below 2.{bits}"):
         read_table(table_of([2.0**bits] * 2))
+
+
+@pytest.mark.parametrize(
+    ("times", "stamps"),
+    [
+        (["20", "10", "30"], [10, 20, 30]),
+        (["2.5", "1", "3"], [1.0, 2.5, 3.0]),
+        (["1970-01-01T00:00:02", "1970-01-01", "1970-01-02T00:00:00.0000019"], [0, 2_000_000, 86_400_000_001]),
+        ([datetime(1970, 1, 1, 0, 0, 2), datetime(1970, 1, 1), datetime(1970, 1, 2)], [0, 2_000_000, 86_400_000_000]),
+        ([date(1970, 1, 3), date(1970, 1, 2), date(1970, 1, 4)], [n * 86_400_000_000 for n in (1, 2, 3)]),
+        ([2**62, 1, 2**62 + 1], [1, 2**62, 2**62 + 1]),
+    ],
+)
+def test_times_are_kept_in_the_order_of_the_histories(tmp_path: Path, times: list[Any], stamps: list[float]) -> None:
+    path = tmp_path / "log"
+    if isinstance(times[0], str):
+        rows = [f"u,{item},{time}" for item, time in zip("bac", times, strict=True)]
+        path.write_text("\n".join(["user,item,timestamp", *rows]) + "\n")
+    else:
+        pq.write_table(pa.table({"user": ["u"] * 3, "item": ["b", "a", "c"], "timestamp": times}), path)
+    interactions, _ = read_table(path)
+    assert histories_by_id(interactions) == {"u": ["a", "b", "c"]}
+    assert interactions.times is not None
+    assert interactions.times.tolist() == stamps
+    assert interactions.times.dtype == (np.float64 if isinstance(stamps[0], float) else np.int64)
