@@ -182,7 +182,7 @@ class BprConfig(TrainingConfig):
 
 
 class PpoConfig(Settings):
-    """PPO (Appendix A.3, read as the README's deviations say)."""
+    """PPO (Appendix A.3, read as the deviations in docs/paper.md say)."""
 
     policy_learning_rate: Positive = 3e-5
     value_learning_rate: Positive = 1e-4

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from gptrec_rl.data import Split, SplitConfig
+    from gptrec_rl.data import Split
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,7 +70,7 @@ def open_split(data: Path, validation_users: int | None = None, seed: int | None
     Raises:
         InputError: the file can't be read, or has too few interactions or users for the split.
     """
-    from gptrec_rl.data import Interactions, Split
+    from gptrec_rl.data import Interactions, Split, SplitConfig
 
     config = SplitConfig(validation_users=validation_users, **({} if seed is None else {"seed": seed}))
     return Split.of(Interactions.load(data), config)

@@ -1,4 +1,4 @@
-"""Returns and advantages of lists (Appendix A.3), with time as notes on equations (7) to (10) in the README say.
+"""Returns and advantages of lists (Appendix A.3), with time as notes on equations (7) to (10) in docs/paper.md say.
 
 For t = 0..K-1: state s_t = (h, first t items), action g_(t+1), reward r_t = r(h, first t + 1 items), V(s_K) = 0.
 """

@@ -16,10 +16,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from gptrec_rl.errors import InputError
-from gptrec_rl.telemetry.dictionary import describe
+from gptrec_rl.telemetry.dictionary import Kind, describe
 from gptrec_rl.telemetry.history import RunHistory
 from gptrec_rl.telemetry.holdups import Watchdog
-from gptrec_rl.telemetry.meaning import Kind
 from gptrec_rl.telemetry.records import RunRecords
 from gptrec_rl.telemetry.stream import START, MetricRecord, MetricsStream
 

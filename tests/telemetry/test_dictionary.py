@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from gptrec_rl.telemetry import names
-from gptrec_rl.telemetry.dictionary import DICTIONARY, Described, describe, table
-from gptrec_rl.telemetry.meaning import Range
+from gptrec_rl.telemetry.dictionary import DICTIONARY, Described, Range, describe, table
 from gptrec_rl.transport.cache import Ledger
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
