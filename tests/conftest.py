@@ -38,11 +38,11 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 @pytest.fixture
 def cut_into(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return a function that has processors' work cut otherwise, by the attributes of a `Grain`."""
-    from gptrec_rl.models.grain import GRAINS
+    """Return a function that has processors' work cut otherwise, by the attributes of a `WorkSizes`."""
+    from gptrec_rl.models.work_sizes import WORK_SIZES
 
     def change(**changes: int) -> None:
-        monkeypatch.setitem(GRAINS, "cpu", replace(GRAINS["cpu"], **changes))
+        monkeypatch.setitem(WORK_SIZES, "cpu", replace(WORK_SIZES["cpu"], **changes))
 
     return change
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from gptrec_rl.models.grain import grain_of
+from gptrec_rl.models.work_sizes import work_sizes_of
 
 ROWS_AT_ONCE = 128
-"""Logits of about so many choices, or more where the grain allows, are computed at a time: they stay in a processor's
+"""Logits of about so many choices, or more where the sizes allow, are computed at a time: they stay in a processor's
 caches."""
 NEVER = -1e30
 """Stands for minus infinity where 0 times it has to be 0."""
@@ -102,7 +102,7 @@ class _ChosenLogProbs(torch.autograd.Function):
         n_histories, n_lists, k = slates.shape
         log_probs, entropies = states.new_empty(slates.shape), states.new_empty(slates.shape)
         kept = states.new_empty((*slates.shape, len(item_weights)), dtype=dtype) if dtype else None
-        n_choices = max(ROWS_AT_ONCE, grain_of(states.device).logits_at_once // len(item_weights))
+        n_choices = max(ROWS_AT_ONCE, work_sizes_of(states.device).logits_at_once // len(item_weights))
         step = max(1, n_choices // (n_lists * k))
         for start in range(0, n_histories, step):
             part = slice(start, start + step)

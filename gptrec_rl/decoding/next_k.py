@@ -16,10 +16,10 @@ from gptrec_rl.decoding.guessing import GUESSES, Guesser
 from gptrec_rl.errors import DivergedError, InputError
 from gptrec_rl.models.backbone import Branches, Encoded
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.grain import grain_of
 from gptrec_rl.models.precision import product_dtype
 from gptrec_rl.models.product import Product
 from gptrec_rl.models.sequence import parts_of
+from gptrec_rl.models.work_sizes import work_sizes_of
 from gptrec_rl.recommender import HistoriesLike, Slates, candidates
 
 BLOCK = 64
@@ -100,9 +100,9 @@ class Writer:
         items = torch.empty(shape, dtype=torch.int64, device=policy.device)
         log_probs = torch.empty(shape, device=policy.device)
         lengths = np.minimum(histories.lengths, policy.history_length)
-        grain = grain_of(policy.device)
-        parts = parts_of(lengths + 1, grain, n_scores=n_lists * policy.n_items)
-        n_rows = min(grain.lists_together, grain.scores_per_part // policy.n_items) // n_lists
+        sizes = work_sizes_of(policy.device)
+        parts = parts_of(lengths + 1, sizes, n_scores=n_lists * policy.n_items)
+        n_rows = min(sizes.lists_together, sizes.scores_per_part // policy.n_items) // n_lists
         for together in _together(parts, n_rows):
             encoded = Encoded.of([self._backbone.encode(policy.lay_out(histories.take(part))) for part in together])
             rows = np.concatenate(together)

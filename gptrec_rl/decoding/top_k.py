@@ -8,10 +8,10 @@ import torch
 from gptrec_rl.config import Precision
 from gptrec_rl.data import Histories
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.grain import grain_of
 from gptrec_rl.models.next_item import NextItemTransformer
 from gptrec_rl.models.precision import product_dtype
 from gptrec_rl.models.sequence import parts_of
+from gptrec_rl.models.work_sizes import work_sizes_of
 from gptrec_rl.recommender import HistoriesLike, Slates, candidates, top_k
 
 
@@ -32,7 +32,7 @@ class TopK:
         histories, model = Histories.of(histories, self._model.n_items), self._model
         scores = np.zeros((len(histories), model.n_items), dtype=np.float32)
         lengths = np.minimum(histories.lengths, model.history_length) + 1
-        for rows in parts_of(lengths, grain_of(model.device), model.n_items):
+        for rows in parts_of(lengths, work_sizes_of(model.device), model.n_items):
             states = self._backbone.encode(model.lay_out(histories.take(rows))).states
             scores[rows] = model.item_logits(states).cpu().numpy()
         return scores

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gptrec_rl.experiments.evidence import Evidence, Line
 from gptrec_rl.experiments.goal_values import measured_goal
-from gptrec_rl.experiments.next_k import asked_both_ways
+from gptrec_rl.experiments.next_k_costs import asked_both_ways
 from gptrec_rl.experiments.results import Result
 from gptrec_rl.goals import parse_goal
 from gptrec_rl.metrics import metric, ndcg_of_ranks

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gptrec_rl.experiments.evidence import Evidence
-from gptrec_rl.experiments.next_k import Gap, gaps
+from gptrec_rl.experiments.next_k_costs import Gap, gaps
 from gptrec_rl.experiments.results import Result
 from gptrec_rl.experiments.trade_offs import GOAL, Contender, Contest
 from gptrec_rl.metrics import beyond_at, metric

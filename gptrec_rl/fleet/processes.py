@@ -90,7 +90,7 @@ class _Runner:
             ChildFailedError: it refuses its input, or failed too often in a row.
         """
         if self.leaves_by is not None:
-            self._see_off(now, self.leaves_by)
+            self._end_the_leaving(now, self.leaves_by)
             return
         if self.process is None:
             if self.start_at is not None and now >= self.start_at:
@@ -134,7 +134,7 @@ class _Runner:
         """Whether it was asked to leave, and has ended."""
         return self.leaves_by is not None and self.process is None
 
-    def _see_off(self, now: float, deadline: float) -> None:
+    def _end_the_leaving(self, now: float, deadline: float) -> None:
         if self.process is None:
             return
         if self.process.poll() is not None:
@@ -228,7 +228,7 @@ class ProcessGroup:
             self.n_restarts += runner.attempts - n_attempts
         self._runners = [runner for runner in self._runners if not runner.has_left]
 
-    def employ(self, role: str, children: Sequence[Child]) -> None:
+    def keep_running(self, role: str, children: Sequence[Child]) -> None:
         """Have these children of a role from now on: others are asked to end, new ones start; nobody is waited for.
 
         A new one whose namesake hasn't ended yet is left out: call this again.

@@ -154,7 +154,7 @@ class Supervisor:
         if wishes.n_stops > self._n_stops:
             self._signal = self._signal or signal.SIGTERM
         elif wishes.n_generators is not None:
-            self._group.employ("generator", self._generators(wishes.n_generators))
+            self._group.keep_running("generator", self._generators(wishes.n_generators))
 
     def _report(self, n_wanted: int | None) -> None:
         n_running = sum(running.child.role == "generator" for running in self._group.running())

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from gptrec_rl.models.grain import grain_of
+from gptrec_rl.models.work_sizes import work_sizes_of
 
 PLACES_AT_ONCE = 256
-"""Logits of so many places, or a multiple where the grain allows, are computed at a time: they stay in a processor's
+"""Logits of so many places, or a multiple where the sizes allow, are computed at a time: they stay in a processor's
 caches. The last ones are padded, because processors prepare a matrix product anew for each new shape."""
 SMALLEST = torch.finfo(torch.float32).tiny
 """A place's loss is 87 nats at most: a probability that fp32 takes for 0 is no divergence; its gradient is exact."""
@@ -45,7 +45,7 @@ class _CrossEntropy(torch.autograd.Function):
         weights, inputs = item_weights.to(dtype), states.to(dtype)
         total = states.new_zeros(())
         n_logits = PLACES_AT_ONCE * len(item_weights)
-        step = PLACES_AT_ONCE * max(1, grain_of(states.device).logits_at_once // n_logits)
+        step = PLACES_AT_ONCE * max(1, work_sizes_of(states.device).logits_at_once // n_logits)
         for start in range(0, n_places, step):
             part, n_real = slice(start, start + step), n_places - start
             probabilities = (states[part] @ item_weights.T).softmax(dim=-1)

@@ -14,8 +14,8 @@ from gptrec_rl.learning.examples import draw_windows
 from gptrec_rl.learning.next_item import VALIDATES, validation_loss
 from gptrec_rl.learning.training import AdamTraining
 from gptrec_rl.models.bert4rec import Bert4Rec, MaskScorer
-from gptrec_rl.models.grain import grain_of
 from gptrec_rl.models.sequence import parts_of
+from gptrec_rl.models.work_sizes import work_sizes_of
 
 
 class MaskedItemTraining(AdamTraining[Bert4Rec]):
@@ -42,7 +42,7 @@ class MaskedItemTraining(AdamTraining[Bert4Rec]):
         _, windows = draw_windows(self._split, self.config.batch_size, network.history_length, rng)
         is_masked = draw_masks(windows, self._mask_share, self._last_share, rng)
         masked = Histories(np.where(is_masked, network.mask_token, windows.values), windows.offsets)
-        for rows in parts_of(windows.lengths, grain_of(network.device)):
+        for rows in parts_of(windows.lengths, work_sizes_of(network.device)):
             sequences = masked.take(rows)
             items = windows.take(rows).values[sequences.values == network.mask_token]  # [N]
             targets = torch.from_numpy(items.astype(np.int64)).to(network.device)

@@ -17,9 +17,9 @@ from gptrec_rl.learning.cross_entropy import softmax_cross_entropy
 from gptrec_rl.learning.examples import draw_windows
 from gptrec_rl.learning.training import AdamTraining
 from gptrec_rl.metrics import ndcg
-from gptrec_rl.models.grain import grain_of
 from gptrec_rl.models.next_item import NextItemTransformer
 from gptrec_rl.models.sequence import PADDING, parts_of
+from gptrec_rl.models.work_sizes import work_sizes_of
 from gptrec_rl.recommender import ScoringRecommender
 
 VALIDATED = 10
@@ -62,12 +62,12 @@ class NextItemTraining(AdamTraining[NextItemTransformer]):
 
     def _parts(self, lengths: np.ndarray) -> Iterator[np.ndarray]:
         """Cut a batch of windows; a binary loss holds scores, or embeddings, of all places of a part."""
-        network, grain = self.network, grain_of(self.network.device)
+        network, sizes = self.network, work_sizes_of(self.network.device)
         if self._binary_loss is None:
-            return parts_of(lengths, grain)
+            return parts_of(lengths, sizes)
         n_numbers = min(network.n_items, (1 + self._binary_loss.n_negatives) * network.item_weights.shape[1])
-        n_places = min(grain.tokens_per_part, max(1, grain.scores_per_part // n_numbers))
-        return parts_of(lengths, replace(grain, tokens_per_part=n_places), rows_step=1)
+        n_places = min(sizes.tokens_per_part, max(1, sizes.scores_per_part // n_numbers))
+        return parts_of(lengths, replace(sizes, tokens_per_part=n_places), rows_step=1)
 
     def _part_loss(self, users: np.ndarray, windows: Histories, rng: np.random.Generator) -> torch.Tensor:
         """Return the mean loss over all places of some windows."""

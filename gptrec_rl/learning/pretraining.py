@@ -14,8 +14,8 @@ from gptrec_rl.decoding.masking import chosen_log_probs
 from gptrec_rl.learning.examples import draw_cuts
 from gptrec_rl.learning.training import AdamTraining
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.grain import grain_of
 from gptrec_rl.models.sequence import parts_of
+from gptrec_rl.models.work_sizes import work_sizes_of
 from gptrec_rl.recommender import Recommender, candidates
 
 
@@ -79,7 +79,7 @@ class Pretraining(AdamTraining[GPTRec]):
     def _parts(self, histories: Histories) -> Iterator[Example]:
         """Cut a batch into parts, whose gradients add up to the batch's."""
         lengths = np.minimum(histories.lengths, self.network.history_length) + self.network.slate_length
-        for rows in parts_of(lengths, grain_of(self.network.device), rows_step=8):
+        for rows in parts_of(lengths, work_sizes_of(self.network.device), rows_step=8):
             yield self._example(histories.take(rows))
 
     def _example(self, histories: Histories) -> Example:

@@ -21,10 +21,10 @@ from torch.nn import functional
 from gptrec_rl.config import Precision, TransformerConfig
 from gptrec_rl.data import Histories
 from gptrec_rl.errors import InputError
-from gptrec_rl.models.grain import grain_of
 from gptrec_rl.models.network import CONFIG_FILE, WEIGHTS_FILE, Network, require_weights
 from gptrec_rl.models.precision import product_dtype
 from gptrec_rl.models.sequence import PADDING, WIDTH_STEP, parts_of
+from gptrec_rl.models.work_sizes import work_sizes_of
 from gptrec_rl.recommender import HistoriesLike, Slates, candidates, top_k
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class MaskScorer:
         read = model.history_length - 1
         scores = np.zeros((len(histories), model.n_items), dtype=np.float32)
         dtype = product_dtype(self._precision, model.device, model.width)
-        for rows in parts_of(np.minimum(histories.lengths, read) + 1, grain_of(model.device), model.n_items):
+        for rows in parts_of(np.minimum(histories.lengths, read) + 1, work_sizes_of(model.device), model.n_items):
             recent = [history[max(0, len(history) - read) :] for history in histories.take(rows)]
             states = model.masked_states(Histories.of([[*items, model.mask_token] for items in recent]), dtype)
             scores[rows] = functional.linear(states, model.item_weights).cpu().numpy()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from gptrec_rl.data import Histories
-from gptrec_rl.models.grain import Grain, grain_of
+from gptrec_rl.models.work_sizes import WorkSizes, work_sizes_of
 
 PADDING = 0
 WIDTH_STEP = 16
@@ -127,7 +127,7 @@ def lay_out(
     n_lists, n_later = (0, 0) if slates is None else (slates.shape[1], slates.shape[2] - 1)
     n_own = n_lists * n_later
     lengths = np.minimum(histories.lengths, history_length)
-    widths = _widths(lengths + 1 + n_own, grain_of(device).padding_per_bucket)  # [B]
+    widths = _widths(lengths + 1 + n_own, work_sizes_of(device).padding_per_bucket)  # [B]
     starts = np.cumsum(widths) - widths
     n_used = int(widths.sum())
     step = 1 << max(n_used.bit_length() - 4, 0)
@@ -179,23 +179,23 @@ def _widths(sizes: np.ndarray, most_padding: int) -> np.ndarray:
     return widths
 
 
-def parts_of(lengths: np.ndarray, grain: Grain, n_scores: int = 0, rows_step: int = 4) -> Iterator[np.ndarray]:
+def parts_of(lengths: np.ndarray, sizes: WorkSizes, n_scores: int = 0, rows_step: int = 4) -> Iterator[np.ndarray]:
     """Cut a batch into parts of rows of about equal length, the longest first.
 
     Args:
         lengths: tokens of each row, [B] int.
-        grain: how many tokens and scores a part may have.
+        sizes: how many tokens and scores a part may have.
         n_scores: how many scores a row needs at a time.
         rows_step: a part has a multiple of so many rows, unless it is the last or scores are the limit.
 
     Yields:
-        places of the rows of a part in the batch, int64; of no more tokens and scores than the grain allows,
+        places of the rows of a part in the batch, int64; of no more tokens and scores than the sizes allow,
         unless `rows_step` rows, or one row, have more.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        stop = start + max(1, grain.tokens_per_part // (int(lengths[order[start]]) * rows_step)) * rows_step
-        stop = min(stop, start + max(1, grain.scores_per_part // max(1, n_scores)))
+        stop = start + max(1, sizes.tokens_per_part // (int(lengths[order[start]]) * rows_step)) * rows_step
+        stop = min(stop, start + max(1, sizes.scores_per_part // max(1, n_scores)))
         yield order[start:stop]
         start = stop

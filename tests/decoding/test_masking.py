@@ -134,7 +134,7 @@ def test_the_whole_distribution_is_kept_for_gradients_alone(
 
 
 @pytest.mark.parametrize(("logits", "shape"), [(1, (1, 4, 3, 9)), (24 * 9, (2, 4, 3, 9)), (10**6, (5, 4, 3, 9))])
-def test_so_many_logits_are_made_at_once_as_the_grain_allows(
+def test_so_many_logits_are_made_at_once_as_the_sizes_allow(
     logits: int, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, cut_into: Callable[..., None]
 ) -> None:
     monkeypatch.setattr(masking, "ROWS_AT_ONCE", 12)  # a history

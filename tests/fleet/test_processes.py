@@ -372,11 +372,11 @@ def test_a_role_gets_new_children_and_loses_others_while_the_rest_runs_on(tmp_pa
         group.start()
         pid = group.running()[0].pid
         wait_until(lambda: "ready" in log_of(tmp_path, "generator-1"))
-        group.employ("generator", [first, third])
+        group.keep_running("generator", [first, third])
         wait_until(polled(group, lambda: {r.child.name for r in group.running()} == {"generator-0", "generator-2"}))
         assert group.running()[0].pid == pid
         assert group.n_restarts == 0
-        group.employ("generator", [first, second, third])
+        group.keep_running("generator", [first, second, third])
         assert {running.child.name for running in group.running()} == {f"generator-{index}" for index in range(3)}
 
 
@@ -386,8 +386,8 @@ def test_one_that_leaves_is_not_started_again_whatever_its_end_and_its_namesake_
     with group_of(tmp_path, deaf, clock=clock) as group:
         group.start()
         wait_until(lambda: "ready" in log_of(tmp_path))
-        group.employ("generator", [])
-        group.employ("generator", [deaf])
+        group.keep_running("generator", [])
+        group.keep_running("generator", [deaf])
         group.poll()
         assert len(group.running()) == 1
         clock.now += STOP_GRACE_S + 1
@@ -395,7 +395,7 @@ def test_one_that_leaves_is_not_started_again_whatever_its_end_and_its_namesake_
         clock.now += 1000
         group.poll()
         assert log_of(tmp_path).count("attempt") == 1
-        group.employ("generator", [deaf])
+        group.keep_running("generator", [deaf])
         assert len(group.running()) == 1
 
 
@@ -404,7 +404,7 @@ def test_one_that_waits_for_its_next_start_leaves_at_once(tmp_path: Path) -> Non
     with group_of(tmp_path, shell("exit 1"), clock=clock) as group:
         group.start()
         until_it_ends(group)
-        group.employ("generator", [])
+        group.keep_running("generator", [])
         clock.now += 1000
         group.poll()
         assert group.running() == []

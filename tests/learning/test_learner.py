@@ -20,9 +20,9 @@ from gptrec_rl.learning import gae, losses
 from gptrec_rl.learning.learner import Learner
 from gptrec_rl.learning.rollout import Rollout
 from gptrec_rl.models.gptrec import GPTRec
-from gptrec_rl.models.grain import GRAINS
 from gptrec_rl.models.sequence import Bucket, Sequences
 from gptrec_rl.models.value import ValueModel
+from gptrec_rl.models.work_sizes import WORK_SIZES
 from gptrec_rl.recommender import candidates
 
 MakePolicy = Callable[..., GPTRec]
@@ -151,7 +151,7 @@ def test_what_is_learned_does_not_depend_on_how_the_work_is_cut(
     student = make_policy()
     batch = roll_out(student, LOW)
     learners = [make_learner(student, baseline=baseline, passes=1) for _ in range(2)]
-    coarse = dataclasses.asdict(GRAINS["cuda"])
+    coarse = dataclasses.asdict(WORK_SIZES["cuda"])
     cut_into(padding_per_bucket=0)
     fine = learners[0].update(batch)
     n_buckets = len(learners[0]._laid_out(batch).sequences.buckets)

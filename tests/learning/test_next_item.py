@@ -160,7 +160,7 @@ def test_validation_is_by_ndcg_of_the_validation_users_some_at_once(
 
 
 @pytest.mark.parametrize(("name", "sizes"), [("gbce", [6, 6, 5, 5, 1]), ("softmax", [23])])
-def test_a_part_has_no_more_logits_than_the_grain_allows_where_the_loss_holds_them(
+def test_a_part_has_no_more_logits_than_the_sizes_allow_where_the_loss_holds_them(
     name: str,
     sizes: list[int],
     make_network: Make,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptrec_rl.data import Histories
-from gptrec_rl.models.grain import GRAINS
 from gptrec_rl.models.sequence import Sequences, lay_out, parts_of
+from gptrec_rl.models.work_sizes import WORK_SIZES
 
 CPU = torch.device("cpu")
 SEPARATOR = 100
@@ -141,8 +141,8 @@ def test_no_histories_have_no_tokens() -> None:
 def test_parts_hold_every_row_once_the_longest_first(
     lengths: list[int], rows_step: int, tokens: int, n_scores: int
 ) -> None:
-    grain = replace(GRAINS["cpu"], tokens_per_part=tokens, scores_per_part=100)
-    parts = list(parts_of(np.array(lengths, dtype=np.int64), grain, n_scores, rows_step))
+    sizes = replace(WORK_SIZES["cpu"], tokens_per_part=tokens, scores_per_part=100)
+    parts = list(parts_of(np.array(lengths, dtype=np.int64), sizes, n_scores, rows_step))
     order = [row for part in parts for row in part.tolist()]
     assert sorted(order) == list(range(len(lengths)))
     assert [lengths[row] for row in order] == sorted(lengths, reverse=True)
@@ -159,6 +159,6 @@ def test_where_launches_cost_more_than_padding_rows_of_all_lengths_stand_in_one_
 ) -> None:
     histories = Histories.of([[1] * length for length in (200, 120, 60, 5)])
     assert len(lay_out(histories, 200, SEPARATOR, CPU).buckets) > 1
-    cut_into(**asdict(GRAINS["cuda"]))
+    cut_into(**asdict(WORK_SIZES["cuda"]))
     (bucket,) = lay_out(histories, 200, SEPARATOR, CPU).buckets
     assert (bucket.n_rows, bucket.width) == (4, 208)

@@ -8,7 +8,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Grain:
+class WorkSizes:
     """How finely work is cut; results are the same up to rounding, samples other ones of the same distribution.
 
     Attributes:
@@ -29,11 +29,11 @@ class Grain:
     logits_at_once: int
 
 
-GRAINS = {
-    "cpu": Grain(
+WORK_SIZES = {
+    "cpu": WorkSizes(
         padding_per_bucket=96, tokens_per_part=2**12, scores_per_part=2**24, lists_together=128, logits_at_once=0
     ),
-    "cuda": Grain(
+    "cuda": WorkSizes(
         padding_per_bucket=2**12,
         tokens_per_part=2**14,
         scores_per_part=2**27,
@@ -44,6 +44,6 @@ GRAINS = {
 """By the type of the device."""
 
 
-def grain_of(device: torch.device) -> Grain:
+def work_sizes_of(device: torch.device) -> WorkSizes:
     """Return how finely to cut work for a device."""
-    return GRAINS.get(device.type, GRAINS["cpu"])
+    return WORK_SIZES.get(device.type, WORK_SIZES["cpu"])
