@@ -18,15 +18,14 @@ from gptrec_rl.metrics import metric, ndcg_of_ranks
 from gptrec_rl.reporting.figures import (
     COLOURS,
     Sweep,
-    Validation,
     hypervolume,
     new_figure,
     save,
     trade_off,
-    validation_path,
 )
 from gptrec_rl.reporting.tables import Row
 from gptrec_rl.rerank import RERANKERS
+from gptrec_rl.telemetry.pictures import validation_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -175,5 +174,5 @@ def _path(line: Line, result: Result, path: Path) -> None:
     assert tune is not None
     has_genres = f"ILD@{result.k}" in result.validations[0].values
     traded = "ILD" if has_genres and "pcount" not in tune.goal else "nPCOUNT"
-    records = [Validation(each.step, each.minutes, each.values, each.errors) for each in result.validations]
-    validation_path(records, path, (f"NDCG@{result.k}", f"{traded}@{result.k}"), title=f"{line.row.name}: {tune.goal}")
+    shown = (f"NDCG@{result.k}", f"{traded}@{result.k}")
+    validation_path(result.validations, path, shown, title=f"{line.row.name}: {tune.goal}")

@@ -20,6 +20,7 @@ from gptrec_rl.evaluation import EvaluationTable
 from gptrec_rl.experiments.config import RowConfig
 from gptrec_rl.metrics import ndcg_of_ranks
 from gptrec_rl.settings import Settings
+from gptrec_rl.telemetry.history import Validation
 
 STORED = ("ILD", "PCOUNT", "nPCOUNT", "MIUF", "Tail")
 """Metrics kept per user; recall and NDCG follow from the rank."""
@@ -35,16 +36,6 @@ class Point(Settings):
     """Of the reranker."""
     goals: tuple[str, ...] = ()
     """For which it is the reranker's best weight."""
-
-
-class Checked(Settings):
-    """What the validator measured of one policy on its way through a tuning run."""
-
-    step: int
-    minutes: float
-    reward: float
-    values: dict[str, float]
-    errors: dict[str, float]
 
 
 class Result(Settings):
@@ -75,7 +66,7 @@ class Result(Settings):
     evaluation_s: float
     steps: int | None
     """Of the training."""
-    validations: tuple[Checked, ...]
+    validations: tuple[Validation, ...]
     """Of a tuned model, in the order of their steps."""
     machine: str
     versions: dict[str, str]

@@ -1,10 +1,10 @@
-"""Pictures of a trade-off between metrics (Figures 4 and 5) and of the validator's way through a tuning run."""
+"""Pictures of a trade-off between metrics (Figures 4 and 5)."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,23 +40,6 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#7b8794",
 }
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What the validator measured of one policy.
-
-    Attributes:
-        step: learner steps behind the policy.
-        minutes: since tuning started.
-        values: means by metric name.
-        errors: their standard errors.
-    """
-
-    step: int
-    minutes: float
-    values: Mapping[str, float]
-    errors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,35 +122,6 @@ def hypervolume(xs: Sequence[float], ys: Sequence[float]) -> float:
         area += max(x - left, 0.0) * y
         left = max(x, left)
     return area
-
-
-def validation_path(
-    records: Sequence[Validation], path: Path, metrics: tuple[str, str] = ("NDCG@10", "ILD@10"), title: str = ""
-) -> None:
-    """Draw both metrics against learner steps, and the way through the plane of the two, as a PNG.
-
-    Args:
-        records: at least one, in the order of their steps.
-        path: of the PNG.
-        metrics: first the one of accuracy, then the one that is traded against it.
-        title: above the panels.
-    """
-    figure, panels = new_figure(3, width=4.6, height=4.0)
-    steps = [record.step for record in records]
-    minutes = [record.minutes for record in records]
-    for panel, name, colour in zip(panels, metrics, COLOURS, strict=False):
-        values = np.array([record.values[name] for record in records])
-        errors = np.array([record.errors.get(name, np.nan) for record in records])
-        panel.fill_between(steps, values - errors, values + errors, color=colour, alpha=0.18, linewidth=0)
-        panel.plot(steps, values, color=colour, marker="o", markersize=3)
-        panel.set_xlabel("learner steps")
-        panel.set_title(f"{name} {metric(name).arrow}")
-        panel.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}\n{np.interp(x, steps, minutes):.0f} min")
-        panel.set_xlim(left=min(steps))
-        panel.locator_params(axis="x", nbins=5, integer=True)
-    _draw_path(figure, panels[2], records, metrics)
-    figure.suptitle(title, fontweight="bold")
-    save(figure, path)
 
 
 def drawn(what: str, draw: Callable[[], object]) -> bool:
@@ -292,18 +246,3 @@ def name_axes(panel: Axes, name: str, up: str) -> None:
         panel.invert_xaxis()
     if not metric(up).higher_is_better:
         panel.invert_yaxis()
-
-
-def _draw_path(figure: Figure, panel: Axes, records: Sequence[Validation], metrics: tuple[str, str]) -> None:
-    up, name = metrics
-    xs, ys = [record.values[name] for record in records], [record.values[up] for record in records]
-    panel.plot(xs, ys, color=FRONT, linewidth=1, zorder=1)
-    dots = panel.scatter(xs, ys, c=[record.step for record in records], cmap="viridis", s=26, zorder=2)
-    figure.colorbar(dots, ax=panel, label="learner steps", format="{x:,.0f}")
-    name_axes(panel, name, up)
-    panel.set_title(f"{up} against {name}")
-    panel.margins(0.12)
-    figure.draw_without_rendering()
-    points = list(zip(xs, ys, strict=True))
-    ends = dict(zip(("start", "end"), points[:1] + points[1:][-1:], strict=False))
-    place_labels(panel, list(ends), list(ends.values()), ["black"] * len(ends), points)

@@ -19,7 +19,7 @@ from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable, evaluate, measure
 from gptrec_rl.experiments.config import BuiltIn, Pretrain, Rerank, RowConfig, Train, Tune
 from gptrec_rl.experiments.goal_values import goal_value
-from gptrec_rl.experiments.results import Checked, Point, Result, per_user_file, point_of, sha256_of, write_result
+from gptrec_rl.experiments.results import Point, Result, per_user_file, point_of, sha256_of, write_result
 from gptrec_rl.experiments.study import Study
 from gptrec_rl.kinds import trained_kinds
 from gptrec_rl.models.network import WEIGHTS_FILE
@@ -34,7 +34,7 @@ from gptrec_rl.runs.training import STATE
 from gptrec_rl.runs.tune import tune
 from gptrec_rl.store.manifest import read_folder
 from gptrec_rl.store.trained_models import read_model
-from gptrec_rl.telemetry.history import RunHistory
+from gptrec_rl.telemetry.history import RunHistory, Validation
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class Trained:
     settings: Mapping[str, Any]
     seconds: float = 0.0
     steps: int | None = None
-    validations: tuple[Checked, ...] = ()
+    validations: tuple[Validation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def _tune(study: Study, run_dir: Path, how: Tune, settings: Mapping[str, Any], s
     tune(run_dir, config, Path(student), on_existing="resume", serial=how.serial, command=command)
     history = RunHistory.read(run_dir)
     checked = tuple(
-        Checked(step=v.step, minutes=v.minutes, reward=v.reward, values=dict(v.values), errors=dict(v.errors))
+        Validation(step=v.step, minutes=v.minutes, reward=v.reward, values=v.values, errors=v.errors)
         for v in history.validations
     )
     kept = config.model_dump(mode="json", exclude={"data", "reward_model", "run_id"})  # the row names the model

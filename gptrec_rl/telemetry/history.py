@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from gptrec_rl.errors import InputError
 from gptrec_rl.metrics import DEFINITIONS
-from gptrec_rl.reporting.figures import Validation
 from gptrec_rl.telemetry import names
 from gptrec_rl.telemetry.stream import MetricRecord, parse_record
 from gptrec_rl.transport.messages import MessageError
@@ -26,18 +26,35 @@ _NAMES = {name.lower(): name for name in DEFINITIONS}
 
 
 @dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What the validator measured of one policy.
+
+    Attributes:
+        step: learner steps behind the policy.
+        minutes: since tuning started.
+        reward: mean reward over the validation users.
+        values: means by metric name.
+        errors: their standard errors.
+    """
+
+    step: int
+    minutes: float
+    reward: float
+    values: Mapping[str, float]
+    errors: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoredPolicy(Validation):
-    """What the validator measured of one published policy.
+    """What it measured of a published policy.
 
     Attributes:
         token: fencing token of the optimiser that published it.
         version: of the policy.
-        reward: mean reward over the validation users.
     """
 
     token: int
     version: int
-    reward: float
 
 
 @dataclass(frozen=True)

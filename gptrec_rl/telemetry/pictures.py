@@ -6,14 +6,23 @@ Drawn into the run folder and TensorBoard's event files, by the `RunRecords` of 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import read_config
-from gptrec_rl.reporting.figures import validation_path
+from gptrec_rl.metrics import metric
+from gptrec_rl.reporting.figures import COLOURS, FRONT, name_axes, new_figure, save
+from gptrec_rl.reporting.labels import place_labels
 from gptrec_rl.telemetry.event_files import FOLDER, EventFiles
-from gptrec_rl.telemetry.history import RunFollower, RunHistory
+from gptrec_rl.telemetry.history import RunFollower, RunHistory, Validation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PATH_PICTURE = "report/validator-path.png"
 PATH_NAME = "validator/path"
@@ -58,3 +67,47 @@ class PathPicture:
         history = self._follower.refresh()
         if history.validations:
             draw_path(self._run_dir, read_config(TuneConfig, self._run_dir / "config.toml").goal, history)
+
+
+def validation_path(
+    records: Sequence[Validation], path: Path, metrics: tuple[str, str] = ("NDCG@10", "ILD@10"), title: str = ""
+) -> None:
+    """Draw both metrics against learner steps, and the way through the plane of the two, as a PNG.
+
+    Args:
+        records: at least one, in the order of their steps.
+        path: of the PNG.
+        metrics: first the one of accuracy, then the one that is traded against it.
+        title: above the panels.
+    """
+    figure, panels = new_figure(3, width=4.6, height=4.0)
+    steps = [record.step for record in records]
+    minutes = [record.minutes for record in records]
+    for panel, name, colour in zip(panels, metrics, COLOURS, strict=False):
+        values = np.array([record.values[name] for record in records])
+        errors = np.array([record.errors.get(name, np.nan) for record in records])
+        panel.fill_between(steps, values - errors, values + errors, color=colour, alpha=0.18, linewidth=0)
+        panel.plot(steps, values, color=colour, marker="o", markersize=3)
+        panel.set_xlabel("learner steps")
+        panel.set_title(f"{name} {metric(name).arrow}")
+        panel.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}\n{np.interp(x, steps, minutes):.0f} min")
+        panel.set_xlim(left=min(steps))
+        panel.locator_params(axis="x", nbins=5, integer=True)
+    _draw_path(figure, panels[2], records, metrics)
+    figure.suptitle(title, fontweight="bold")
+    save(figure, path)
+
+
+def _draw_path(figure: Figure, panel: Axes, records: Sequence[Validation], metrics: tuple[str, str]) -> None:
+    up, name = metrics
+    xs, ys = [record.values[name] for record in records], [record.values[up] for record in records]
+    panel.plot(xs, ys, color=FRONT, linewidth=1, zorder=1)
+    dots = panel.scatter(xs, ys, c=[record.step for record in records], cmap="viridis", s=26, zorder=2)
+    figure.colorbar(dots, ax=panel, label="learner steps", format="{x:,.0f}")
+    name_axes(panel, name, up)
+    panel.set_title(f"{up} against {name}")
+    panel.margins(0.12)
+    figure.draw_without_rendering()
+    points = list(zip(xs, ys, strict=True))
+    ends = dict(zip(("start", "end"), points[:1] + points[1:][-1:], strict=False))
+    place_labels(panel, list(ends), list(ends.values()), ["black"] * len(ends), points)

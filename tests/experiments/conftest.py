@@ -13,9 +13,10 @@ import tomli_w
 from gptrec_rl.data import Split
 from gptrec_rl.data.sources.synthetic import generate
 from gptrec_rl.evaluation import EvaluationTable, measure
-from gptrec_rl.experiments.results import Checked, Result, per_user_file, point_of, sha256_of, write_result
+from gptrec_rl.experiments.results import Result, per_user_file, point_of, sha256_of, write_result
 from gptrec_rl.experiments.sets import read_set
 from gptrec_rl.experiments.study import Study
+from gptrec_rl.telemetry.history import Validation
 
 K = 3
 
@@ -106,7 +107,7 @@ def make_up(study: Study) -> MakeUp:
         }
         kept = {"0.5": tables["0.5"]} if row.rerank else tables
         per_user = per_user_file(kept)
-        checked = [Checked(step=s, minutes=s / 9, reward=0.5, values=table_means(kept), errors={}) for s in (0, 9)]
+        checked = [Validation(step=s, minutes=s / 9, reward=0.5, values=table_means(kept), errors={}) for s in (0, 9)]
         result = Result(
             row=row_id,
             budget=study.budget,

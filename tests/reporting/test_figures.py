@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from gptrec_rl.reporting.figures import Sweep, Validation, pareto_front, trade_off, validation_path
+from gptrec_rl.reporting.figures import Sweep, pareto_front, trade_off
 from gptrec_rl.reporting.labels import LED_FROM
 from gptrec_rl.reporting.tables import Row
 
@@ -19,10 +19,6 @@ ROWS = [
     Row("student", {"NDCG@10": 0.15, "ILD@10": 0.28, "nPCOUNT@10": 0.43}, {}, "student"),
     Row("ild=1", {"NDCG@10": 0.11, "ILD@10": 0.45, "nPCOUNT@10": 0.45}, {"ILD@10": 0.002}, "tuned"),
     Row("no genres", {"NDCG@10": 0.14, "ILD@10": float("nan"), "nPCOUNT@10": 0.27}, {}, "tuned"),
-]
-PATH = [
-    Validation(20 * i, 0.5 * i, {"NDCG@10": 0.15 - 0.001 * i, "ILD@10": 0.27 + 0.01 * i}, {"NDCG@10": 0.01})
-    for i in range(12)
 ]
 
 
@@ -99,19 +95,3 @@ def test_a_name_lies_on_no_curve_and_one_far_from_its_point_has_a_line_to_it(
     leads = [text for text in panel.texts if not text.get_text()]
     is_far = math.hypot(*name.get_position()) >= LED_FROM
     assert [lead.xy for lead in leads] == ([(0.3, 0.15)] if is_far else [])
-
-
-def test_validation_path_draws_both_metrics_and_the_way(tmp_path: Path, drawn: list[Figure]) -> None:
-    path = tmp_path / "path.png"
-    validation_path(PATH, path, title="ndcg=1,ild=1")
-    assert path.read_bytes().startswith(b"\x89PNG")
-    accuracy, diversity, plane = drawn[0].axes[:3]
-    assert list(accuracy.lines[0].get_ydata()) == [record.values["NDCG@10"] for record in PATH]
-    assert list(diversity.lines[0].get_ydata()) == [record.values["ILD@10"] for record in PATH]
-    assert {text.get_text() for text in plane.texts} == {"start", "end"}
-    assert accuracy.xaxis.get_major_formatter()(100, 0) == "100\n2 min"  # step 100 is at 2.5 minutes, rounded to even
-
-
-def test_a_single_validation_can_be_drawn(tmp_path: Path) -> None:
-    validation_path(PATH[:1], tmp_path / "path.png")
-    assert (tmp_path / "path.png").exists()

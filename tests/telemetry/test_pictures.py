@@ -5,11 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import write_config
-from gptrec_rl.telemetry.history import RunHistory
-from gptrec_rl.telemetry.pictures import DRAW_EVERY_S, PathPicture, draw_path, traded_metrics
+from gptrec_rl.telemetry.history import RunHistory, Validation
+from gptrec_rl.telemetry.pictures import DRAW_EVERY_S, PathPicture, draw_path, traded_metrics, validation_path
 from gptrec_rl.telemetry.records import RunRecords
 from gptrec_rl.telemetry.stream import MetricRecord
 
@@ -78,3 +79,39 @@ def test_the_records_of_a_run_redraw_the_path_at_scores_alone(run_dir: Path, mon
     records.append([score(20)], "1-0")
     records.append([MetricRecord("optimiser", 0, 1, 21, 1021.0, {"reward/mean": 0.5})], "2-0")
     assert n_pictures(run_dir) == 1
+
+
+PATH = [
+    Validation(
+        step=20 * i,
+        minutes=0.5 * i,
+        reward=0.5,
+        values={"NDCG@10": 0.15 - 0.001 * i, "ILD@10": 0.27 + 0.01 * i},
+        errors={"NDCG@10": 0.01},
+    )
+    for i in range(12)
+]
+
+
+def test_validation_path_draws_both_metrics_and_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, *args: object, **kwargs: object) -> None:
+        drawn.append(figure)
+        save(figure, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    path = tmp_path / "path.png"
+    validation_path(PATH, path, title="ndcg=1,ild=1")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    accuracy, diversity, plane = drawn[0].axes[:3]
+    assert list(accuracy.lines[0].get_ydata()) == [record.values["NDCG@10"] for record in PATH]
+    assert list(diversity.lines[0].get_ydata()) == [record.values["ILD@10"] for record in PATH]
+    assert {text.get_text() for text in plane.texts} == {"start", "end"}
+    assert accuracy.xaxis.get_major_formatter()(100, 0) == "100\n2 min"  # step 100 is at 2.5 minutes, rounded to even
+
+
+def test_a_single_validation_can_be_drawn(tmp_path: Path) -> None:
+    validation_path(PATH[:1], tmp_path / "path.png")
+    assert (tmp_path / "path.png").exists()
