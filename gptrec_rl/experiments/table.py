@@ -8,14 +8,13 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Literal
 
 from gptrec_rl.experiments.evidence import Evidence, Line
 from gptrec_rl.metrics import Metric
 from gptrec_rl.significance import Comparison
 
-Format = Literal["text", "markdown", "latex", "html", "csv"]
+Format = Literal["text", "markdown", "latex", "csv"]
 
 NOT_RUN = "not run"
 MARKS = {"better": "*+", "worse": "*-", None: ""}
@@ -44,18 +43,21 @@ class Cell:
 
 def paper_table(evidence: Evidence, style: Format) -> str:
     """Draw the table in one of the formats."""
-    header = [f"{metric.name} {metric.arrow}" for metric in evidence.metrics]
+    header = header_of(evidence)
     match style:
         case "text":
-            return _text(header, _cells(evidence))
+            return _text(header, cells_of(evidence))
         case "markdown":
-            return _markdown(header, _cells(evidence))
+            return _markdown(header, cells_of(evidence))
         case "latex":
-            return f"{_origin(evidence)}\n{_latex(header, _cells(evidence))}"
-        case "html":
-            return _html(header, _cells(evidence))
+            return f"{_origin(evidence)}\n{_latex(header, cells_of(evidence))}"
         case "csv":
             return _csv(evidence)
+
+
+def header_of(evidence: Evidence) -> list[str]:
+    """Return the names of the columns of values."""
+    return [f"{metric.name} {metric.arrow}" for metric in evidence.metrics]
 
 
 def title_of(evidence: Evidence) -> str:
@@ -70,7 +72,8 @@ def _origin(evidence: Evidence) -> str:
     return f"% {title_of(evidence)}; {stars}"
 
 
-def _cells(evidence: Evidence) -> list[tuple[Line, list[Cell]]]:
+def cells_of(evidence: Evidence) -> list[tuple[Line, list[Cell]]]:
+    """Return the lines of the table with their cells."""
     columns = [_column(evidence.lines, metric) for metric in evidence.metrics]
     return [(line, [column[place] for column in columns]) for place, line in enumerate(evidence.lines)]
 
@@ -155,26 +158,6 @@ def _escaped(words: str) -> str:
 def _latex_cell(cell: Cell) -> str:
     value = (cell.value, rf"\textbf{{{cell.value}}}", rf"\underline{{{cell.value}}}")[cell.place]
     return f"{value}$^{{{cell.mark}}}$" if cell.mark else value
-
-
-def _html(header: Sequence[str], lines: list[tuple[Line, list[Cell]]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in ["Type", "Model", *header])
-    body, type_before = [], ""
-    for line, cells in lines:
-        model_type = "" if line.row.type == type_before else line.row.type
-        type_before = line.row.type
-        ours = [_html_cell(cell) for cell in cells]
-        if not line.made:
-            ours[0] = f"<em>{NOT_RUN}</em>{ours[0]}"
-        shown = "".join(f"<td>{cell}</td>" for cell in ours)
-        body.append(f"<tr><th>{escape(model_type)}</th><th>{escape(line.row.name)}</th>{shown}</tr>")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-
-
-def _html_cell(cell: Cell) -> str:
-    value = (cell.value, f"<b>{cell.value}</b>", f"<u>{cell.value}</u>")[cell.place]
-    mark = f"<sup>{cell.mark}</sup>" if cell.mark else ""
-    return f"{value}{mark}" + (f"<small>{cell.published}</small>" if cell.published else "")
 
 
 def _csv(evidence: Evidence) -> str:

@@ -1,10 +1,9 @@
-"""A table of words as text, Markdown or HTML."""
+"""A table of words as text or Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,3 @@ class Grid:
         """Return a Markdown table."""
         ruler = ["---", *["---:"] * (len(self.header) - 1)]
         return "\n".join("| " + " | ".join(line) + " |" for line in [self.header, ruler, *self.lines])
-
-    def html(self) -> str:
-        """Return an HTML table."""
-        head = "".join(f"<th>{escape(word)}</th>" for word in self.header)
-        body = "".join(
-            f"<tr><th>{escape(line[0])}</th>{''.join(f'<td>{escape(word)}</td>' for word in line[1:])}</tr>"
-            for line in self.lines
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -35,7 +35,6 @@ def test_a_row_that_was_not_run_says_so_beside_its_published_value(evidence: Evi
     assert line_of(paper_table(evidence, "markdown"), "Absent").count("not run") == 5
     assert "not run<br>0.3000 |" in line_of(paper_table(evidence, "markdown"), "Absent")
     assert "not run" in line_of(paper_table(evidence, "latex"), "Absent")
-    assert "<em>not run</em>" in paper_table(evidence, "html")
 
 
 def test_markdown_marks_best_second_best_and_stars(evidence: Evidence) -> None:
@@ -76,12 +75,6 @@ def test_csv_has_a_line_a_row_and_metric(evidence: Evidence) -> None:
     absent = next(row for row in rows if row["model"] == "Absent" and row["metric"] == "NDCG@2")
     assert (absent["state"], absent["value"], absent["published"], absent["p"]) == ("not run", "", "0.3", "")
     assert weak["state"] == "run"
-
-
-def test_html_escapes_names(evidence: Evidence) -> None:
-    page = paper_table(evidence, "html")
-    assert "<th>Weak &amp; small</th>" in page
-    assert "<u>0.3000</u><sup>*+</sup><small>0.2500 (+20.0%)</small>" in page
 
 
 def test_without_the_baseline_there_are_no_stars(make_evidence) -> None:
