@@ -45,11 +45,8 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
 def test_the_wheel_has_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     modules = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert held == modules | {
-        "gptrec_rl/py.typed",
-        "gptrec_rl/telemetry/dictionary.toml",
-        "gptrec_rl/experiments/report.html",
-    }
+    data = {"py.typed", "telemetry/dictionary.toml", "experiments/report.html"}
+    assert held == modules | {f"gptrec_rl/{name}" for name in data}
 
 
 def test_the_wheel_has_its_licence_and_its_command(wheel: zipfile.ZipFile) -> None:
