@@ -48,14 +48,6 @@ def test_page_is_whole_and_self_contained(evidence: Evidence, tmp_path: Path) ->
     assert page.count("src='data:image/png;base64,") == len(pictures)
     assert not re.search(r"(src|href)=['\"](?!data:)|https?://|<script|<link", page)
     for part in PARTS:
-        "Table 3",
-        "By hand, budget cpu",
-        "How each row was made",
-        "12.35",
-        "Who wins on",
-        "A &lt;paper&gt;",
-        *CELLS,
-    ):
         assert part in page
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
 
