@@ -6,7 +6,8 @@ import csv
 import gzip
 import lzma
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from hypothesis import settings
+
+from gptrec_rl.stops import STOPPING
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +48,17 @@ def cut_into(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setitem(WORK_SIZES, "cpu", replace(WORK_SIZES["cpu"], **changes))
 
     return change
+
+
+@pytest.fixture(autouse=True)
+def signals_that_are_heard() -> Iterator[None]:
+    """Let signals that stop be heard, also where this suite was started to ignore them: by `nohup`, in the background."""
+    ignored = [number for number in STOPPING if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session")

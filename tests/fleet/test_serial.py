@@ -35,7 +35,7 @@ from itertools import count
 from pathlib import Path
 
 from gptrec_rl.config import TuneConfig
-from gptrec_rl.data import Interactions, Split
+from gptrec_rl.data import Interactions, Split, SplitConfig
 from gptrec_rl.fleet.serial import SerialFleet
 from gptrec_rl.models.gptrec import GPTRec
 from gptrec_rl.transport.cache import CacheLimits
