@@ -52,7 +52,7 @@ def cut_into(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture(autouse=True)
 def signals_that_are_heard() -> Iterator[None]:
-    """Let signals that stop be heard where this suite was started to ignore them, too: by `nohup`, in the background."""
+    """Let signals that stop be heard where this suite was started to ignore them, too: by `nohup`, say."""
     ignored = [number for number in STOPPING if signal.getsignal(number) is signal.SIG_IGN]
     for number in ignored:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
