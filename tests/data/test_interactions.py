@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from gptrec_rl.data import Catalogue, Histories, Interactions, statistics
 from gptrec_rl.data.texts import packed, text_array
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError
 
 
 @pytest.fixture
@@ -221,3 +222,16 @@ def test_a_file_of_format_2_has_no_times(interactions: Interactions, tmp_path: P
     read = Interactions.load(altered(tmp_path / "data.npz", format_version=np.array(2)))
     assert read.times is None
     assert read.hash == interactions.hash
+
+
+def test_a_read_that_fails_is_no_damage(
+    interactions: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interactions.save(tmp_path / "data.npz")
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(np, "load", fails)
+    with pytest.raises(StorageError, match="can't be read now"):
+        Interactions.load(tmp_path / "data.npz")

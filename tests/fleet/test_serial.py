@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -265,3 +266,14 @@ def test_a_state_whose_cache_or_generator_is_of_another_version_is_refused_by_na
     fleet.transport.store.save_learner({**files, file: content}, changed)
     with pytest.raises(InputError, match="the learner state learner/step_00000001-token_9 can't be resumed"):
         serial(make_fleet(steps=4)).run()
+
+
+def test_who_stops_it_waits_for_no_further_pass_of_the_validator(make_fleet: MakeFleet) -> None:
+    fleet, n_turns = make_fleet({"publish_every": 2}, steps=100), itertools.count()
+    scored: list[float] = []
+    serial(fleet).run(
+        lambda record: scored.extend([record.step] if names.VAL_REWARD in record.values else []),
+        is_stopped=lambda: next(n_turns) == 3,
+    )
+    assert [policy.step for policy in fleet.transport.store.policies()] == [0, 2, 3]
+    assert scored == [0, 2]

@@ -379,3 +379,23 @@ def test_generators_of_other_machines_are_told_when_the_run_is_over_and_not_when
     interrupted = fleet(f"kill -TERM {os.getpid()}; exec sleep 2")
     assert Supervisor(tmp_path, interrupted, MemoryMetrics(), control=control).run() == 128 + signal.SIGTERM
     assert control.wishes().n_stops == 1
+
+
+def test_a_redis_that_cannot_be_started_again_now_is_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Dead:
+        """Comes back at the third try."""
+
+        n_tries = 0
+
+        def revive(self) -> None:
+            self.n_tries += 1
+            if self.n_tries < 3:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    dead = Dead()
+    watched = Supervisor(tmp_path, fleet("sleep 2"), MemoryMetrics(), embedded_redis=dead)  # type: ignore[arg-type]
+    assert watched.run() == 0
+    assert dead.n_tries >= 3
+    assert "waits for its Redis to start again: [Errno 28]" in caplog.text

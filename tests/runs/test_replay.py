@@ -185,6 +185,15 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(
     assert Recording.open(fleet.folder).steps == 2  # header, publication, two draws
 
 
+def test_a_recording_that_cannot_be_begun_keeps_no_run_from_starting(
+    fleet: RecordedFleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    (fleet.folder / FOLDER).write_text("in its place")
+    with caplog.at_level(logging.WARNING):
+        fleet.run(2)
+    assert caplog.text.count("ends: [Errno 17] File exists") == 1
+
+
 def test_there_has_to_be_a_recording_from_the_first_step_on(fleet: RecordedFleet) -> None:
     with pytest.raises(InputError, match="has no recording; make one with 'gptrec-rl tune --record'"):
         Recording.open(fleet.folder)

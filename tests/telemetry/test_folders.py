@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from gptrec_rl.config import PretrainConfig, SASRecConfig, TuneConfig
 from gptrec_rl.config_files import write_config
-from gptrec_rl.errors import InputError
+from gptrec_rl.errors import InputError, StorageError
 from gptrec_rl.telemetry.folders import made_by, read_tuning_config, require_training
 
 
@@ -61,3 +62,13 @@ def test_a_configuration_that_cannot_be_read_is_named(content: str, tmp_path: Pa
     (tmp_path / "config.toml").write_text(content)
     with pytest.raises(InputError, match=r"config\.toml can't be read"):
         made_by(tmp_path)
+
+
+def test_a_read_that_fails_is_no_missing_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    write_config(TuneConfig(), tmp_path / "config.toml")
+    monkeypatch.setattr("gptrec_rl.store.files.LocalStorage.read", fails)
+    with pytest.raises(StorageError, match=r"can't be read: .*Input/output error"):
+        read_tuning_config(tmp_path)

@@ -173,3 +173,13 @@ def test_the_last_records_are_had_without_reading_the_others(stream: MetricsStre
         stream.append(record(step))
     assert sent(stream.last(2)) == [record(3), record(4)]
     assert sent(stream.last(9)) == [record(step) for step in range(5)]
+
+
+@pytest.mark.integration
+def test_a_redis_that_has_lost_its_data_is_read_from_the_start(client: redis.Redis) -> None:
+    stream = RedisMetrics(client, "run")
+    stream.append(record(1))
+    ahead = f"{2**52}-0"  # of a server whose clock was ahead, and which is gone
+    records, cursor = stream.read(ahead)
+    assert [each.step for each in records] == [1]
+    assert stream.read(cursor) == ([], cursor)
