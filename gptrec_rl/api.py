@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from gptrec_rl.runs.models import ModelChoice
 if TYPE_CHECKING:
     from gptrec_rl.recommender import Recommender
 
+T = TypeVar("T")
 Id = str | int
 """An id of the user's file, which is a text; a whole number stands for its text."""
 
@@ -62,7 +63,7 @@ class Model:
             InputError: an id is unknown, or none.
         """
         _require_count("k", k)
-        numbers = Histories.of([self._numbers(history) for history in histories])
+        numbers = Histories.of([self._numbers(history) for history in _several(histories, "histories")])
         return self._lists(numbers, np.arange(len(numbers)), k, allowed).rename(columns={"user": "history"})
 
     def recommend_users(self, users: Iterable[Id], k: int = 10, allowed: Iterable[Id] | None = None) -> pd.DataFrame:
@@ -73,7 +74,7 @@ class Model:
         """
         _require_count("k", k)
         interactions = self.split.interactions
-        rows = np.array([interactions.row(_text(user)) for user in users], dtype=np.int64)
+        rows = np.array([interactions.row(_text(user)) for user in _several(users, "user ids")], dtype=np.int64)
         return self._lists(interactions.histories.take(rows), interactions.user_ids[rows], k, allowed)
 
     def evaluate(self, k: int = 10, n_users: int | None = None, seed: int = 0) -> EvaluationTable:
@@ -98,9 +99,8 @@ class Model:
         return evaluate_recommender(self.recommender, cases, self.split, name=self.name, k=k)
 
     def _numbers(self, ids: Iterable[Id]) -> np.ndarray:
-        if isinstance(ids, str) or not isinstance(ids, Iterable):
-            raise InputError(f"{ids!r} is one id; give a sequence of item ids, like [{ids!r}]")
-        return np.array([self.split.catalogue.internal(_text(item)) for item in ids], dtype=np.int32)
+        items = _several(ids, "item ids")
+        return np.array([self.split.catalogue.internal(_text(item)) for item in items], dtype=np.int32)
 
     def _lists(self, histories: Histories, names: np.ndarray, k: int, allowed: Iterable[Id] | None) -> pd.DataFrame:
         from gptrec_rl.recommender import batches
@@ -149,6 +149,12 @@ def load(
 def _require_count(name: str, value: object, least: int = 1) -> None:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
         raise InputError(f"{name} is {value!r}; give a whole number, {least} or more")
+
+
+def _several(values: Iterable[T], what: str) -> Iterable[T]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputError(f"{values!r} is one id; give a sequence of {what}, like [{values!r}]")
+    return values
 
 
 def _text(value: object) -> str:

@@ -260,7 +260,8 @@ class FleetConfig(Settings):
     lease_s: Positive = 10.0
     """Seconds after which the place of an optimiser that was killed is free."""
     heartbeat_s: Positive = 5.0
-    """Seconds between two reports of a process; one that sent none for 60 heartbeats hangs, and is started again."""
+    """Seconds between two reports of a process; one that sent none for 60 heartbeats is started again. Work of up to an
+    hour says by itself that it lives."""
     record: bool = False
     """Keep what the optimiser draws in the run folder, for `tune --replay`."""
     record_gb: Positive = 4.0

@@ -68,6 +68,8 @@ def test_what_is_no_id_is_refused(history: object, data: Path) -> None:
         (lambda model: model.recommend([["50"]], k=1.5), "k is 1.5"),
         (lambda model: model.recommend_users(["u"], k="3"), "k is '3'"),
         (lambda model: model.recommend([1, 2]), "1 is one id; give a sequence of item ids"),
+        (lambda model: model.recommend(7), "7 is one id; give a sequence of histories"),
+        (lambda model: model.recommend_users("12"), "'12' is one id; give a sequence of user ids"),
         (lambda model: model.evaluate(k=0), "k is 0"),
         (lambda model: model.evaluate(k=100), "a list of k = 100 items can't be made for any user"),
         (lambda model: model.evaluate(k=1, n_users=-1), "n_users is -1"),

@@ -102,7 +102,10 @@ def recommend(
 
 def _split_ids(text: str) -> list[str]:
     """Split at commas, but for those within quotation marks, as CSV does."""
-    return next(csv.reader([text]), []) if text.strip() else []
+    try:
+        return next(csv.reader([text]), []) if text.strip() else []
+    except csv.Error as error:
+        raise InputError(f"--history can't be read: {error}; separate item ids by commas") from None
 
 
 def _item(text: str, catalogue: Catalogue) -> int:

@@ -87,7 +87,7 @@ class Run:
         )
 
     def redis_transport(self, url: str, is_stopped: Callable[[], bool] = lambda: False) -> Transport:
-        """Connect to the transport of a fleet of processes; errors as in `transport.hub.redis_transport`."""
+        """Connect to the transport of a fleet of processes; errors as in `fleet.shared.redis_transport`."""
         return redis_transport(
             url,
             self._store_root,

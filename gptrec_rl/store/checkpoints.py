@@ -149,11 +149,13 @@ class CheckpointStore:
         return self._read_newest(self.learner_states())
 
     def mark_best(self, entry: Entry, score: float) -> bool:
-        """Make a policy the best one if its score is higher than the best one's, and return whether it is.
+        """Make a policy the best one if its score is higher than the best one's, and return whether it is the best.
 
         Keep it with `hold` from before it is read until it is marked. Errors as in `hold`.
         """
         best = self.best()
+        if best is not None and best[0] == entry:
+            return True  # by an earlier try, after which something else failed
         if not math.isfinite(score) or (best is not None and score <= best[1]):
             return False
         self._replace(BEST, {"folder": entry.folder, "score": float(score)})

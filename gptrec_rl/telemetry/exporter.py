@@ -55,6 +55,9 @@ class FleetPage(Collector):
             before = self._latest.get(process)
             if before is not None and record.role == "optimiser" and record.token < before.token:
                 return  # of one that has lost its lease
+            if before is not None and not record.values:  # a sign of life from long work: all values hold
+                self._latest[process] = replace(before, time=record.time)
+                return
             held = {} if before is None else {n: 0.0 if _kind(n) == "rate" else v for n, v in before.values.items()}
             self._latest[process] = replace(record, values={**held, **record.values})
 

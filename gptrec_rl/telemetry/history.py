@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -124,7 +124,11 @@ class RunHistory:
         before = record.time if self.heard_at is None else self.heard_at
         self.heard_at = max(before, record.time)
         self.seconds += min(self.heard_at - before, LONGEST_PAUSE_S)
-        self.recent[record.role, record.id].append(record)
+        said = self.recent[record.role, record.id]
+        if not record.values:  # a sign of life from long work: what was said last holds
+            said.extend([replace(said.pop(), time=record.time)] if said else [record])
+            return
+        said.append(record)
         if record.role == "optimiser":
             self._add_optimiser(record)
         elif names.VAL_VERSION in record.values:

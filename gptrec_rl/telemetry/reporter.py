@@ -91,7 +91,7 @@ class Reporter:
         def beat() -> None:
             while not is_over.wait(self._every_s):
                 now = self._clock()
-                is_needed = now - self._since >= self._every_s and now - self._moved_at <= LONGEST_WORK_S
+                is_needed = now - self._since >= 2 * self._every_s and now - self._moved_at <= LONGEST_WORK_S
                 if self._place is None or not is_needed:
                     continue
                 try:

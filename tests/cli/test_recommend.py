@@ -101,6 +101,7 @@ def test_everybody_into_a_file(run: Run, world: Any, tmp_path: Path, suffix: str
         (["--user", "nobody"], "unknown user 'nobody'"),
         (["--history", "1,999"], "unknown item '999'"),
         (["--history", "1,,2"], "unknown item ''"),
+        (["--history", "1\n2"], "--history can't be read"),
         (["--all", "--out", "lists.txt"], "has suffix '.txt'; name it .csv or .parquet"),
         (["--all", "--out", "/dev/null/lists.csv"], "can't be written"),
         (["--user", "1", "--allowed", "missing.txt"], "--allowed missing.txt can't be read"),

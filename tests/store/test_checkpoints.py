@@ -449,6 +449,11 @@ def test_a_hold_that_is_damaged_holds_nothing(local: CheckpointStore, tmp_path: 
     assert not (tmp_path / "policies" / "v00000001-token_1").exists()
 
 
+def test_the_best_policy_stays_it_when_it_is_marked_again(local: CheckpointStore) -> None:
+    one, other = publish(local, version=1), publish(local, version=2)
+    assert [local.mark_best(one, 0.5), local.mark_best(one, 0.5), local.mark_best(other, 0.5)] == [True, True, False]
+
+
 @pytest.mark.parametrize("call", ["fsync", "rename", "replace"])
 def test_a_full_disk_leaves_what_was_there(
     local: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str

@@ -183,3 +183,9 @@ def test_who_writes_the_records_warns_of_a_standstill_once(tmp_path: Path, caplo
         assert keeper.step()
         assert viewer.step()
     assert caplog.text.count("the optimiser waits for batches; no generator has said anything") == 1
+
+
+def test_a_sign_of_life_leaves_all_values(page: FleetPage) -> None:
+    page.take(record("generator", {"speed/lists_per_s": 120.0}, index=1, time=NOW - 400))
+    page.take(record("generator", {}, index=1, time=NOW))
+    assert shown(page).get_sample_value("gptrec_speed_lists_per_second", GENERATOR) == 120

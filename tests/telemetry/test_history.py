@@ -127,3 +127,14 @@ def test_the_time_of_the_last_quarantine_is_kept() -> None:
     counts = [(100.0, 0.0), (105.0, 1.0), (110.0, 1.0)]
     history = history_of(*(optimiser(1, 10, time, {"audit/quarantined": n}) for time, n in counts))
     assert (history.n_quarantined, history.quarantined_at) == (1.0, 105.0)
+
+
+def test_a_sign_of_life_says_when_and_nothing_else() -> None:
+    history = RunHistory()
+    history.add(MetricRecord("optimiser", 0, 1, 20, 100.0, {"reward/mean": 0.5, "speed/steps_per_s": 2.0}))
+    for beat in range(20):
+        history.add(MetricRecord("optimiser", 0, 1, 20, 105.0 + beat, {}))
+    (said,) = history.recent["optimiser", 0]
+    assert said.values == {"reward/mean": 0.5, "speed/steps_per_s": 2.0}
+    assert said.time == history.heard_at == 124.0
+    assert history.stepped_at == 100.0

@@ -59,7 +59,9 @@ def test_the_limit_that_bites_is_said(said: tuple[str, Mapping[str, float]], wor
 
 def test_a_limit_that_bit_in_one_of_two_reports_counts_half_and_the_tightest_is_first() -> None:
     history = history_of(
-        ("generator", {names.LIMIT_PACING: 0.5}), ("generator", {}), ("optimiser", {names.LIMIT_REUSE: 0.75})
+        ("generator", {names.LIMIT_PACING: 0.5}),
+        ("generator", {names.PROCESS_CORES: 1.0}),
+        ("optimiser", {names.LIMIT_REUSE: 0.75}),
     )
     first, second = biting_limits(history).split("; ")
     assert first.startswith("max_reuse: the optimiser waits 75%")

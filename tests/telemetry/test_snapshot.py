@@ -102,6 +102,6 @@ def test_a_process_without_a_speed_stood_still_and_one_long_silent_is_gone() -> 
     history = history_of(
         record("generator", 0, 1, 0.0, {"speed/lists_per_s": 1000.0}),
         record("generator", 1, 1, 100.0, {"speed/lists_per_s": 10.0, "reward/ndcg": 0.5}),
-        record("generator", 1, 1, 105.0, {}),
+        record("generator", 1, 1, 105.0, {"reward/ndcg": 0.5}),
     )
     assert recent_means(history, "generator") == {"speed/lists_per_s": 5.0, "reward/ndcg": 0.5}

@@ -114,7 +114,7 @@ class TableFile:
             except pyarrow.ArrowException:
                 pass
             else:
-                if not types.is_temporal(kind):
+                if not (types.is_timestamp(kind) or types.is_date(kind)):
                     return whole, whole
                 microseconds = column.cast(pyarrow.timestamp("us"), safe=False).cast(pyarrow.int64())
                 return whole, np.asarray(microseconds.to_numpy())

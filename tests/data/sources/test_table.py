@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -509,6 +509,7 @@ def test_ids_of_small_floats_are_refused_where_they_merge(tmp_path: Path, kind: 
         ([datetime(1970, 1, 1, 0, 0, 2), datetime(1970, 1, 1), datetime(1970, 1, 2)], [0, 2_000_000, 86_400_000_000]),
         ([date(1970, 1, 3), date(1970, 1, 2), date(1970, 1, 4)], [n * 86_400_000_000 for n in (1, 2, 3)]),
         ([2**62, 1, 2**62 + 1], [1, 2**62, 2**62 + 1]),
+        ([timedelta(seconds=2), timedelta(seconds=1), timedelta(seconds=3)], [1_000_000, 2_000_000, 3_000_000]),
     ],
 )
 def test_times_are_kept_in_the_order_of_the_histories(tmp_path: Path, times: list[Any], stamps: list[float]) -> None:
