@@ -22,7 +22,7 @@ import click
 import numpy as np
 import torch
 
-from gptrec_rl.cli import BadInput
+from gptrec_rl.cli import plain_errors
 from gptrec_rl.cli.options import FILE, config_options, data_option, open_split
 from gptrec_rl.config import TuneConfig
 from gptrec_rl.config_files import read_config
@@ -357,7 +357,7 @@ def run(
     torch.set_num_threads(1)
     preset = {**ARMS[arm], "goal": goal, "seed": seed}
     settings = [f"fleet.publish_every={PUBLISH_EVERY}", *overrides, f"fleet.max_reuse={max_reuse}"]
-    try:
+    with plain_errors():
         config = read_config(TuneConfig, config_file, settings, preset)
         split = open_split(data, config.split.validation_users, config.split.seed)
         policy = load_policy(student, split.catalogue)
@@ -367,8 +367,6 @@ def run(
                 print(json.dumps(asdict(point)), file=lines, flush=True)
                 reward = point.values["reward"]
                 click.echo(f"{point.lists_generated:>9,} lists {point.seconds:>7.0f} s  reward {reward:.4f}")
-    except InputError as error:
-        raise BadInput(error) from error
 
 
 @main.command()
@@ -377,10 +375,8 @@ def run(
 @click.option("--section", type=FILE, required=True, help="Markdown document to write the comparison into.")
 def draw(files: tuple[Path, ...], png: Path, section: Path) -> None:
     """Compare the runs in FILES: a picture, and a section of a document."""
-    try:
+    with plain_errors():
         curves = read_curves(files)
-    except InputError as error:
-        raise BadInput(error) from error
     picture(curves, png)
     tables = [f"{world}:\n\n{table(group)}" for world, group in curves.items()]
     click.echo("\n\n".join(tables))

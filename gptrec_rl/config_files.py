@@ -6,7 +6,6 @@ wrote. TOML has no null: the word "none" stands for it wherever a field may be N
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from gptrec_rl.errors import InputError, StorageError, may_pass, nearest
+from gptrec_rl.files import write_atomically
 
 M = TypeVar("M", bound=BaseModel)
 Table = Mapping[str, Any]
@@ -69,9 +69,7 @@ def _read(model: type[M], file: Path | None, overrides: Sequence[Change], base: 
 
 def write_config(config: BaseModel, path: Path) -> None:
     """Write every field, defaults included, so that `read_config` gives an equal configuration; atomic."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(tomli_w.dumps(_with_none_as_word(config.model_dump(mode="json"))), encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, tomli_w.dumps(_with_none_as_word(config.model_dump(mode="json"))))
 
 
 def merged(below: Table, above: Table) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def test_imports_sees_every_form():
 
 
 ROOMS = (
-    ("errors", "stops", "settings"),
+    ("errors", "files", "stops", "settings"),
     ("config_files",),
     ("data",),
     ("recommender", "metrics"),

@@ -103,8 +103,8 @@ def evaluate(
     started = time.monotonic()
     let_threads_sleep()
     use_threads(threads)
+    from gptrec_rl.files import write_atomically
     from gptrec_rl.reporting.table_files import write_per_user
-    from gptrec_rl.store.files import LocalStorage
 
     if json_file is not None:
         require_writable(json_file, "--json")
@@ -121,7 +121,7 @@ def evaluate(
     for table, file in zip(tables, files, strict=False):
         write_per_user(table, file)
     if json_file is not None:
-        LocalStorage(json_file.parent).replace(json_file.name, (json.dumps(result.facts(), indent=2) + "\n").encode())
+        write_atomically(json_file, json.dumps(result.facts(), indent=2) + "\n")
     if report is not None:
         result.write_section(report, title)
     click.echo(result.text())

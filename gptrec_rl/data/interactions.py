@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from gptrec_rl.data.format_1 import from_format_1
 from gptrec_rl.data.histories import Histories, item_numbers
 from gptrec_rl.data.texts import as_texts, examples, is_text, packed, text_array, unpacked
 from gptrec_rl.errors import InputError, StorageError, may_pass
+from gptrec_rl.files import replacing
 
 FORMAT_VERSION = 3
 WITHOUT_TIMES = 2
@@ -115,11 +115,8 @@ class Interactions:
                 arrays[name] = array
         if self.times is not None:
             arrays |= {"times": self.times, "times_hash": np.array(content_hash({"times": self.times}))}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("wb") as stream:
+        with replacing(path) as place, place.open("wb") as stream:
             np.savez_compressed(stream, allow_pickle=False, **arrays)
-        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: Path) -> Interactions:

@@ -12,8 +12,8 @@ from gptrec_rl.experiments.evidence import Evidence
 from gptrec_rl.experiments.notes import making, notes
 from gptrec_rl.experiments.table import NOT_RUN, cells_of, header_of, title_of
 from gptrec_rl.experiments.text import tables
+from gptrec_rl.files import write_atomically
 from gptrec_rl.reporting.grids import Grid
-from gptrec_rl.store.files import LocalStorage
 
 
 def write_page(path: Path, evidence: Evidence, pictures: Mapping[str, Path]) -> None:
@@ -36,7 +36,7 @@ def write_page(path: Path, evidence: Evidence, pictures: Mapping[str, Path]) -> 
         tables=tables(evidence),
         making=making(evidence),
     )
-    LocalStorage(path.parent).replace(path.name, page.encode())
+    write_atomically(path, page)
 
 
 def _data(evidence: Evidence) -> Grid:

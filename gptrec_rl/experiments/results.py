@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from gptrec_rl.data.texts import text_array
 from gptrec_rl.errors import InputError
 from gptrec_rl.evaluation import EvaluationTable
 from gptrec_rl.experiments.config import RowConfig
+from gptrec_rl.files import write_atomically
 from gptrec_rl.metrics import ndcg_of_ranks
 from gptrec_rl.settings import Settings
 from gptrec_rl.telemetry.history import Validation
@@ -112,8 +112,8 @@ def write_result(file: Path, result: Result, per_user: bytes) -> None:
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     file.unlink(missing_ok=True)
-    _replace(file.with_suffix(".parquet"), per_user)
-    _replace(file, result.model_dump_json(indent=1).encode() + b"\n")
+    write_atomically(file.with_suffix(".parquet"), per_user)
+    write_atomically(file, result.model_dump_json(indent=1).encode() + b"\n")
 
 
 def read_result(file: Path, command: str) -> Result | None:
@@ -181,9 +181,3 @@ def _defined(values: Mapping[str, float]) -> dict[str, float]:
 
 def _place(location: tuple[int | str, ...]) -> str:
     return f"{'.'.join(map(str, location))}: " if location else ""
-
-
-def _replace(file: Path, data: bytes) -> None:
-    temporary = file.with_name(f"{file.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from gptrec_rl.files import write_atomically
 from gptrec_rl.reporting.tables import METRIC_NAMES, Row, markdown_table
 
 
@@ -61,10 +61,7 @@ def write_section(path: Path, document_title: str, section: Section) -> None:
     head, *bodies = re.split(r"^(?=## )", text, flags=re.MULTILINE)
     sections = {body.partition("\n")[0]: body for body in bodies}
     sections[f"## {section.title}"] = section.markdown()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("\n\n".join(part.strip() for part in [head, *sections.values()]) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, "\n\n".join(part.strip() for part in [head, *sections.values()]) + "\n")
 
 
 def duration(seconds: float) -> str:

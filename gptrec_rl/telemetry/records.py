@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gptrec_rl.errors import InputError
+from gptrec_rl.files import write_atomically
 from gptrec_rl.store.manifest import parse_json, refused_writes
 from gptrec_rl.telemetry.event_files import FOLDER, EventFiles
 from gptrec_rl.telemetry.pictures import PathPicture
@@ -119,6 +120,4 @@ class RunRecords:
 
     def _keep_place(self, cursor: str) -> None:
         sizes = {name: file.stat().st_size for name, file in self._files.items()}
-        replacement = self._state.with_suffix(".tmp")
-        replacement.write_text(json.dumps({"cursor": cursor, "sizes": sizes}), encoding="utf-8")
-        os.replace(replacement, self._state)
+        write_atomically(self._state, json.dumps({"cursor": cursor, "sizes": sizes}))

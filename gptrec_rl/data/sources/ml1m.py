@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -29,6 +28,7 @@ from gptrec_rl.data.sources.items import read_catalogue
 from gptrec_rl.data.sources.log import Log
 from gptrec_rl.data.texts import text_array
 from gptrec_rl.errors import InputError
+from gptrec_rl.files import replacing
 
 ZIP_URL = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
 ZIP_MD5 = "c4d9eecfca2ab87c1945afe126590906"
@@ -90,24 +90,22 @@ def fetch_zip(folder: Path, url: str = ZIP_URL, md5: str = ZIP_MD5) -> Path:
     target = folder / "ml-1m.zip"
     if target.exists() and hashlib.md5(target.read_bytes()).hexdigest() == md5:
         return target
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "ml-1m.zip.tmp"
     digest = hashlib.md5()
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, temporary.open("wb") as stream:
-            size = int(response.headers.get("Content-Length", 0)) or None
-            with tqdm(total=size, unit="B", unit_scale=True, desc=target.name) as bar:
-                while chunk := response.read(CHUNK_BYTES):
-                    digest.update(chunk)
-                    stream.write(chunk)
-                    bar.update(len(chunk))
-    except (OSError, http.client.HTTPException) as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{url} can't be fetched ({error}); get it by other means and give it by --path") from None
-    if digest.hexdigest() != md5:
-        temporary.unlink()
-        raise InputError(f"{url} has MD5 {digest.hexdigest()}, not {md5}: a broken download, or other data; try again")
-    os.replace(temporary, target)
+    with replacing(target) as place:
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, place.open("wb") as stream:
+                size = int(response.headers.get("Content-Length", 0)) or None
+                with tqdm(total=size, unit="B", unit_scale=True, desc=target.name) as bar:
+                    while chunk := response.read(CHUNK_BYTES):
+                        digest.update(chunk)
+                        stream.write(chunk)
+                        bar.update(len(chunk))
+        except (OSError, http.client.HTTPException) as error:
+            raise InputError(f"{url} can't be fetched ({error}); get it by other means and give it by --path") from None
+        if digest.hexdigest() != md5:
+            raise InputError(
+                f"{url} has MD5 {digest.hexdigest()}, not {md5}: a broken download, or other data; try again"
+            )
     return target
 
 
