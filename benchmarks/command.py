@@ -74,10 +74,11 @@ def main(
     """Measure how fast this library is, beside plain ways of doing the same work."""
     if context.invoked_subcommand is not None:
         return
-    from benchmarks.figures import comparison, last_committed, markdown, table, text
+    from benchmarks.figures import comparison, last_committed, table
     from benchmarks.rows import Setting
     from benchmarks.suite import SUITE
     from gptrec_rl.reporting.documents import Section, duration, write_section
+    from gptrec_rl.reporting.grids import Grid
 
     unknown = [name for name in only if name not in SUITE]
     if unknown:
@@ -102,11 +103,11 @@ def main(
     _write(out, results)
     last = last_committed(out) or last_committed(RESULTS)
     before_them, compared = last.figures if last else {}, comparison(last, results.machine)
-    notes = [compared, markdown(table(list(results.figures.values()), before_them))]
+    notes = [compared, Grid.of(table(list(results.figures.values()), before_them)).markdown()]
     section = section or _beside(out, DOCUMENT)
     typed = " ".join([COMMAND, *(f"--only {name}" for name in only)])
     write_section(section, TITLE, Section("Against plain ways", typed, seconds, notes=notes))
-    click.echo(text(table(figures, before_them)))
+    click.echo(Grid.of(table(figures, before_them)).text())
     click.echo(f"{compared}\ntook {duration(seconds)}; wrote {out} and {section}")
 
 
@@ -121,8 +122,8 @@ def main(
 def curves(out: Path | None, section: Path | None, picture: Path | None) -> None:
     """Measure and draw how cost grows."""
     from benchmarks.curves import draw, measure, table
-    from benchmarks.figures import markdown, text
     from gptrec_rl.reporting.documents import Section, duration, write_section
+    from gptrec_rl.reporting.grids import Grid
 
     out = out or _default_out(RESULTS)
     section, picture = section or _beside(out, DOCUMENT), picture or _beside(out, PICTURE)
@@ -136,9 +137,15 @@ def curves(out: Path | None, section: Path | None, picture: Path | None) -> None
     write_section(
         section,
         TITLE,
-        Section("How cost grows", f"{COMMAND} curves", seconds, notes=[markdown(table(measured))], figures=[figure]),
+        Section(
+            "How cost grows",
+            f"{COMMAND} curves",
+            seconds,
+            notes=[Grid.of(table(measured)).markdown()],
+            figures=[figure],
+        ),
     )
-    click.echo(text(table(measured)))
+    click.echo(Grid.of(table(measured)).text())
     click.echo(f"took {duration(seconds)}; wrote {out}, {section} and {picture}")
 
 
@@ -148,8 +155,8 @@ def curves(out: Path | None, section: Path | None, picture: Path | None) -> None
 def stages(out: Path | None, section: Path | None) -> None:
     """Measure how far each stage is from what one core can do."""
     from benchmarks import stages as limits
-    from benchmarks.figures import markdown, text
     from gptrec_rl.reporting.documents import Section, write_section
+    from gptrec_rl.reporting.grids import Grid
 
     out = out or _default_out(RESULTS)
     started = time.monotonic()
@@ -162,9 +169,11 @@ def stages(out: Path | None, section: Path | None) -> None:
     seconds = time.monotonic() - started
     section = section or _beside(out, DOCUMENT)
     write_section(
-        section, TITLE, Section("How far from the limit", f"{COMMAND} stages", seconds, notes=[words, markdown(rows)])
+        section,
+        TITLE,
+        Section("How far from the limit", f"{COMMAND} stages", seconds, notes=[words, Grid.of(rows).markdown()]),
     )
-    click.echo(f"{words}\n{text(rows)}")
+    click.echo(f"{words}\n{Grid.of(rows).text()}")
 
 
 @main.command()
@@ -179,8 +188,8 @@ def gpu(data: Path | None, student: Path | None, out: Path | None, section: Path
     import torch
 
     from benchmarks import gpu as on_gpu
-    from benchmarks.figures import markdown, text
     from gptrec_rl.reporting.documents import Section, machine_description, write_section
+    from gptrec_rl.reporting.grids import Grid
 
     if not torch.cuda.is_available():
         raise click.ClickException("PyTorch finds no GPU here; this benchmark needs one, and a CUDA build of PyTorch")
@@ -198,8 +207,10 @@ def gpu(data: Path | None, student: Path | None, out: Path | None, section: Path
     out.write_text(json.dumps(facts, indent=2) + "\n")
     section = section or _beside(out, DOCUMENT)
     rows, notes = on_gpu.table(speeds), on_gpu.words(policy, agreed)
-    write_section(section, TITLE, Section("On a GPU", f"{COMMAND} gpu", seconds, notes=[notes, markdown(rows)]))
-    click.echo(f"{notes}\n{text(rows)}\nwrote {out} and {section}")
+    write_section(
+        section, TITLE, Section("On a GPU", f"{COMMAND} gpu", seconds, notes=[notes, Grid.of(rows).markdown()])
+    )
+    click.echo(f"{notes}\n{Grid.of(rows).text()}\nwrote {out} and {section}")
 
 
 @main.command()
@@ -229,9 +240,9 @@ def load(
     from contextlib import ExitStack
 
     from benchmarks import load as plane
-    from benchmarks.figures import markdown, text
     from benchmarks.work import open_data
     from gptrec_rl.reporting.documents import Section, machine_description, write_section
+    from gptrec_rl.reporting.grids import Grid
     from gptrec_rl.transport.cache import CacheLimits
     from gptrec_rl.transport.embedded import EmbeddedRedis
 
@@ -250,10 +261,10 @@ def load(
     out.write_text(json.dumps({"machine": machine_description(), "loads": plane.figures(loads)}, indent=2) + "\n")
     command = f"{COMMAND} load --generators {generators} --seconds {seconds:g} --cache-batches {cache_batches}"
     rows = plane.table(loads)
-    notes = [plane.words(generators), markdown(rows)]
+    notes = [plane.words(generators), Grid.of(rows).markdown()]
     section = section or _beside(out, LOAD.with_suffix(".md"))
     write_section(section, "Load test", Section("The data plane", command, time.monotonic() - started, notes=notes))
-    click.echo(f"{text(rows)}\nwrote {out} and {section}")
+    click.echo(f"{Grid.of(rows).text()}\nwrote {out} and {section}")
     if any(each.unaccounted for each in loads.values()):
         raise click.ClickException("batches got lost, or were counted twice; see the ledger above")
 

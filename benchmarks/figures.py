@@ -94,22 +94,6 @@ def table(figures: Sequence[Figure], last: Mapping[str, Figure]) -> list[list[st
     return [list(COLUMNS), *(figure.cells(last.get(figure.name)) for figure in figures)]
 
 
-def text(lines: Sequence[Sequence[str]]) -> str:
-    """Align a table for the terminal."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    ]
-    return "\n".join([aligned[0], "-" * len(aligned[0]), *aligned[1:]])
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Write a table in Markdown, numbers to the right."""
-    ruler = ["---", *["---:"] * (len(lines[0]) - 1)]
-    in_cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [in_cells[0], ruler, *in_cells[1:]])
-
-
 @dataclass(frozen=True)
 class Results:
     """All that has been measured, over several calls if need be.

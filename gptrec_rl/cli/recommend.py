@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,19 +185,12 @@ def _ranked(items: np.ndarray, scores: np.ndarray, catalogue: Catalogue) -> list
 
 
 def _aligned(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Align columns; numbers to the right."""
-    header = list(rows[0])
-    lines = [header, *([f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    is_text = [isinstance(value, str) for value in rows[0].values()]
-    aligned = [
-        "  ".join(
-            cell.ljust(width) if text else cell.rjust(width)
-            for cell, width, text in zip(line, widths, is_text, strict=True)
-        )
-        for line in lines
-    ]
-    return "\n".join(f"  {line.rstrip()}" for line in aligned)
+    """Align columns, scores to the right."""
+    from gptrec_rl.reporting.grids import Grid
+
+    lines = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    n_left = sum(not isinstance(value, float) for value in rows[0].values())
+    return textwrap.indent(Grid(list(rows[0]), lines, n_left).text(), "  ")
 
 
 def _read_allowed(file: Path, catalogue: Catalogue) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from gptrec_rl.evaluation import EvaluationTable
 from gptrec_rl.metrics import METRICS, metric
+from gptrec_rl.reporting.grids import Grid
 
 METRIC_NAMES = tuple(known.name for known in METRICS)
 UNDEFINED = "-"
@@ -37,13 +38,8 @@ class Row:
 
 def text_table(rows: Sequence[Row], metric_names: Sequence[str] = METRIC_NAMES, *, with_errors: bool = False) -> str:
     """Align the rows in columns, with an arrow for each metric's direction; standard errors follow on request."""
-    cells = _cells(rows, metric_names, with_errors)
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
-        for line in cells
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    header, *lines = _cells(rows, metric_names, with_errors)
+    return Grid(header, lines).text()
 
 
 def markdown_table(
@@ -54,8 +50,7 @@ def markdown_table(
     for column, name in enumerate(metric_names, start=1):
         for place in _best(rows, name):
             cells[place + 1][column] = f"**{cells[place + 1][column]}**"
-    ruler = ["---", *["---:"] * len(metric_names)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [cells[0], ruler, *cells[1:]])
+    return Grid(cells[0], cells[1:]).markdown()
 
 
 def _cells(rows: Sequence[Row], metric_names: Sequence[str], with_errors: bool) -> list[list[str]]:

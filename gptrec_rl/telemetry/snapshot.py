@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from gptrec_rl.metrics import metric
 from gptrec_rl.reporting.documents import duration
+from gptrec_rl.reporting.grids import Grid
 from gptrec_rl.telemetry import names
 from gptrec_rl.telemetry.history import RunHistory, ScoredPolicy
 from gptrec_rl.telemetry.holdups import (
@@ -142,11 +143,9 @@ def _validations(history: RunHistory, n_shown: int | None) -> str:
     shown = history.validations if n_shown is None else history.validations[-n_shown:]
     columns = [name for name in shown[-1].values if name.partition("@")[0] in SHOWN_METRICS]
     header = ["version", "step", "minutes", "reward", *(f"{name} {metric(name).arrow}" for name in columns), ""]
-    lines = [header, *(_validation(policy, columns, policy == history.best) for policy in shown)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = ["  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+    grid = Grid(header, [_validation(policy, columns, policy == history.best) for policy in shown], n_left=0)
     n_hidden = len(history.validations) - len(shown)
-    return "\n".join([*aligned, *_below_the_table(history, n_hidden, history.best in shown)])
+    return "\n".join([grid.text(), *_below_the_table(history, n_hidden, history.best in shown)])
 
 
 def _below_the_table(history: RunHistory, n_hidden: int, shows_best: bool) -> Iterator[str]:

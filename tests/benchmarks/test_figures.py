@@ -12,13 +12,12 @@ from benchmarks.figures import (
     Results,
     comparison,
     last_committed,
-    markdown,
     number,
     read_results,
     table,
-    text,
     unmeasured,
 )
+from gptrec_rl.reporting.grids import Grid
 
 FAST = Figure.of("fast", [210.0, 190.0, 205.0], "times", "at least", 200, "note")
 SLOW = Figure.of("slow", [6.0], "%", "at most", 5)
@@ -39,9 +38,10 @@ def test_the_table_shows_bound_median_spread_and_the_last_figure():
     assert lines[1] == ["fast", "at least 200 times", "205 times", "190 to 210", "yes", "123", "note"]
     assert lines[2][4:6] == ["no", "-"]
     assert lines[3][2:] == ["- s", "-", "-", "-", "not measured: no data"]
-    assert text(lines).splitlines()[2].startswith("fast    at least 200 times")
+    assert Grid.of(lines).text().splitlines()[2].startswith("fast    at least 200 times")
     assert (
-        markdown(lines).splitlines()[2] == "| fast | at least 200 times | 205 times | 190 to 210 | yes | 123 | note |"
+        Grid.of(lines).markdown().splitlines()[2]
+        == "| fast | at least 200 times | 205 times | 190 to 210 | yes | 123 | note |"
     )
 
 
@@ -53,7 +53,11 @@ def test_figures_of_another_machine_are_said_to_be_so():
 
 
 def test_what_a_program_said_stays_in_its_cell():
-    assert markdown([["work"], ["failed: a | b\n  c"]]).splitlines() == ["| work |", "| --- |", "| failed: a \\| b c |"]
+    assert Grid.of([["work"], ["failed: a | b\n  c"]]).markdown().splitlines() == [
+        "| work |",
+        "| --- |",
+        "| failed: a \\| b c |",
+    ]
 
 
 def test_numbers_have_three_digits():

@@ -49,7 +49,7 @@ def test_people_see_titles_and_genres(run: Run, world: Any) -> None:
     history = world.interactions.histories[0]
     lines = run("recommend", "--model", "markov", "--user", "1", "--k", "3").stdout.splitlines()
     assert lines[0] == f"User 1 has {len(history)} items; the last ones:"
-    last = lines.index("") + 6
+    last = lines.index("") + 7  # header, ruler, the last five
     assert lines[last].split()[0] == external(world, history)[-1]
     assert catalogue.title(int(history[-1])) in lines[last]
     best = MarkovChain(world.split).recommend([history], 3).items[0]
