@@ -154,10 +154,10 @@ class CheckpointStore:
         Keep it with `hold` from before it is read until it is marked. Errors as in `hold`.
         """
         best = self.best()
-        if best is not None and best[0] == entry:
-            return True  # by an earlier try, after which something else failed
-        if not math.isfinite(score) or (best is not None and score <= best[1]):
+        if not math.isfinite(score):
             return False
+        if best is not None and score <= best[1]:
+            return best[0] == entry  # it is since an earlier try, after which something else failed
         self._replace(BEST, {"folder": entry.folder, "score": float(score)})
         return True
 
