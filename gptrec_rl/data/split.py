@@ -97,6 +97,13 @@ class Split:
         drawn = np.random.default_rng(config.seed).choice(candidates, n_validation_users, replace=False)
         return cls(interactions, np.sort(drawn).astype(np.int64))
 
+    @classmethod
+    def leave_one_out(
+        cls, interactions: Interactions, n_validation_users: int | None = None, seed: int = SPLIT_SEED
+    ) -> Split:
+        """Return what `of` does: its earlier name, for scripts that use it."""
+        return cls.of(interactions, SplitConfig(validation_users=n_validation_users, seed=seed))
+
     @property
     def catalogue(self) -> Catalogue:
         """The items."""

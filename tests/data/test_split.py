@@ -89,3 +89,12 @@ def test_history_that_leaves_too_few_items_is_refused() -> None:
     split.require_room(4)
     with pytest.raises(InputError, match="K = 5 items can't be made for user 'u1', whose history leaves 4 of 10"):
         split.require_room(5)
+
+
+def test_the_earlier_name_makes_the_same_split() -> None:
+    interactions = make_interactions([[1, 2, 3]] * 6)
+    config = SplitConfig(validation_users=2, seed=7)
+    assert Split.leave_one_out(interactions, 2, 7).hash == Split.of(interactions, config).hash
+        Split.leave_one_out(interactions, 2, 7).hash
+        == Split.of(interactions, SplitConfig(validation_users=2, seed=7)).hash
+    )
